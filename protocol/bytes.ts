@@ -1,0 +1,47 @@
+import { sha256 as nobleSha256 } from '@noble/hashes/sha2.js'
+
+/** A view whose ArrayBuffer is its own: never shared memory, never a slice of a pool. */
+export type Bytes = Uint8Array<ArrayBuffer>
+
+/** `size` zero bytes outside the V8 heap, so that a later `fill(0)` reaches the only copy (security.md, finding 4). */
+export const allocate = (size: number): Bytes => new Uint8Array(new ArrayBuffer(size))
+
+/** An exact copy outside the V8 heap. */
+export const copyBytes = (source: Uint8Array): Bytes => {
+  const copy = allocate(source.length)
+  copy.set(source)
+  return copy
+}
+
+export const concatBytes = (...parts: readonly Uint8Array[]): Bytes => {
+  const whole = allocate(parts.reduce((size, part) => size + part.length, 0))
+  let offset = 0
+  for (const part of parts) {
+    whole.set(part, offset)
+    offset += part.length
+  }
+  return whole
+}
+
+/** Equality of public bytes; it stops at the first difference. Secrets compare with `Secret.equals`. */
+export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, index) => byte === b[index])
+
+/** SHA-256 of public bytes (FIPS 180-4). noble, because this folder may not import Node. */
+export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
+  const hash = nobleSha256.create()
+  for (const part of parts) hash.update(part)
+  return copyBytes(hash.digest())
+}
+
+const HEX = /^(?:[0-9a-f]{2})*$/
+
+export const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+
+/** Public hex text to bytes; undefined when it is not lower-case hex. */
+export const fromHex = (claimed: string): Bytes | undefined => {
+  if (!HEX.test(claimed)) return undefined
+  const bytes = allocate(claimed.length / 2)
+  for (let index = 0; index < bytes.length; index++) bytes[index] = Number.parseInt(claimed.slice(index * 2, index * 2 + 2), 16)
+  return bytes
+}

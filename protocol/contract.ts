@@ -1,0 +1,98 @@
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type { EntryKind, EntryName, FlowId } from './names.js'
+
+/** What an author declares once; the host's types, the gate's table and the limits all come from it. Types only. */
+
+/** A checked, bounded call into the enclave. `Input` is what the host passes, `Output` what it gets. */
+export interface EcallDeclaration<Input = unknown, Output = unknown> {
+  readonly input: StandardSchemaV1<Input, unknown>
+  readonly output: StandardSchemaV1<unknown, Output>
+  readonly handle: (context: never, input: never) => unknown
+}
+
+/** A checked, bounded call out of the enclave; the host implements it and its answer is hostile. */
+export interface OcallDeclaration<Input = unknown, Output = unknown> {
+  readonly input: StandardSchemaV1<Input, unknown>
+  readonly output: StandardSchemaV1<unknown, Output>
+}
+
+export interface EnclaveDefinition<
+  Ecalls extends Record<string, EcallDeclaration> = Record<string, EcallDeclaration>,
+  Ocalls extends Record<string, OcallDeclaration> = Record<string, OcallDeclaration>,
+> {
+  readonly name: string
+  readonly svn: number
+  readonly ecalls: Ecalls
+  readonly ocalls: Ocalls
+  /** Refusals of the author's own: reason → fixed text. They reach the host as ERR_APPLICATION. */
+  readonly refusals: Readonly<Record<string, string>>
+}
+
+type InputOf<D> = D extends { readonly input: StandardSchemaV1<infer Input, unknown> } ? Input : never
+type OutputOf<D> = D extends { readonly output: StandardSchemaV1<unknown, infer Output> } ? Output : never
+
+/** The host's view of an enclave's ECALLs. */
+export type EcallsOf<Definition> = Definition extends { readonly ecalls: infer Ecalls }
+  ? { readonly [Name in keyof Ecalls]: (input: InputOf<Ecalls[Name]>) => Promise<OutputOf<Ecalls[Name]>> }
+  : never
+
+/** The functions that a host must supply for an enclave's OCALLs. The input has been checked by the enclave's own schema. */
+export type OcallsOf<Definition> = Definition extends { readonly ocalls: infer Ocalls }
+  ? { readonly [Name in keyof Ocalls]: (input: InputOf<Ocalls[Name]>) => OutputOf<Ocalls[Name]> | Promise<OutputOf<Ocalls[Name]>> }
+  : never
+
+/** What one checkpoint stores. `to: 'kms'` seals the bytes straight to the KMS, as its own object, for bulk recovery; the default seals them under a sub key. */
+export type CheckpointValue = Uint8Array | { readonly to: 'kms'; readonly bytes: Uint8Array }
+
+export interface FlowEntry {
+  readonly name: EntryName
+  readonly kind: EntryKind
+  /** The epoch that wrote it. */
+  readonly epoch: number
+  readonly sizeBytes: number
+}
+
+/** A member of a task, as the KMS vouches for it. */
+export interface RosterMember {
+  readonly flow: FlowId
+  /** The name that the KMS's policy gives to the image's measurement. */
+  readonly image: string
+  readonly measurement: Uint8Array
+  /** Ed25519, 32 bytes: verifies what `flow.sign` made. */
+  readonly signingKey: Uint8Array
+  /** What the member published, by name; each at most ROSTER_VALUE_SIZE_BYTES_MAX. */
+  readonly published: Readonly<Record<string, Uint8Array>>
+}
+
+/** A flow as its author sees it: the whole vocabulary of secrets that survive. */
+export interface Flow {
+  readonly id: FlowId
+  readonly task: FlowId
+  /** The last committed epoch; 0 before the first checkpoint. */
+  readonly epoch: number
+  /**
+   * Stores all of `entries`, or none, and returns the new epoch once it is durable and the ledger has it.
+   * @throws {KeyriseError} ERR_FENCED; ERR_KMS_UNREACHABLE: outcome unknown, settled by the next call; ERR_STORE_*.
+   */
+  checkpoint(entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Promise<number>
+  /** A private copy of the newest committed value, or undefined. @throws {KeyriseError} ERR_STATE_LOST, ERR_ENVELOPE_INVALID, … */
+  read(name: EntryName): Promise<Uint8Array<ArrayBuffer> | undefined>
+  list(): readonly FlowEntry[]
+  /** Removes entries, as a checkpoint of its own. */
+  delete(names: readonly EntryName[]): Promise<number>
+  /** Seals under the sub key of `step` for data kept outside the store: an envelope that `open` of the same flow and step opens. */
+  seal(step: string, bytes: Uint8Array): Uint8Array<ArrayBuffer>
+  open(step: string, envelope: Uint8Array): Uint8Array<ArrayBuffer>
+  /** Ed25519 over `message`, with the flow's own signing key, the same in every incarnation. 64 bytes. */
+  sign(message: Uint8Array): Uint8Array<ArrayBuffer>
+  /** 32 bytes that only this flow can agree with the holder of `peerKey` (X25519, from a roster), bound to `step`. */
+  agree(peerKey: Uint8Array, step: string): Uint8Array<ArrayBuffer>
+  /** X25519, 32 bytes: what peers pass to `agree`. */
+  readonly agreementKey: Uint8Array<ArrayBuffer>
+  /** Makes values known to the other members of the task through the KMS's roster. */
+  publish(values: Readonly<Record<string, Uint8Array>>): Promise<void>
+  /** The members of the task, signed by the KMS. @throws {KeyriseError} ERR_ROSTER_INVALID. */
+  roster(): Promise<readonly RosterMember[]>
+  /** Ends the flow: a tombstone in the ledger, then nothing of it opens again. */
+  destroy(): Promise<void>
+}

@@ -1,0 +1,153 @@
+import { encodeCbor, decodeCbor, type Cbor } from './cbor.js'
+import { allocate, sha256, type Bytes } from './bytes.js'
+import { FieldReader } from './check.js'
+import { isErrorCode, KeyriseError, type ErrorCode } from './errors.js'
+import { KMS_FRAME_SIZE_BYTES_MAX } from './limits.js'
+
+/**
+ * Frames between an enclave and a KMS. The host relays them unread. Outer frames are CBOR; what a session carries is sealed
+ * by HPKE (RFC 9180) and has three parts, so that secrets never pass through the CBOR reader: see `encodeParts`.
+ */
+
+/** What the enclave sends, in order: `challenge`, `handshake`, then `call`s. */
+export type KmsRequest =
+  | { readonly op: 'identity' }
+  | { readonly op: 'challenge' }
+  | { readonly op: 'handshake'; readonly handshake: Bytes; readonly enclaveKey: Bytes; readonly encapsulated: Bytes; readonly evidence: Bytes }
+  | { readonly op: 'call'; readonly session: Bytes; readonly sealed: Bytes }
+
+/** What the KMS answers, by the `op` asked; or `{ error }`. */
+export interface KmsReplies {
+  /** `identity`: Ed25519, 32 bytes: what a launch must trust. `ready`: false while sealed. */
+  identity: { readonly identity: Bytes; readonly ready: boolean }
+  /** `handshake`: an id, 16 bytes. `nonce`: 32 bytes, for the evidence. `kmsKey`: an ephemeral X25519 key, 32 bytes. */
+  challenge: { readonly handshake: Bytes; readonly nonce: Bytes; readonly kmsKey: Bytes }
+  /** `session`: an id, 16 bytes. `signature`: Ed25519 by the KMS identity over `handshakeTranscript(…)`. */
+  handshake: { readonly session: Bytes; readonly encapsulated: Bytes; readonly signature: Bytes }
+  call: { readonly sealed: Bytes }
+}
+
+const REQUEST_KEYS = ['op', 'handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed'] as const
+const EVIDENCE_SIZE_BYTES_MAX = 8192
+
+export const encodeKmsRequest = (request: KmsRequest): Bytes => encodeCbor(request)
+
+/** @throws {KeyriseError} ERR_REQUEST_INVALID. */
+export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
+  if (claimed.length > KMS_FRAME_SIZE_BYTES_MAX) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'too large' })
+  const fields = new FieldReader(decodeOr('ERR_REQUEST_INVALID', claimed), REQUEST_KEYS, 'ERR_REQUEST_INVALID')
+  const op = fields.text('op', 16)
+  switch (op) {
+    case 'identity':
+    case 'challenge':
+      return { op }
+    case 'handshake':
+      return {
+        op,
+        handshake: fields.bytes('handshake', 16),
+        enclaveKey: fields.bytes('enclaveKey', 32),
+        encapsulated: fields.bytes('encapsulated', 32),
+        evidence: fields.bytes('evidence', 1, EVIDENCE_SIZE_BYTES_MAX),
+      }
+    case 'call':
+      return { op, session: fields.bytes('session', 16), sealed: fields.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) }
+    default:
+      throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'op' })
+  }
+}
+
+export const encodeKmsReply = (reply: Cbor): Bytes => encodeCbor(reply)
+export const encodeKmsError = (code: ErrorCode): Bytes => encodeCbor({ error: code })
+
+const REPLY_READERS: { readonly [Op in keyof KmsReplies]: readonly [keys: readonly string[], read: (fields: FieldReader) => KmsReplies[Op]] } = {
+  identity: [['identity', 'ready'], (f) => ({ identity: f.bytes('identity', 32), ready: f.flag('ready') })],
+  challenge: [['handshake', 'nonce', 'kmsKey'], (f) => ({ handshake: f.bytes('handshake', 16), nonce: f.bytes('nonce', 32), kmsKey: f.bytes('kmsKey', 32) })],
+  handshake: [
+    ['session', 'encapsulated', 'signature'],
+    (f) => ({ session: f.bytes('session', 16), encapsulated: f.bytes('encapsulated', 32), signature: f.bytes('signature', 64) }),
+  ],
+  call: [['sealed'], (f) => ({ sealed: f.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) })],
+}
+
+/**
+ * Reads the answer to a request of kind `op`. Outer errors are unauthenticated hints.
+ * @throws {KeyriseError} the code that the KMS names, or ERR_KMS_FAILED where the answer is not one.
+ */
+export const decodeKmsReply = <Op extends keyof KmsReplies>(op: Op, claimed: Uint8Array): KmsReplies[Op] => {
+  if (claimed.length > KMS_FRAME_SIZE_BYTES_MAX) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'too large' })
+  const value = decodeOr('ERR_KMS_FAILED', claimed)
+  const [keys, read] = REPLY_READERS[op]
+  const fields = new FieldReader(value, [...keys, 'error'], 'ERR_KMS_FAILED')
+  if (fields.has('error')) throwClaimed(fields.claimed('error'))
+  return read(fields)
+}
+
+/** Throws the code that a peer named, if it is one of ours. */
+export const throwClaimed = (claimed: unknown): never => {
+  throw new KeyriseError(isErrorCode(claimed) ? claimed : 'ERR_KMS_FAILED')
+}
+
+const decodeOr = (code: ErrorCode, claimed: Uint8Array): unknown => {
+  try {
+    return decodeCbor(claimed)
+  } catch (error) {
+    throw new KeyriseError(code, { cause: error })
+  }
+}
+
+/** What the KMS identity signs before the first application frame, in every session, first launch included. */
+export const handshakeTranscript = (parts: {
+  readonly nonce: Uint8Array
+  readonly kmsKey: Uint8Array
+  readonly enclaveKey: Uint8Array
+  /** HPKE `enc` of the direction enclave → KMS, then of KMS → enclave. */
+  readonly encapsulatedToKms: Uint8Array
+  readonly encapsulatedToEnclave: Uint8Array
+  readonly evidence: Uint8Array
+  readonly session: Uint8Array
+}): Bytes =>
+  encodeCbor([
+    'keyrise/v1/handshake',
+    parts.nonce,
+    parts.kmsKey,
+    parts.enclaveKey,
+    parts.encapsulatedToKms,
+    parts.encapsulatedToEnclave,
+    sha256(parts.evidence),
+    parts.session,
+  ])
+
+/** HPKE `info` of both directions; the ephemerals are bound by HPKE itself, everything else by the signed transcript. */
+export const SESSION_INFO = { toKms: 'keyrise/v1/session/to-kms', toEnclave: 'keyrise/v1/session/to-enclave' } as const
+
+/** The plaintext of a session frame. `secrets` is raw bytes whose layout `meta` gives; `proof` says where it comes from. */
+export interface Parts {
+  readonly meta: Uint8Array
+  readonly secrets: Uint8Array
+  readonly proof: Uint8Array
+}
+
+/** u32 size of meta, u32 size of secrets, meta, secrets, proof (the rest). Big-endian. */
+export const encodeParts = ({ meta, secrets, proof }: Parts): Bytes => {
+  const frame = allocate(8 + meta.length + secrets.length + proof.length)
+  const view = new DataView(frame.buffer)
+  view.setUint32(0, meta.length)
+  view.setUint32(4, secrets.length)
+  frame.set(meta, 8)
+  frame.set(secrets, 8 + meta.length)
+  frame.set(proof, 8 + meta.length + secrets.length)
+  return frame
+}
+
+/** Views into `frame`: wiping the frame wipes the secrets. @throws {KeyriseError} ERR_REQUEST_INVALID. */
+export const decodeParts = (frame: Uint8Array): Parts => {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
+  const metaSize = frame.length >= 8 ? view.getUint32(0) : Infinity
+  const secretsSize = frame.length >= 8 ? view.getUint32(4) : Infinity
+  if (8 + metaSize + secretsSize > frame.length) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'frame sizes' })
+  return {
+    meta: frame.subarray(8, 8 + metaSize),
+    secrets: frame.subarray(8 + metaSize, 8 + metaSize + secretsSize),
+    proof: frame.subarray(8 + metaSize + secretsSize),
+  }
+}

@@ -1,0 +1,26 @@
+/** Caps on what comes from the untrusted side, checked before anything is allocated for it. Units stand last in each name. */
+
+/** One ECALL or OCALL message: several homomorphic ciphertexts of 131 KB fit. */
+export const MESSAGE_SIZE_BYTES_MAX = 64 * 1024 * 1024
+/** Nesting of a value in a message: data, not programs. */
+export const VALUE_DEPTH_MAX = 32
+/** Nodes of a value in a message (a Uint8Array is one). */
+export const VALUE_NODE_COUNT_MAX = 1_000_000
+export const CALLS_IN_FLIGHT_MAX = 1024
+
+/** A header holds a few recipients; post-quantum stanzas take about 1.5 KB each. */
+export const HEADER_SIZE_BYTES_MAX = 64 * 1024
+export const STANZA_COUNT_MAX = 32
+/** age, "scrypt recipient stanza": N = 2^22 takes 4 GiB; higher is refused unread. */
+export const SCRYPT_LOG_N_MAX = 22
+
+export const ENTRY_COUNT_MAX = 100_000
+export const CHECKPOINT_SIZE_BYTES_MAX = 1024 * 1024 * 1024
+export const NAME_LENGTH_MAX = 256
+
+/** One frame to or from the KMS, a bulk item of a large payload included. */
+export const KMS_FRAME_SIZE_BYTES_MAX = 64 * 1024 * 1024
+export const KMS_ITEM_COUNT_MAX = 4096
+export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
+export const ROSTER_MEMBER_COUNT_MAX = 256
+export const IMAGE_SIZE_BYTES_MAX = 64 * 1024 * 1024

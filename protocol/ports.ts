@@ -1,0 +1,79 @@
+/** Everything that touches the world comes in through one of these, by constructor: real ones in `storage/` and `platform/`, simulated ones in `faults/`. */
+
+/** One end of a message channel. Messages are structured clones, in order, at most once. */
+export interface Port {
+  post(message: unknown, transfer?: readonly ArrayBuffer[]): void
+  /** One listener; setting it starts delivery. */
+  onMessage(listen: (message: unknown) => void): void
+  close(): void
+}
+
+export interface Clock {
+  /** Milliseconds since the epoch. It may jump. */
+  nowMs(): number
+  /** Runs `elapsed` once after `delayMs`; dispose to cancel. */
+  timer(delayMs: number, elapsed: () => void): Disposable
+}
+
+export interface Random {
+  /** Fills `bytes` from a cryptographic source and returns them. */
+  fill<T extends Uint8Array>(bytes: T): T
+}
+
+export interface OpenFile {
+  /** Reads up to `into.length` bytes at `position`; 0 at the end. */
+  read(into: Uint8Array, position: number): Promise<number>
+  /** Writes some bytes of `from` at `position` and returns how many: perhaps fewer than given. */
+  write(from: Uint8Array, position: number): Promise<number>
+  /** fsync(2). After a failure the file's content is unknown for good: never retry and trust. */
+  sync(): Promise<void>
+  /** Size in bytes. */
+  size(): Promise<number>
+  truncate(sizeBytes: number): Promise<void>
+  close(): Promise<void>
+}
+
+/** The calls of a POSIX file system that durable storage is made of. Failures carry `code` as Node's do: ENOENT, ENOSPC, … */
+export interface FileSystem {
+  /** `read`: must exist. `create`: must not exist (O_EXCL, no symbolic link followed). `update`: read and write, made where missing. */
+  open(path: string, mode: 'read' | 'create' | 'update'): Promise<OpenFile>
+  rename(from: string, to: string): Promise<void>
+  unlink(path: string): Promise<void>
+  /** Makes the directory and its parents, mode 0700. */
+  makeDirectory(path: string): Promise<void>
+  /** Names in the directory, files (`kind: 'file'`), directories, and anything else, a symbolic link say, as `other`. */
+  list(path: string): Promise<readonly { name: string; kind: 'file' | 'directory' | 'other' }[]>
+  /** fsync(2) of the directory itself: makes renames and unlinks in it durable. */
+  syncDirectory(path: string): Promise<void>
+}
+
+/** The second environment: immutable names, opaque bytes. Whoever runs it may read, lose, swap or roll back all of it. */
+export interface Store {
+  /**
+   * Durable when it resolves. Putting the same bytes again is fine.
+   * @throws {KeyriseError} ERR_STORE_CONFLICT, ERR_STORE_FULL, ERR_STORE_UNWRITABLE, ERR_STORE_IO, ERR_NAME_INVALID.
+   */
+  put(name: string, bytes: Uint8Array): Promise<void>
+  /** The bytes, or undefined where there are none. */
+  get(name: string): Promise<Uint8Array | undefined>
+  /** Names that start with `prefix`, sorted. */
+  list(prefix: string): Promise<string[]>
+  /** Fine where there is none. */
+  delete(name: string): Promise<void>
+}
+
+/** A way to a KMS: opaque frames, one answer each. The host carries them and can read none that matters. */
+export interface KmsChannel {
+  /** @throws {KeyriseError} ERR_KMS_UNREACHABLE when no answer came: the outcome is unknown. */
+  exchange(frame: Uint8Array): Promise<Uint8Array>
+}
+
+/** Signs evidence for one running instance. RATS (RFC 9334): the Attesting Environment. */
+export interface Attester {
+  /**
+   * @param claims.nonce - the verifier's challenge.
+   * @param claims.confirmationKey - the public key that the evidence binds (RFC 9711 `cnf`), 32 bytes of X25519.
+   * @returns an EAT in a COSE_Sign1.
+   */
+  attest(claims: { nonce: Uint8Array; confirmationKey: Uint8Array }): Promise<Uint8Array>
+}

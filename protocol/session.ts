@@ -1,0 +1,231 @@
+import { concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { decodeCbor, encodeCbor, type Cbor } from './cbor.js'
+import { FieldReader } from './check.js'
+import { KeyriseError } from './errors.js'
+import { throwClaimed } from './kms.js'
+import { HEADER_SIZE_BYTES_MAX, KMS_FRAME_SIZE_BYTES_MAX, KMS_ITEM_COUNT_MAX, ROSTER_MEMBER_COUNT_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from './limits.js'
+import { parseFlowId, parsePath, type FlowId } from './names.js'
+
+/**
+ * What an enclave asks inside a session (`call`), and what it gets. Requests are pure CBOR (`meta`); replies carry raw
+ * secrets beside it (kms.ts, `encodeParts`). A session serves one flow, the one that `open` named.
+ */
+
+/** A committed state of a flow: its epoch and the digest of that epoch's payload, 32 bytes. */
+export interface Head {
+  readonly epoch: number
+  readonly digest: Bytes
+}
+
+export type SessionRequest =
+  /** Who holds the flow now, and under which keys to seal. Changes nothing, but for making the flow known at its first launch. */
+  | { readonly op: 'open'; readonly flow: FlowId; readonly task: FlowId }
+  /**
+   * Takes the flow over: the one compare-and-swap of a recovery. `head` and `incarnation` are as `open` gave them; `adopt`
+   * is an honest head + 1 that a crash left unacknowledged.
+   */
+  | { readonly op: 'claim'; readonly head: Head | null; readonly incarnation: number; readonly adopt: (Head & { readonly incarnation: number }) | null }
+  | { readonly op: 'commit'; readonly incarnation: number; readonly parent: Head | null; readonly head: Head }
+  /** Headers of envelopes sealed to root keys; the file keys come back. */
+  | { readonly op: 'unwrap'; readonly headers: readonly Bytes[] }
+  /** Whole envelopes sealed to root keys; the plaintexts come back, opened on the KMS's pool. */
+  | { readonly op: 'bulk'; readonly envelopes: readonly Bytes[] }
+  | { readonly op: 'publish'; readonly signingKey: Bytes; readonly values: Readonly<Record<string, Bytes>> }
+  | { readonly op: 'roster' }
+  | { readonly op: 'destroy'; readonly incarnation: number }
+
+export interface OpenReply {
+  /** Certificates of the root keys to seal to, newest first: see `decodeCertificate`. */
+  readonly certificates: readonly Bytes[]
+  /** The incarnation that holds the flow; 0 when none ever did. */
+  readonly incarnation: number
+  readonly head: Head | null
+}
+export interface ItemStatus {
+  /** The root key that opened the item, as `root@1`; or the code that says why it did not open. */
+  readonly key: string | null
+  readonly error: string | null
+  /** Bytes of `secrets` that belong to the item, in order; 0 where it failed. */
+  readonly sizeBytes: number
+}
+export interface SessionReplies {
+  /** secrets: the flow's origin key, 32 bytes. */
+  open: OpenReply
+  claim: { readonly incarnation: number }
+  commit: Record<never, never>
+  /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. */
+  unwrap: { readonly items: readonly ItemStatus[] }
+  /** secrets: the plaintexts, one after the other. proof: `encodeProofs`. */
+  bulk: { readonly items: readonly ItemStatus[] }
+  publish: Record<never, never>
+  roster: { readonly roster: Bytes; readonly signature: Bytes }
+  destroy: Record<never, never>
+}
+
+const CODE = 'ERR_REQUEST_INVALID'
+const REQUEST_KEYS = ['op', 'flow', 'task', 'head', 'incarnation', 'adopt', 'parent', 'headers', 'envelopes', 'signingKey', 'values']
+
+const readHead = (claimed: unknown): Head => {
+  const fields = new FieldReader(claimed, ['epoch', 'digest'], CODE)
+  return { epoch: fields.count('epoch', Number.MAX_SAFE_INTEGER, 1), digest: fields.bytes('digest', 32) }
+}
+const readHeadOrNull = (claimed: unknown): Head | null => (claimed === null || claimed === undefined ? null : readHead(claimed))
+
+const readAdopted = (claimed: unknown): (Head & { incarnation: number }) | null => {
+  if (claimed === null || claimed === undefined) return null
+  const fields = new FieldReader(claimed, ['epoch', 'digest', 'incarnation'], CODE)
+  return { epoch: fields.count('epoch', Number.MAX_SAFE_INTEGER, 1), digest: fields.bytes('digest', 32), incarnation: fields.count('incarnation') }
+}
+
+const readBytes = (sizeMax: number) => (claimed: unknown): Bytes => {
+  if (!(claimed instanceof Uint8Array) || claimed.length > sizeMax) throw new KeyriseError(CODE, { detail: 'an item' })
+  return copyBytes(claimed)
+}
+
+/** Values that a member publishes: checked names, bounded bytes. */
+const readPublished = (claimed: unknown): Record<string, Bytes> => {
+  if (typeof claimed !== 'object' || claimed === null || Object.keys(claimed).length > 16) throw new KeyriseError(CODE, { detail: 'values' })
+  return Object.fromEntries(Object.entries(claimed).map(([name, value]) => [parsePath(name), readBytes(ROSTER_VALUE_SIZE_BYTES_MAX)(value)]))
+}
+
+export const encodeSessionRequest = (request: SessionRequest): Bytes => encodeCbor(request as unknown as Cbor)
+
+/** @throws {KeyriseError} ERR_REQUEST_INVALID, ERR_NAME_INVALID, ERR_CBOR_INVALID. */
+export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
+  const f = new FieldReader(decodeCbor(claimed), REQUEST_KEYS, CODE)
+  const op = f.text('op', 16)
+  switch (op) {
+    case 'open':
+      return { op, flow: parseFlowId(f.claimed('flow')), task: parseFlowId(f.claimed('task')) }
+    case 'claim':
+      return { op, head: readHeadOrNull(f.claimed('head')), incarnation: f.count('incarnation'), adopt: readAdopted(f.claimed('adopt')) }
+    case 'commit':
+      return { op, incarnation: f.count('incarnation'), parent: readHeadOrNull(f.claimed('parent')), head: readHead(f.claimed('head')) }
+    case 'unwrap':
+      return { op, headers: f.list('headers', KMS_ITEM_COUNT_MAX, readBytes(HEADER_SIZE_BYTES_MAX)) }
+    case 'bulk':
+      return { op, envelopes: f.list('envelopes', KMS_ITEM_COUNT_MAX, readBytes(KMS_FRAME_SIZE_BYTES_MAX)) }
+    case 'publish':
+      return { op, signingKey: f.bytes('signingKey', 32), values: readPublished(f.claimed('values')) }
+    case 'roster':
+      return { op }
+    case 'destroy':
+      return { op, incarnation: f.count('incarnation') }
+    default:
+      return f.refuse('op')
+  }
+}
+
+export const encodeSessionReply = <Op extends keyof SessionReplies>(_op: Op, reply: SessionReplies[Op]): Bytes => encodeCbor(reply as unknown as Cbor)
+export const encodeSessionError = (code: string): Bytes => encodeCbor({ error: code })
+
+const readItem = (claimed: unknown): ItemStatus => {
+  const f = new FieldReader(claimed, ['key', 'error', 'sizeBytes'], CODE)
+  return { key: f.has('key') ? f.text('key', 64) : null, error: f.has('error') ? f.text('error', 64) : null, sizeBytes: f.count('sizeBytes') }
+}
+const readItems = (f: FieldReader) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })
+const nothing = (): Record<never, never> => ({})
+
+const REPLY_READERS: { readonly [Op in keyof SessionReplies]: readonly [keys: readonly string[], read: (f: FieldReader) => SessionReplies[Op]] } = {
+  open: [
+    ['certificates', 'incarnation', 'head'],
+    (f) => ({ certificates: f.list('certificates', 16, readBytes(4096)), incarnation: f.count('incarnation'), head: readHeadOrNull(f.claimed('head')) }),
+  ],
+  claim: [['incarnation'], (f) => ({ incarnation: f.count('incarnation') })],
+  commit: [[], nothing],
+  unwrap: [['items'], readItems],
+  bulk: [['items'], readItems],
+  publish: [[], nothing],
+  roster: [['roster', 'signature'], (f) => ({ roster: f.bytes('roster', 1, 1024 * 1024), signature: f.bytes('signature', 64) })],
+  destroy: [[], nothing],
+}
+
+/** @throws {KeyriseError} the code that the KMS names (authenticated, since the session carried it), or ERR_REQUEST_INVALID. */
+export const decodeSessionReply = <Op extends keyof SessionReplies>(op: Op, claimed: Uint8Array): SessionReplies[Op] => {
+  const [keys, read] = REPLY_READERS[op]
+  const f = new FieldReader(decodeCbor(claimed), [...keys, 'error'], CODE)
+  if (f.has('error')) throwClaimed(f.claimed('error'))
+  return read(f)
+}
+
+/** A root key version's public halves. */
+export interface RootCertificate {
+  /** `root@1`: id, then version. */
+  readonly key: string
+  readonly suite: 'x25519'
+  /** X25519 recipient, 32 bytes: seal to it. */
+  readonly encryptionKey: Bytes
+  /** Ed25519, 32 bytes: proves what the root key opened. */
+  readonly originKey: Bytes
+}
+
+/** The part of a certificate that the KMS identity signs. A certificate is this, then the signature, 64 bytes. */
+export const encodeCertificateBody = (certificate: RootCertificate): Bytes => encodeCbor(['keyrise/v1/root-key', { ...certificate }])
+export const joinCertificate = (body: Uint8Array, signature: Uint8Array): Bytes => concatBytes(body, signature)
+
+/** Splits a certificate; the caller verifies `signature` over `body` with the KMS identity before it uses any field. */
+export const splitCertificate = (claimed: Uint8Array): { body: Bytes; signature: Bytes } => {
+  if (claimed.length <= 64) throw new KeyriseError(CODE, { detail: 'certificate' })
+  return { body: copyBytes(claimed.subarray(0, -64)), signature: copyBytes(claimed.subarray(-64)) }
+}
+
+/** @param body - verified. */
+export const decodeCertificateBody = (body: Uint8Array): RootCertificate => {
+  const f = new FieldReader(readTagged('keyrise/v1/root-key', body), ['key', 'suite', 'encryptionKey', 'originKey'], CODE)
+  if (f.text('suite', 32) !== 'x25519') return f.refuse('suite')
+  return { key: f.text('key', 64), suite: 'x25519', encryptionKey: f.bytes('encryptionKey', 32), originKey: f.bytes('originKey', 32) }
+}
+
+/** `[tag, value]`: every signed structure says what it is, so that no signature serves for another. */
+const readTagged = (tag: string, bytes: Uint8Array): unknown => {
+  const value = decodeCbor(bytes)
+  if (!Array.isArray(value) || value.length !== 2 || value[0] !== tag) throw new KeyriseError(CODE, { detail: tag })
+  return value[1]
+}
+
+/** One signature for each root key that opened something in a reply. */
+export type Proof = { readonly key: string; readonly signature: Bytes }
+export const encodeProofs = (proofs: readonly Proof[]): Bytes => encodeCbor(proofs)
+export const decodeProofs = (claimed: Uint8Array): Proof[] =>
+  new FieldReader({ proofs: decodeCbor(claimed) }, ['proofs'], CODE).list('proofs', 16, (item) => {
+    const f = new FieldReader(item, ['key', 'signature'], CODE)
+    return { key: f.text('key', 64), signature: f.bytes('signature', 64) }
+  })
+
+/** What a root key's origin half signs (M12): this session, this request, this reply. Digests are SHA-256. */
+export const proofTranscript = (parts: {
+  readonly handshakeDigest: Uint8Array
+  readonly requestDigest: Uint8Array
+  readonly metaDigest: Uint8Array
+  readonly secretsDigest: Uint8Array
+}): Bytes => encodeCbor(['keyrise/v1/origin-proof', parts.handshakeDigest, parts.requestDigest, parts.metaDigest, parts.secretsDigest])
+
+export interface RosterEntry {
+  readonly flow: FlowId
+  readonly image: string
+  readonly measurement: Bytes
+  readonly signingKey: Bytes
+  readonly published: Readonly<Record<string, Bytes>>
+}
+
+/** What the KMS identity signs as the roster of `task`. */
+export const encodeRoster = (task: FlowId, members: readonly RosterEntry[]): Bytes =>
+  encodeCbor(['keyrise/v1/roster', { task, members: members as unknown as Cbor }])
+
+/** @param body - verified against the KMS identity. */
+export const decodeRoster = (body: Uint8Array): { task: FlowId; members: RosterEntry[] } => {
+  const f = new FieldReader(readTagged('keyrise/v1/roster', body), ['task', 'members'], CODE)
+  return {
+    task: parseFlowId(f.claimed('task')),
+    members: f.list('members', ROSTER_MEMBER_COUNT_MAX, (item) => {
+      const m = new FieldReader(item, ['flow', 'image', 'measurement', 'signingKey', 'published'], CODE)
+      return {
+        flow: parseFlowId(m.claimed('flow')),
+        image: m.text('image', 64),
+        measurement: m.bytes('measurement', 32),
+        signingKey: m.bytes('signingKey', 32),
+        published: readPublished(m.claimed('published')),
+      }
+    }),
+  }
+}
