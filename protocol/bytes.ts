@@ -24,8 +24,11 @@ export const concatBytes = (...parts: readonly Uint8Array[]): Bytes => {
 }
 
 /** Equality of public bytes; it stops at the first difference. Secrets compare with `Secret.equals`. */
-export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean =>
-  a.length === b.length && a.every((byte, index) => byte === b[index])
+export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean => {
+  if (a.length !== b.length) return false
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false
+  return true
+}
 
 /** SHA-256 of public bytes (FIPS 180-4). noble, because this folder may not import Node. */
 export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
