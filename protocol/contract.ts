@@ -33,8 +33,11 @@ type OutputOf<D> = D extends { readonly output: StandardSchemaV1<unknown, infer 
 
 /** The host's view of an enclave's ECALLs. */
 export type EcallsOf<Definition> = Definition extends { readonly ecalls: infer Ecalls }
-  ? { readonly [Name in keyof Ecalls]: (input: InputOf<Ecalls[Name]>) => Promise<OutputOf<Ecalls[Name]>> }
+  ? { readonly [Name in keyof Ecalls]: (...input: Argument<InputOf<Ecalls[Name]>>) => Promise<OutputOf<Ecalls[Name]>> }
   : never
+
+/** One argument, which may be left out where the schema takes undefined. */
+type Argument<Input> = undefined extends Input ? [input?: Input] : [input: Input]
 
 /** The functions that a host must supply for an enclave's OCALLs. The input has been checked by the enclave's own schema. */
 export type OcallsOf<Definition> = Definition extends { readonly ocalls: infer Ocalls }
