@@ -1,0 +1,63 @@
+import { defineConfig } from 'eslint/config'
+import tseslint from 'typescript-eslint'
+
+/**
+ * What the compiler does not say: promises that nobody awaits, switches that forget a case, and the imports that project
+ * references cannot refuse (docs/adr/0001-composite-projects.md).
+ */
+const SELF_REFERENCE = {
+  regex: '^keyrise(?:/|$)',
+  message: 'The package’s own name is for its users: import the room by a relative path, which the compiler checks.',
+}
+const BUILD_OUTPUT = { regex: '(?:^|/)dist/', message: 'Import the source: build output escapes the compiler’s check.' }
+const NODE = {
+  regex: `^(?:node:|(?:${['buffer', 'child_process', 'crypto', 'fs', 'http', 'net', 'os', 'path', 'worker_threads'].join('|')})(?:/|$))`,
+  message: 'protocol/ does no I/O: take what touches the world as a parameter (protocol/ports.ts).',
+}
+const OTHER_ROOMS = {
+  regex: '^(?:\\.\\./)+(?:bench|cli|enclave|faults|host|kms|platform|protocol|storage|test)(?:/|$)',
+  message: 'Examples import what a user can: keyrise, keyrise/enclave, keyrise/kms, keyrise/faults.',
+}
+
+/** The same patterns for `import … from`, `export … from` and, which the core rule overlooks, `import(…)`. */
+const refuseImports = (...patterns) => ({
+  'no-restricted-imports': ['error', { patterns }],
+  'no-restricted-syntax': [
+    'error',
+    ...patterns.map(({ regex, message }) => ({
+      selector: `ImportExpression > Literal[value=/${regex.replaceAll('/', '\\/')}/]`,
+      message,
+    })),
+  ],
+})
+
+export default defineConfig(
+  { ignores: ['dist/'] },
+  { linterOptions: { reportUnusedDisableDirectives: 'error' } },
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      '@typescript-eslint/strict-boolean-expressions': ['error', { allowNullableBoolean: true }],
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/prefer-readonly': 'error',
+      '@typescript-eslint/require-array-sort-compare': 'error',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      // `Record<never, never>` says on purpose that a reply carries nothing.
+      '@typescript-eslint/no-generated-empty-object-type': 'off',
+      eqeqeq: 'error',
+      'no-console': 'error',
+      ...refuseImports(SELF_REFERENCE, BUILD_OUTPUT),
+    },
+  },
+  { files: ['protocol/*.ts'], rules: refuseImports(SELF_REFERENCE, BUILD_OUTPUT, NODE) },
+  { files: ['examples/**/*.ts'], rules: refuseImports(OTHER_ROOMS, BUILD_OUTPUT) },
+  { files: ['test/**/*.ts'], rules: refuseImports(BUILD_OUTPUT) },
+  {
+    // Standard output is the interface here.
+    files: ['cli/**/*.ts', 'examples/**/*.ts', 'bench/**/*.ts', 'test/project/*.ts'],
+    rules: { 'no-console': 'off' },
+  },
+)
