@@ -1,0 +1,115 @@
+import { join } from 'node:path'
+import { allocate, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import type { FileSystem, OpenFile } from '../protocol/ports.js'
+import { storeError, SyncFailure, systemCode } from './failures.js'
+
+/** Where `publish` writes before it renames. No published name starts with a dot, so these are told apart by it. */
+export const temporaryName = (name: string): string => `.${name}.tmp`
+/** True for what a crash in `publish` may leave behind: never part of the state, safe to remove. */
+export const isTemporaryName = (name: string): boolean => name.startsWith('.') && name.endsWith('.tmp')
+
+/**
+ * Replaces `directory/name` by `bytes`, whole or not at all: temporary file → write → fsync → rename → fsync(directory).
+ * One writer for each name at a time.
+ * @throws {KeyriseError} ERR_STORE_FULL, ERR_STORE_UNWRITABLE, ERR_STORE_IO, ERR_STORE_CONFLICT. Where `cause` is a
+ * SyncFailure, what is on the disk is unknown (old or new, never torn) and a repeat proves nothing: stop.
+ * Crash: at any point, the old content or the new; perhaps a temporary file beside it.
+ */
+export const publish = async (fs: FileSystem, directory: string, name: string, bytes: Uint8Array): Promise<void> => {
+  const temporary = join(directory, temporaryName(name))
+  try {
+    await writeNew(fs, temporary, bytes)
+    await fs.rename(temporary, join(directory, name))
+    await syncDirectory(fs, directory)
+  } catch (error) {
+    await fs.unlink(temporary).catch(() => undefined)
+    throw storeError(error, join(directory, name))
+  }
+}
+
+/** Removes `directory/name`, durably; fine where there is none. @throws {KeyriseError} as `publish`. */
+export const remove = async (fs: FileSystem, directory: string, name: string): Promise<void> => {
+  try {
+    await fs.unlink(join(directory, name))
+    await syncDirectory(fs, directory)
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw storeError(error, join(directory, name))
+  }
+}
+
+/**
+ * The whole of a file, or undefined where there is none.
+ * @param sizeBytesMax - checked before anything is allocated. @throws {KeyriseError} ERR_STORE_*, ERR_SIZE_LIMIT.
+ */
+export const readWhole = async (fs: FileSystem, path: string, sizeBytesMax: number): Promise<Bytes | undefined> => {
+  try {
+    const file = await fs.open(path, 'read')
+    try {
+      const size = await file.size()
+      if (size > sizeBytesMax) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: path })
+      return await readAll(file, size)
+    } finally {
+      await file.close()
+    }
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw storeError(error, path)
+  }
+}
+
+/** Writes all of `bytes` at `position`: a write may take fewer bytes than it is given (a disk that fills up does). */
+export const writeAll = async (file: OpenFile, bytes: Uint8Array, position: number): Promise<void> => {
+  for (let done = 0; done < bytes.length;) {
+    const count = await file.write(bytes.subarray(done), position + done)
+    if (count <= 0) throw Object.assign(new Error('nothing was written'), { code: 'EIO' })
+    done += count
+  }
+}
+
+/** fsync of an open file; the failure is marked, since it is final. */
+export const syncFile = (file: OpenFile): Promise<void> => marked(file.sync())
+
+/** fsync of a directory; the failure is marked, since it is final. */
+export const syncDirectory = (fs: FileSystem, path: string): Promise<void> => marked(fs.syncDirectory(path))
+
+const marked = async (sync: Promise<void>): Promise<void> => {
+  try {
+    await sync
+  } catch (error) {
+    throw new SyncFailure(error)
+  }
+}
+
+const writeNew = async (fs: FileSystem, path: string, bytes: Uint8Array): Promise<void> => {
+  const file = await createFresh(fs, path)
+  try {
+    await writeAll(file, bytes, 0)
+    await syncFile(file)
+  } finally {
+    await file.close()
+  }
+}
+
+/** A file of our own: what a crash, or anyone else, left under the name goes first; a symbolic link goes unfollowed. */
+const createFresh = async (fs: FileSystem, path: string): Promise<OpenFile> => {
+  try {
+    return await fs.open(path, 'create')
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error
+    await fs.unlink(path)
+    return fs.open(path, 'create')
+  }
+}
+
+const readAll = async (file: OpenFile, size: number): Promise<Bytes> => {
+  const bytes = allocate(size)
+  let done = 0
+  while (done < size) {
+    const count = await file.read(bytes.subarray(done), done)
+    if (count === 0) break
+    done += count
+  }
+  // Cut short meanwhile: whoever reads it verifies it, and finds it damaged.
+  return done === size ? bytes : bytes.slice(0, done)
+}

@@ -1,0 +1,30 @@
+import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { parsePath } from '../protocol/names.js'
+import type { Store } from '../protocol/ports.js'
+
+/** A store that lives as long as its object: for tests, and for flows that need no more. */
+export class MemoryStore implements Store {
+  readonly #objects = new Map<string, Bytes>()
+
+  async put(claimedName: string, bytes: Uint8Array): Promise<void> {
+    const name = parsePath(claimedName)
+    const present = this.#objects.get(name)
+    if (present !== undefined && !equalPublicBytes(present, bytes))
+      throw new KeyriseError('ERR_STORE_CONFLICT', { detail: name })
+    this.#objects.set(name, copyBytes(bytes))
+  }
+
+  async get(claimedName: string): Promise<Bytes | undefined> {
+    const bytes = this.#objects.get(parsePath(claimedName))
+    return bytes === undefined ? undefined : copyBytes(bytes)
+  }
+
+  async list(prefix: string): Promise<string[]> {
+    return [...this.#objects.keys()].filter((name) => name.startsWith(prefix)).sort()
+  }
+
+  async delete(claimedName: string): Promise<void> {
+    this.#objects.delete(parsePath(claimedName))
+  }
+}
