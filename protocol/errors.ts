@@ -61,6 +61,7 @@ const ERRORS = {
   ERR_EVIDENCE_REFUSED: ['The KMS refused the evidence', 'Check that the policy lists this platform'],
   ERR_POLICY_DENIED: ['The policy does not allow this', 'Add the image’s measurement to the KMS policy'],
   ERR_REQUEST_INVALID: ['The request is malformed', 'Use a client of the same version'],
+  ERR_KEY_INVALID: ['This is not a public key that can be used', 'Treat it as damaged or hostile'],
   ERR_KEY_UNKNOWN: ['The KMS has no such key version', 'Restore the keyring that holds it'],
   ERR_ROSTER_INVALID: ['The roster of the task is not signed by the KMS, or names another key', 'Treat the peer as an impostor'],
   ERR_LEDGER_DAMAGED: ['The ledger is damaged', 'Restore the KMS from a backup'],
