@@ -1,0 +1,133 @@
+import { describeError, isErrorCode, KeyriseError, outsideCode, type ErrorCode } from './errors.js'
+import { releaseValue, type ValueLimits } from './values.js'
+
+/**
+ * Calls between host and enclave, both ways: the part of Comlink 4's wire that is a plain call. A call is APPLY with a path
+ * of one name and at most one RAW argument; a reply is RAW, or Comlink's `throw` with a code. Nothing else is one.
+ */
+
+/** The OCALLs of the runtime itself. Authors' names cannot contain `:`. */
+export const RUNTIME_OCALLS = {
+  storePut: 'keyrise:store-put',
+  storeGet: 'keyrise:store-get',
+  storeList: 'keyrise:store-list',
+  storeDelete: 'keyrise:store-delete',
+  kmsExchange: 'keyrise:kms-exchange',
+} as const
+export type RuntimeOcallName = (typeof RUNTIME_OCALLS)[keyof typeof RUNTIME_OCALLS]
+
+/** What the runtime's OCALLs carry. `get` replies null where there is nothing. */
+export interface RuntimeOcalls {
+  readonly 'keyrise:store-put': (argument: { name: string; bytes: Uint8Array }) => undefined
+  readonly 'keyrise:store-get': (argument: { name: string }) => Uint8Array | null
+  readonly 'keyrise:store-list': (argument: { prefix: string }) => string[]
+  readonly 'keyrise:store-delete': (argument: { name: string }) => undefined
+  readonly 'keyrise:kms-exchange': (argument: { frame: Uint8Array }) => Uint8Array
+}
+
+/** A message and what it transfers, ready for `Port.post`. */
+export interface Outgoing {
+  readonly message: unknown
+  readonly transfer: readonly ArrayBuffer[]
+}
+
+export interface ClaimedCall {
+  readonly id: string
+  readonly name: string
+  /** Undefined where the call has none. Not checked in any way. */
+  readonly claimedArgument: unknown
+}
+
+export type ClaimedReply = { readonly id: string; readonly claimedValue: unknown } | { readonly id: string; readonly error: KeyriseError }
+
+const ID_LENGTH_MAX = 64
+const NAME_LENGTH_MAX = 64
+const REASON_LENGTH_MAX = 256
+
+/** An author's name of an ECALL, an OCALL or a refusal. */
+const CALL_NAME = /^[A-Za-z][A-Za-z0-9_-]{0,63}$/
+export const isCallName = (claimed: unknown): claimed is string => typeof claimed === 'string' && CALL_NAME.test(claimed)
+
+/** An own field of a claimed object, or undefined: nothing inherited, no accessor. */
+const field = (claimed: unknown, key: PropertyKey): unknown =>
+  typeof claimed === 'object' && claimed !== null ? Object.getOwnPropertyDescriptor(claimed, key)?.value : undefined
+
+/** The id that a claimed message carries, so that even a refusal can be addressed. */
+export const claimedId = (claimed: unknown): string | undefined => {
+  const id = field(claimed, 'id')
+  return typeof id === 'string' && id.length > 0 && id.length <= ID_LENGTH_MAX ? id : undefined
+}
+
+const only = (claimed: unknown): unknown => (Array.isArray(claimed) && claimed.length === 1 ? field(claimed, 0) : undefined)
+
+/** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
+export const parseCall = (claimed: unknown): ClaimedCall => {
+  const id = claimedId(claimed)
+  const name = only(field(claimed, 'path'))
+  if (id === undefined || field(claimed, 'type') !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
+  if (typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX) throw new KeyriseError('ERR_MESSAGE_INVALID')
+  const claimedList = field(claimed, 'argumentList')
+  if (Array.isArray(claimedList) && claimedList.length === 0) return { id, name, claimedArgument: undefined }
+  const wire = only(claimedList)
+  if (field(wire, 'type') !== 'RAW') throw new KeyriseError('ERR_MESSAGE_INVALID')
+  return { id, name, claimedArgument: field(wire, 'value') }
+}
+
+/** @throws {KeyriseError} as `releaseValue`, when the argument cannot cross. */
+export const encodeCall = (id: string, name: string, argument: unknown, limits?: ValueLimits): Outgoing => {
+  const { value, transfer } = releaseValue(argument, limits)
+  return { message: { id, type: 'APPLY', path: [name], argumentList: value === undefined ? [] : [{ type: 'RAW', value }] }, transfer }
+}
+
+/** @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */
+export const encodeReply = (id: string, reply: unknown, limits?: ValueLimits): Outgoing => {
+  const { value, transfer } = releaseValue(reply, limits)
+  return { message: { id, type: 'RAW', value }, transfer }
+}
+
+/**
+ * A refusal: the code and its fixed text; for ERR_APPLICATION the declared reason and its declared text. No detail, cause
+ * or stack leaves, and what is not a KeyriseError leaves as `otherwise`.
+ */
+export const encodeRefusal = (id: string | undefined, error: unknown, otherwise: ErrorCode = 'ERR_ENCLAVE_FAILED'): Outgoing => {
+  const code = error instanceof KeyriseError ? outsideCode(error.code) : otherwise
+  const reason = code === 'ERR_APPLICATION' && error instanceof KeyriseError ? error.reason : undefined
+  const message = reason !== undefined && error instanceof KeyriseError ? error.message : describeError(code).text
+  const value = { name: 'KeyriseError', message, code, remedy: describeError(code).remedy, ...(reason === undefined ? {} : { reason }) }
+  return { message: { ...(id === undefined ? {} : { id }), type: 'HANDLER', name: 'throw', value: { isError: true, value } }, transfer: [] }
+}
+
+const claimedError = (claimed: unknown): KeyriseError | undefined => {
+  if (field(claimed, 'isError') !== true) return undefined
+  const claimedCode = field(field(claimed, 'value'), 'code')
+  const code = isErrorCode(claimedCode) ? claimedCode : 'ERR_MESSAGE_INVALID'
+  const reason = field(field(claimed, 'value'), 'reason')
+  return new KeyriseError(code, typeof reason === 'string' && reason.length <= REASON_LENGTH_MAX ? { reason } : {})
+}
+
+/** Reads a reply; undefined when it is none. An error in it has a known code, and nothing else of the sender's but the reason. */
+export const parseReply = (claimed: unknown): ClaimedReply | undefined => {
+  const id = claimedId(claimed)
+  if (id === undefined) return undefined
+  const type = field(claimed, 'type')
+  if (type === 'RAW') return { id, claimedValue: field(claimed, 'value') }
+  if (type !== 'HANDLER' || field(claimed, 'name') !== 'throw') return undefined
+  const error = claimedError(field(claimed, 'value'))
+  return error === undefined ? undefined : { id, error }
+}
+
+/**
+ * The first message on the ECALL port, from the enclave: it serves, or why it never will. A failed launch then ends the
+ * instance. No call is read before READY.
+ */
+export type Lifecycle = { readonly type: 'READY' } | { readonly type: 'FAILED'; readonly code: ErrorCode }
+
+export const encodeLifecycle = (lifecycle: Lifecycle): Outgoing => ({ message: { ...lifecycle }, transfer: [] })
+
+/** Undefined when the message is no lifecycle message. */
+export const parseLifecycle = (claimed: unknown): Lifecycle | undefined => {
+  const type = field(claimed, 'type')
+  if (type === 'READY') return { type }
+  const code = field(claimed, 'code')
+  return type === 'FAILED' ? { type, code: isErrorCode(code) ? code : 'ERR_LAUNCH_FAILED' } : undefined
+}

@@ -1,0 +1,159 @@
+import { allocate, type Bytes } from './bytes.js'
+import { KeyriseError } from './errors.js'
+import { MESSAGE_SIZE_BYTES_MAX, VALUE_DEPTH_MAX, VALUE_NODE_COUNT_MAX } from './limits.js'
+
+/** What crosses a boundary: null, booleans, finite numbers, strings, Uint8Arrays, arrays and plain objects of these. */
+export type Value = null | boolean | number | string | Uint8Array | readonly Value[] | { readonly [key: string]: Value }
+
+export interface ValueLimits {
+  /** Bytes in all: byte arrays as they are, strings and keys two per character. */
+  readonly sizeBytesMax?: number
+  readonly depthMax?: number
+  readonly nodeCountMax?: number
+}
+
+/**
+ * A private copy of a value from the untrusted side: what is checked and used afterwards is this copy, which nobody else
+ * can reach. No accessor, iterator or `toJSON` of the claimed value runs, nothing inherited is read, and arrays are
+ * counted before they are copied. `undefined` passes as the whole value ("no argument"), and as a field, which is dropped.
+ * @throws {KeyriseError} ERR_SIZE_LIMIT (a cyclic value exceeds the depth), ERR_SHARED_MEMORY, ERR_VALUE_UNSUPPORTED.
+ */
+export const admitValue = (claimed: unknown, limits: ValueLimits = {}): unknown => new Copier(limits).whole(claimed)
+
+/**
+ * An exact copy of a value that leaves, every Uint8Array in an ArrayBuffer of its own and of its own size, listed for
+ * transfer: never a view into a pool with other people's bytes (security.md, finding 5).
+ * @throws {KeyriseError} as `admitValue`.
+ */
+export const releaseValue = (value: unknown, limits: ValueLimits = {}): { value: unknown; transfer: ArrayBuffer[] } => {
+  const copier = new Copier(limits)
+  return { value: copier.whole(value), transfer: copier.buffers }
+}
+
+/** The getter of a built-in, taken once: later changes to the prototype, or a property of the same name, do not matter. */
+const getterOf = (prototype: object, key: PropertyKey): ((target: unknown) => unknown) => {
+  const get = Object.getOwnPropertyDescriptor(prototype, key)?.get
+  if (get === undefined) throw new KeyriseError('ERR_VALUE_UNSUPPORTED', { detail: 'this JavaScript engine' })
+  const { apply } = Reflect
+  return (target) => apply(get, target, [])
+}
+
+const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype) as object
+const typedArrayTag = getterOf(typedArrayPrototype, Symbol.toStringTag)
+const typedArrayBuffer = getterOf(typedArrayPrototype, 'buffer')
+const typedArrayLength = getterOf(typedArrayPrototype, 'length')
+const arrayBufferSize = getterOf(ArrayBuffer.prototype, 'byteLength')
+const sharedBufferSize = getterOf(SharedArrayBuffer.prototype, 'byteLength')
+const fillFrom = Uint8Array.prototype.set
+
+/** True where `read` of an internal slot succeeds: a test of what an object is that no prototype can fake. */
+const hasSlot = (read: (target: unknown) => unknown, target: unknown): boolean => {
+  try {
+    read(target)
+    return true
+  } catch {
+    return false
+  }
+}
+
+const { getPrototypeOf, getOwnPropertyDescriptor, defineProperty, keys, hasOwn } = Object
+const { isArray } = Array
+const { apply } = Reflect
+
+const refuse = (code: 'ERR_SIZE_LIMIT' | 'ERR_SHARED_MEMORY' | 'ERR_VALUE_UNSUPPORTED', detail: string): never => {
+  throw new KeyriseError(code, { detail })
+}
+
+class Copier {
+  readonly buffers: ArrayBuffer[] = []
+  #sizeBytesLeft: number
+  #nodesLeft: number
+  readonly #depthMax: number
+
+  constructor(limits: ValueLimits) {
+    this.#sizeBytesLeft = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
+    this.#nodesLeft = limits.nodeCountMax ?? VALUE_NODE_COUNT_MAX
+    this.#depthMax = limits.depthMax ?? VALUE_DEPTH_MAX
+  }
+
+  whole(claimed: unknown): unknown {
+    return claimed === undefined ? undefined : this.#copy(claimed, 0)
+  }
+
+  #spend(sizeBytes: number, nodes: number): void {
+    this.#sizeBytesLeft -= sizeBytes
+    this.#nodesLeft -= nodes
+    if (this.#sizeBytesLeft < 0) refuse('ERR_SIZE_LIMIT', 'bytes')
+    if (this.#nodesLeft < 0) refuse('ERR_SIZE_LIMIT', 'elements')
+  }
+
+  #copy(claimed: unknown, depth: number): Value {
+    switch (typeof claimed) {
+      case 'boolean':
+        this.#spend(1, 1)
+        return claimed
+      case 'number':
+        this.#spend(8, 1)
+        return Number.isFinite(claimed) ? claimed : refuse('ERR_VALUE_UNSUPPORTED', 'a number that is not finite')
+      case 'string':
+        this.#spend(2 * claimed.length, 1)
+        return claimed
+      case 'object':
+        if (claimed !== null) return this.#copyObject(claimed, depth)
+        this.#spend(1, 1)
+        return null
+      default:
+        return refuse('ERR_VALUE_UNSUPPORTED', typeof claimed)
+    }
+  }
+
+  #copyObject(claimed: object, depth: number): Value {
+    if (depth >= this.#depthMax) refuse('ERR_SIZE_LIMIT', 'depth')
+    if (isArray(claimed)) return this.#copyArray(claimed, depth)
+    if (typedArrayTag(claimed) === 'Uint8Array') return this.#copyBytes(claimed as Uint8Array)
+    const prototype: unknown = getPrototypeOf(claimed)
+    if (prototype === Object.prototype || prototype === null) return this.#copyFields(claimed, depth)
+    if (hasSlot(sharedBufferSize, claimed)) return refuse('ERR_SHARED_MEMORY', 'a SharedArrayBuffer')
+    return refuse('ERR_VALUE_UNSUPPORTED', 'an object of a class')
+  }
+
+  #copyBytes(claimed: Uint8Array): Bytes {
+    if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed))) refuse('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
+    const size = typedArrayLength(claimed) as number
+    this.#spend(size, 1)
+    const copy = allocate(size)
+    apply(fillFrom, copy, [claimed])
+    this.buffers.push(copy.buffer)
+    return copy
+  }
+
+  #copyArray(claimed: readonly unknown[], depth: number): Value[] {
+    // Before the copy is made: an empty array of length 2³² − 1 is a few bytes on the wire.
+    this.#spend(8 * claimed.length, 1)
+    const copy: Value[] = []
+    for (let index = 0; index < claimed.length; index++) copy.push(this.#copy(ownValue(claimed, index), depth + 1))
+    return copy
+  }
+
+  #copyFields(claimed: object, depth: number): { [key: string]: Value } {
+    this.#spend(8, 1)
+    const copy: { [key: string]: Value } = {}
+    for (const key of keys(claimed)) {
+      if (key === '__proto__') refuse('ERR_VALUE_UNSUPPORTED', 'a field named __proto__')
+      this.#spend(2 * key.length, 0)
+      const claimedField = ownValue(claimed, key)
+      if (claimedField === undefined) continue
+      const value = this.#copy(claimedField, depth + 1)
+      // Defined, not assigned: `constructor` and `toString` are data here, whatever Object.prototype makes of them.
+      if (key in copy) defineProperty(copy, key, { value, writable: true, enumerable: true, configurable: true })
+      else copy[key] = value
+    }
+    return copy
+  }
+}
+
+const ownValue = (claimed: object, key: PropertyKey): unknown => {
+  const descriptor = getOwnPropertyDescriptor(claimed, key)
+  if (descriptor === undefined) return undefined
+  return hasOwn(descriptor, 'value') ? descriptor.value : refuse('ERR_VALUE_UNSUPPORTED', 'an accessor')
+}
