@@ -15,9 +15,9 @@ export interface EnvelopeContext {
   readonly flow: FlowId
   readonly task: FlowId
   readonly kind: EnvelopeKind
-  /** The entry, `root`, `epoch`, or the step of `flow.seal`. */
+  /** The entry; `root`; an epoch's root object, as `root-0000000001`; or the step of `flow.seal`. */
   readonly name: string
-  /** The epoch that the envelope is part of; 0 for the root and for steps. */
+  /** The epoch that the envelope is part of: 1 for the root, 0 for steps. */
   readonly epoch: number
   readonly incarnation: number
   /** Measurement of the image that made it, 32 bytes. */

@@ -71,7 +71,7 @@ export interface RosterMember {
 export interface Flow {
   readonly id: FlowId
   readonly task: FlowId
-  /** The last committed epoch; 0 before the first checkpoint. */
+  /** The last committed epoch. A flow is born with epoch 1, its root key; the first checkpoint is epoch 2. */
   readonly epoch: number
   /**
    * Stores all of `entries`, or none, and returns the new epoch once it is durable and the ledger has it.

@@ -1,0 +1,42 @@
+import type { Bytes } from '../protocol/bytes.js'
+import type { Flow } from '../protocol/contract.js'
+import type { FlowId } from '../protocol/names.js'
+import type { Attester, Clock, KmsChannel, Random, Store } from '../protocol/ports.js'
+
+export interface FlowOptions {
+  readonly store: Store
+  readonly kms: KmsChannel
+  readonly attester: Attester
+  /** Ed25519, 32 bytes: the KMS to trust, from the measured launch configuration. */
+  readonly kmsIdentity: Bytes
+  readonly flow: FlowId
+  readonly task: FlowId
+  /** This instance's own measurement, 32 bytes. */
+  readonly image: Bytes
+  readonly random: Random
+  readonly clock: Clock
+}
+
+export interface OpenedFlow {
+  readonly flow: Flow
+  readonly recovery: {
+    readonly kind: 'fresh' | 'recovered'
+    /** True when a crash had left a checkpoint that nobody acknowledged, and it was taken over. */
+    readonly adopted: boolean
+    /** The epoch that the flow starts from; 1 when fresh. */
+    readonly epoch: number
+  }
+  /** Zero-fills every key and cached secret. The flow refuses all calls from then on. Safe to repeat. */
+  wipe(): void
+}
+
+/**
+ * Opens a flow: proves this instance to the KMS, recovers the state or makes the flow's first, and takes the flow over.
+ * Order and crash cases: docs/adr/0003-commit-order.md.
+ * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_FLOW_DESTROYED,
+ * ERR_KMS_UNREACHABLE, ERR_KMS_UNTRUSTED, ERR_EVIDENCE_REFUSED, ERR_POLICY_DENIED, ERR_STORE_*.
+ * Crash: at any point, safe to repeat.
+ */
+export const openFlow = (_options: FlowOptions): Promise<OpenedFlow> => {
+  throw new Error('being written')
+}
