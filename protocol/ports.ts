@@ -68,6 +68,14 @@ export interface KmsChannel {
   exchange(frame: Uint8Array): Promise<Uint8Array>
 }
 
+/** A way to one KMS, whose identity the launch configuration names: by HTTP, or to an embedded one. */
+export interface KmsLink extends KmsChannel, AsyncDisposable {
+  /** Ed25519, 32 bytes: the identity that an enclave launched with this link trusts. */
+  readonly identity: Uint8Array
+  /** Pending exchanges reject. Safe to repeat. */
+  close(): Promise<void>
+}
+
 /** Signs evidence for one running instance. RATS (RFC 9334): the Attesting Environment. */
 export interface Attester {
   /**

@@ -1,4 +1,4 @@
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { CHECKPOINT_SIZE_BYTES_MAX } from '../protocol/limits.js'
@@ -32,7 +32,7 @@ export class DirectoryStore implements Store {
 
   /** Touches nothing yet: the first operation says whether the directory can be used. */
   constructor(directory: string, fileSystem: FileSystem = nodeFileSystem) {
-    this.#root = join(directory)
+    this.#root = resolve(directory)
     this.#fs = fileSystem
   }
 

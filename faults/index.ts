@@ -1,0 +1,11 @@
+/**
+ * Second implementations of the interfaces that touch the world, in which what goes wrong is chosen. They wrap the real
+ * ones, or stand in for them; production code knows of none.
+ */
+export { aroundKms, aroundStore, type Around, type WorldCall } from './around.js'
+export { faultyKms, faultyStore, type Fault, type FaultPlan, type Moment } from './faulty.js'
+export { KillablePlatform } from './killable-platform.js'
+export { MachineStopped, MemoryFileSystem, type FileFault, type FileOperation } from './memory-file-system.js'
+export { Recorder } from './recorder.js'
+export { SeededRandom } from './seeded-random.js'
+export { SimulatedClock } from './simulated-clock.js'
