@@ -1,0 +1,69 @@
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { ROOT } from './rooms.js'
+
+/**
+ * `npm run check`: packs the package, installs it in an empty folder as a newcomer would, and there type-checks and runs the
+ * quickstart, every documented import path, and the command.
+ */
+
+interface Manifest {
+  readonly exports: Readonly<Record<string, unknown>>
+  readonly devDependencies: Readonly<Record<string, string>>
+}
+const manifest = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as Manifest
+
+const folder = mkdtempSync(path.join(tmpdir(), 'keyrise-newcomer-'))
+
+const run = (command: string, args: readonly string[], cwd = folder): string =>
+  execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+
+const expect = (what: string, output: string, pattern: RegExp): void => {
+  if (!pattern.test(output)) throw new Error(`${what}: expected ${String(pattern)} in\n${output}`)
+  console.log(`newcomer: ${what}`)
+}
+
+try {
+  const packed = run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', folder], ROOT)
+  const [tarball] = JSON.parse(packed) as { filename: string; files: { path: string }[] }[]
+  if (tarball === undefined) throw new Error('npm pack made nothing')
+  const strays = tarball.files.map((file) => file.path).filter((file) => /^dist\/(test|bench|examples)\//.test(file))
+  if (strays.length > 0) throw new Error(`the package ships ${strays.join(', ')}`)
+
+  writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ type: 'module', private: true }))
+  const beside = ['typescript', 'valibot', '@types/node'].map(
+    (name) => `${name}@${manifest.devDependencies[name] ?? ''}`,
+  )
+  run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', `./${tarball.filename}`, ...beside])
+
+  const paths = Object.keys(manifest.exports).filter((name) => name !== './package.json')
+  const specifiers = paths.map((name) => path.posix.join('keyrise', name))
+  const load = specifiers
+    .map((name) => `console.log('${name}', Object.keys(await import('${name}')).length)`)
+    .join('\n')
+  const counts = run(process.execPath, ['--input-type=module', '--eval', load])
+  for (const name of specifiers) expect(`import '${name}'`, counts, new RegExp(`^${name} [1-9]`, 'm'))
+
+  cpSync(path.join(ROOT, 'examples/quickstart'), path.join(folder, 'examples/quickstart'), { recursive: true })
+  // Without skipLibCheck: the declarations that we ship are checked too.
+  const options = ['--strict', '--module', 'nodenext', '--target', 'es2023', '--lib', 'es2023,esnext.disposable']
+  run('npx', [
+    'tsc',
+    ...options,
+    '--types',
+    'node',
+    '--rootDir',
+    '.',
+    '--outDir',
+    'built',
+    'examples/quickstart/main.ts',
+  ])
+  const output = run(process.execPath, ['built/examples/quickstart/main.js'])
+  expect('the quickstart recovers its secret', output, /recovered: still here/)
+
+  expect('keyrise --help', run('npx', ['keyrise', '--help']), /Usage: keyrise/)
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
