@@ -1,0 +1,152 @@
+import type { Bytes } from '../protocol/bytes.js'
+import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
+import { FieldReader } from '../protocol/check.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { parseFlowId, type FlowId } from '../protocol/names.js'
+import type { FileSystem } from '../protocol/ports.js'
+import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
+import { AppendLog } from './log.js'
+
+/** The ledger’s file in the KMS’s directory. */
+export const LEDGER_NAME = 'ledger.log'
+const CODE = 'ERR_LEDGER_DAMAGED'
+
+/** What a log tells: whose it is, and what it has come to. */
+interface Contents {
+  identity: Bytes
+  readonly flows: Map<FlowId, FlowState>
+  readonly publications: Map<FlowId, Publication>
+}
+
+/** A ledger in one append-only log of the KMS’s directory. */
+export class FileLedger implements Ledger {
+  /** The KMS identity that the ledger belongs to. */
+  readonly identity: Bytes
+  readonly #log: AppendLog
+  readonly #durable: Map<FlowId, FlowState>
+  /** With what is being written: a swap is decided against it, and nobody is shown it. */
+  readonly #latest: Map<FlowId, FlowState>
+  readonly #publications: Map<FlowId, Publication>
+
+  private constructor(log: AppendLog, { identity, flows, publications }: Contents) {
+    this.identity = identity
+    this.#log = log
+    this.#durable = flows
+    this.#latest = new Map(flows)
+    this.#publications = publications
+  }
+
+  /** Begins a ledger for a KMS. Replaces one, so the caller looks first. */
+  static async create(fs: FileSystem, directory: string, identity: Uint8Array): Promise<void> {
+    await AppendLog.create(fs, directory, LEDGER_NAME, encodeCbor(['keyrise/v1/ledger', { identity }]))
+  }
+
+  /** What a ledger’s file says, without opening it for writing. Undefined where there is none. */
+  static async inspect(fs: FileSystem, directory: string): Promise<{ identity: Bytes; flowCount: number } | undefined> {
+    const records = await AppendLog.read(fs, directory, LEDGER_NAME)
+    if (records === undefined) return undefined
+    const { identity, flows } = readContents(records)
+    return { identity, flowCount: flows.size }
+  }
+
+  /** @returns undefined where there is no ledger. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_*. */
+  static async open(fs: FileSystem, directory: string): Promise<FileLedger | undefined> {
+    const opened = await AppendLog.open(fs, directory, LEDGER_NAME)
+    if (opened === undefined) return undefined
+    const ledger = new FileLedger(opened.log, readContents(opened.records))
+    // Any older process that still has this log open sees that it has grown, and stops.
+    await opened.log.append(encodeCbor(['start', {}]))
+    return ledger
+  }
+
+  async read(flow: FlowId): Promise<FlowState | undefined> {
+    await this.#log.confirm()
+    return this.#durable.get(flow)
+  }
+
+  async compareAndSwap(flow: FlowId, expected: FlowState | undefined, next: FlowState): Promise<boolean> {
+    if (!equalStates(this.#latest.get(flow), expected)) return false
+    this.#latest.set(flow, next)
+    try {
+      await this.#log.append(encodeCbor(['flow', { flow, ...next, head: next.head && { ...next.head } }]))
+    } catch (error) {
+      const durable = this.#durable.get(flow)
+      if (durable === undefined) this.#latest.delete(flow)
+      else this.#latest.set(flow, durable)
+      throw error
+    }
+    this.#durable.set(flow, next)
+    return true
+  }
+
+  async publish(flow: FlowId, { signingKey, values }: Publication): Promise<void> {
+    await this.#log.append(encodeCbor(['publication', { flow, signingKey, values }]))
+    this.#publications.set(flow, { signingKey, values })
+  }
+
+  async members(task: FlowId): Promise<readonly Member[]> {
+    await this.#log.confirm()
+    const members: Member[] = []
+    for (const [flow, publication] of this.#publications) {
+      const state = this.#durable.get(flow)
+      if (state?.task === task && !state.destroyed) members.push({ flow, state, ...publication })
+    }
+    return members.sort((a, b) => (a.flow < b.flow ? -1 : 1))
+  }
+
+  close(): Promise<void> {
+    return this.#log.close()
+  }
+}
+
+const readContents = (records: readonly Bytes[]): Contents => {
+  const contents: Contents = { identity: readIdentity(records[0]), flows: new Map(), publications: new Map() }
+  for (const record of records.slice(1)) {
+    const [tag, claimed] = readTagged(record)
+    if (tag === 'flow') {
+      const [flow, state] = readState(claimed)
+      contents.flows.set(flow, state)
+    } else if (tag === 'publication') {
+      const [flow, publication] = readPublication(claimed)
+      contents.publications.set(flow, publication)
+    } else if (tag !== 'start') {
+      throw new KeyriseError(CODE, { detail: 'a record of a later version' })
+    }
+  }
+  return contents
+}
+
+const readTagged = (record: Uint8Array): [tag: unknown, claimed: unknown] => {
+  const value = decodeCbor(record)
+  if (!Array.isArray(value) || value.length !== 2) throw new KeyriseError(CODE, { detail: 'a record' })
+  return [value[0], value[1]]
+}
+
+const readIdentity = (first: Uint8Array | undefined): Bytes => {
+  const [tag, claimed] = first === undefined ? [] : readTagged(first)
+  if (tag !== 'keyrise/v1/ledger') throw new KeyriseError(CODE, { detail: 'not a ledger of this version' })
+  return new FieldReader(claimed, ['identity'], CODE).bytes('identity', 32)
+}
+
+const readState = (claimed: unknown): [FlowId, FlowState] => {
+  const f = new FieldReader(claimed, ['flow', 'task', 'image', 'head', 'incarnation', 'destroyed'], CODE)
+  const head = f.has('head') ? new FieldReader(f.claimed('head'), ['epoch', 'digest'], CODE) : undefined
+  return [
+    parseFlowId(f.claimed('flow')),
+    {
+      task: parseFlowId(f.claimed('task')),
+      image: f.bytes('image', 32),
+      head: head === undefined ? null : { epoch: head.count('epoch'), digest: head.bytes('digest', 32) },
+      incarnation: f.count('incarnation'),
+      destroyed: f.flag('destroyed'),
+    },
+  ]
+}
+
+const readPublication = (claimed: unknown): [FlowId, Publication] => {
+  const f = new FieldReader(claimed, ['flow', 'signingKey', 'values'], CODE)
+  const values = f.claimed('values') as Readonly<Record<string, unknown>>
+  const fields = new FieldReader(values, Object.keys(values), CODE)
+  const read = Object.keys(values).map((name) => [name, fields.bytes(name, 0, 1024)] as const)
+  return [parseFlowId(f.claimed('flow')), { signingKey: f.bytes('signingKey', 32), values: Object.fromEntries(read) }]
+}
