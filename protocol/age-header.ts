@@ -1,6 +1,11 @@
-import type { Bytes } from './bytes.js'
+import { base64nopad } from '@scure/base'
+import { asciiBytes, concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { KeyriseError } from './errors.js'
+import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from './limits.js'
 
-/** One recipient's wrapping of the file key, or an extension: C2SP age, "Recipient stanza". */
+/** The header of an age v1 file, as bytes only: C2SP age, "Textual file header". No cryptography happens here. */
+
+/** The file key wrapped for one recipient, or an extension that other implementations ignore. */
 export interface Stanza {
   readonly args: readonly [type: string, ...rest: string[]]
   readonly body: Bytes
@@ -13,16 +18,135 @@ export interface Header {
   readonly mac: Bytes
   /** What the MAC covers: everything through `---`. */
   readonly macInput: Bytes
+  /** Where the payload starts. */
   readonly sizeBytes: number
 }
 
-/** Reads the header that `claimed` starts with. @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT. */
-export const parseHeader = (_claimed: Uint8Array): Header => {
-  throw new Error('being written')
+const VERSION_LINE = 'age-encryption.org/v1'
+const STANZA_START = '-> '
+const MAC_START = '--- '
+const MAC_MARK_SIZE = 3
+const MAC_SIZE = 32
+const BODY_COLUMNS = 64
+const LF = 0x0a
+/** ABNF `1*VCHAR`. */
+const ARGUMENT = /^[\x21-\x7e]+$/
+
+const malformed = (detail: string): never => {
+  throw new KeyriseError('ERR_HEADER_MALFORMED', { detail })
 }
-export const encodeMacInput = (_stanzas: readonly Stanza[]): Bytes => {
-  throw new Error('being written')
+const beyondLimit = (detail: string): never => {
+  throw new KeyriseError('ERR_HEADER_LIMIT', { detail })
 }
-export const encodeHeader = (_stanzas: readonly Stanza[], _mac: Uint8Array): Bytes => {
-  throw new Error('being written')
+
+/** Lines of printable ASCII that end with LF, none read beyond the header’s limit. */
+class LineReader {
+  readonly #claimed: Uint8Array
+  #offset = 0
+
+  constructor(claimed: Uint8Array) {
+    this.#claimed = claimed
+  }
+
+  /** Where the next line starts. */
+  get offset(): number {
+    return this.#offset
+  }
+
+  next(): string {
+    const sizeMax = Math.min(this.#claimed.length, HEADER_SIZE_BYTES_MAX)
+    let line = ''
+    for (let offset = this.#offset; offset < sizeMax; offset++) {
+      const byte = this.#claimed[offset] as number
+      if (byte === LF) {
+        this.#offset = offset + 1
+        return line
+      }
+      if (byte < 0x20 || byte > 0x7e) return malformed('a character that is not printable ASCII')
+      line += String.fromCharCode(byte)
+    }
+    return this.#claimed.length > HEADER_SIZE_BYTES_MAX ? beyondLimit('header size') : malformed('no end')
+  }
 }
+
+/**
+ * Canonical base64 without padding, as RFC 4648 §4 and C2SP age demand: one text for each value.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED.
+ */
+export const decodeBase64 = (claimed: string): Bytes => {
+  try {
+    const bytes = base64nopad.decode(claimed)
+    return base64nopad.encode(bytes) === claimed ? copyBytes(bytes) : malformed('base64')
+  } catch {
+    return malformed('base64')
+  }
+}
+
+export const encodeBase64 = (bytes: Uint8Array): string => base64nopad.encode(bytes)
+
+const readBody = (lines: LineReader): Bytes => {
+  let text = ''
+  for (;;) {
+    const line = lines.next()
+    if (line.length > BODY_COLUMNS) return malformed('a body line is too long')
+    text += line
+    if (line.length < BODY_COLUMNS) return decodeBase64(text)
+  }
+}
+
+const readStanza = (line: string, lines: LineReader): Stanza => {
+  const [type, ...rest] = line.slice(STANZA_START.length).split(' ')
+  if (type === undefined || type === '' || rest.includes('')) return malformed('an empty argument')
+  return { args: [type, ...rest], body: readBody(lines) }
+}
+
+/**
+ * Reads the header that `claimed` starts with; what follows it is not looked at. Bounded in time and memory by
+ * HEADER_SIZE_BYTES_MAX and STANZA_COUNT_MAX, whatever `claimed` holds.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT.
+ */
+export const parseHeader = (claimed: Uint8Array): Header => {
+  const lines = new LineReader(claimed)
+  if (lines.next() !== VERSION_LINE) return malformed('not an age v1 file')
+  const stanzas: Stanza[] = []
+  for (;;) {
+    const offset = lines.offset
+    const line = lines.next()
+    if (line.startsWith(STANZA_START)) {
+      if (stanzas.length === STANZA_COUNT_MAX) return beyondLimit('stanza count')
+      stanzas.push(readStanza(line, lines))
+    } else if (line.startsWith(MAC_START) && stanzas.length > 0) {
+      const mac = decodeBase64(line.slice(MAC_START.length))
+      if (mac.length !== MAC_SIZE) return malformed('MAC size')
+      return { stanzas, mac, macInput: copyBytes(claimed.subarray(0, offset + MAC_MARK_SIZE)), sizeBytes: lines.offset }
+    } else return malformed('neither a stanza nor a MAC')
+  }
+}
+
+/** The body’s base64 in lines of 64 columns, the last one shorter, and empty where the others leave nothing. */
+const wrapBody = (body: Uint8Array): string => {
+  const text = encodeBase64(body)
+  const lines: string[] = []
+  for (let column = 0; column <= text.length; column += BODY_COLUMNS) lines.push(text.slice(column, column + BODY_COLUMNS))
+  return lines.join('\n')
+}
+
+const encodeStanza = ({ args, body }: Stanza): string => {
+  if (!args.every((argument) => ARGUMENT.test(argument))) return malformed('an argument')
+  return `${STANZA_START}${args.join(' ')}\n${wrapBody(body)}\n`
+}
+
+/**
+ * What the MAC is made over. Headers that `parseHeader` would refuse are not written.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT.
+ */
+export const encodeMacInput = (stanzas: readonly Stanza[]): Bytes => {
+  if (stanzas.length === 0) return malformed('no stanza')
+  if (stanzas.length > STANZA_COUNT_MAX) return beyondLimit('stanza count')
+  const text = `${VERSION_LINE}\n${stanzas.map(encodeStanza).join('')}---`
+  const macLineRestSize = 1 + encodeBase64(new Uint8Array(MAC_SIZE)).length + 1
+  return text.length + macLineRestSize > HEADER_SIZE_BYTES_MAX ? beyondLimit('header size') : asciiBytes(text)
+}
+
+/** @param macInput - from `encodeMacInput`. */
+export const encodeHeader = (macInput: Uint8Array, mac: Uint8Array): Bytes => concatBytes(macInput, asciiBytes(` ${encodeBase64(mac)}\n`))

@@ -23,6 +23,17 @@ export const concatBytes = (...parts: readonly Uint8Array[]): Bytes => {
   return whole
 }
 
+/** The bytes of ASCII text: labels and headers, never secrets. */
+export const asciiBytes = (text: string): Bytes => {
+  const bytes = allocate(text.length)
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index)
+    if (code > 0x7f) throw new TypeError('Not ASCII')
+    bytes[index] = code
+  }
+  return bytes
+}
+
 /** Equality of public bytes; it stops at the first difference. Secrets compare with `Secret.equals`. */
 export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean => {
   if (a.length !== b.length) return false

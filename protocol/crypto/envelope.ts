@@ -1,24 +1,33 @@
-import type { Header } from '../age-header.js'
-import type { Bytes } from '../bytes.js'
+import { encodeHeader, encodeMacInput, parseHeader, type Header, type Stanza } from '../age-header.js'
+import { allocate, asciiBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
+import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
-import type { Identity, Recipient } from './recipients.js'
-import type { Secret } from './secret.js'
+import { labelled } from './labels.js'
+import { claimedContext, contextStanza, findContextStanza, verifyOrigin, type Origin } from './origin.js'
+import { openPayload, payloadSize, PAYLOAD_SIZE_MIN, sealPayloadInto } from './payload.js'
+import { equalSecret, hkdf, hmac, sha256 } from './primitives.js'
+import { FILE_KEY_SIZE, SCRYPT_TYPE, type Identity, type Recipient } from './recipients.js'
+import { Secret } from './secret.js'
 
-/** Who vouches for contexts: a KMS, by its identity key, and the origin key that it derived for this flow and image. */
-export interface Origin {
-  readonly authority: Bytes
-  readonly key: Secret
-}
+/** An envelope is an age v1 file, with a context where an enclave made it: docs/envelope.md. */
+
+export { claimedContext, verifyOrigin, type Origin } from './origin.js'
+
+const HEADER_MAC_INFO = asciiBytes('header')
+const HEADER_MAC_KEY_SIZE = 32
+const NO_SALT = new Uint8Array(0)
 
 export interface SealOptions {
+  /** At least one; a passphrase only alone, and without a context. */
   readonly recipients: readonly Recipient[]
   readonly context?: EnvelopeContext
-  /** One tag for each; needs `context`. */
+  /** One tag for each; they need `context`. */
   readonly originKeys?: readonly Origin[]
   readonly random: Random
 }
 
+/** What must be true of an envelope before its payload is opened. */
 export interface CheckOptions {
   /** Fields of the context that must be exactly these. */
   readonly expect?: Partial<EnvelopeContext>
@@ -27,34 +36,137 @@ export interface CheckOptions {
 }
 
 export interface OpenedEnvelope {
-  /** The caller zero-fills it when it is secret. */
+  /** The caller wipes it when it is secret. */
   readonly plaintext: Bytes
+  /** As the header claims it; vouched for where `origin` was given, or where only this flow has the identity that opened it. */
   readonly context: EnvelopeContext | undefined
 }
 
-export const sealEnvelope = (_plaintext: Uint8Array, _options: SealOptions): Bytes => {
-  throw new Error('being written')
+const headerMac = (fileKey: Secret, macInput: Uint8Array): Bytes => {
+  const key = fileKey.expose((bytes) => hkdf(bytes, NO_SALT, HEADER_MAC_INFO, HEADER_MAC_KEY_SIZE))
+  try {
+    return hmac(key, macInput)
+  } finally {
+    key.fill(0)
+  }
 }
-/** The file key, after the header's MAC was verified with it. @throws {KeyriseError} ERR_IDENTITY_MISMATCH, ERR_HEADER_MAC, ERR_HEADER_MALFORMED, ERR_WORK_FACTOR. */
-export const unwrapHeader = (_header: Header, _identities: readonly Identity[]): Secret => {
-  throw new Error('being written')
+
+/** C2SP age: "an scrypt stanza, if present, MUST be the only stanza in the header". */
+const checkPassphraseAlone = (stanzas: readonly Stanza[]): void => {
+  if (stanzas.length > 1 && stanzas.some(({ args }) => args[0] === SCRYPT_TYPE)) {
+    throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'a passphrase beside another stanza' })
+  }
 }
-export const openEnvelope = (_envelope: Uint8Array, _options: CheckOptions & { readonly identities: readonly Identity[] }): OpenedEnvelope => {
-  throw new Error('being written')
+
+/**
+ * Seals `plaintext` to all of `recipients` under a new file key.
+ * @param plaintext - borrowed, unmodified.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED: a passphrase is not alone; ERR_HEADER_LIMIT; ERR_KEY_INVALID.
+ */
+export const sealEnvelope = (plaintext: Uint8Array, options: SealOptions): Bytes => {
+  const { recipients, context, originKeys = [], random } = options
+  if (recipients.length === 0) throw new TypeError('An envelope needs a recipient')
+  if (context === undefined && originKeys.length > 0) throw new TypeError('An origin tag needs a context')
+
+  using fileKey = Secret.random(FILE_KEY_SIZE, random)
+  const stanzas = recipients.map((recipient) => recipient.wrap(fileKey, random))
+  if (context !== undefined) stanzas.push(contextStanza(context, fileKey, originKeys))
+  checkPassphraseAlone(stanzas)
+
+  const macInput = encodeMacInput(stanzas)
+  const header = encodeHeader(macInput, headerMac(fileKey, macInput))
+  const envelope = allocate(header.length + payloadSize(plaintext.length))
+  envelope.set(header)
+  sealPayloadInto(fileKey, plaintext, random, envelope.subarray(header.length))
+  return envelope
 }
-/** The same with a file key that the KMS unwrapped. */
-export const openPayloadOf = (_envelope: Uint8Array, _fileKey: Secret, _options: CheckOptions = {}): OpenedEnvelope => {
-  throw new Error('being written')
+
+const unwrapAny = (stanzas: readonly Stanza[], identities: readonly Identity[]): Secret | undefined => {
+  for (const identity of identities) {
+    for (const stanza of stanzas) {
+      const fileKey = identity.unwrap(stanza)
+      if (fileKey !== undefined) return fileKey
+    }
+  }
+  return undefined
 }
-/** The context that the header claims. @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_CBOR_INVALID, ERR_NAME_INVALID. */
-export const claimedContext = (_header: Header): EnvelopeContext | undefined => {
-  throw new Error('being written')
+
+/** @throws {KeyriseError} ERR_HEADER_MAC. */
+const verifyHeader = (header: Header, fileKey: Secret): void => {
+  const expected = headerMac(fileKey, header.macInput)
+  try {
+    if (!equalSecret(header.mac, expected)) throw new KeyriseError('ERR_HEADER_MAC')
+  } finally {
+    expected.fill(0)
+  }
 }
-/** The context, after `origin`'s tag over it and the file key was verified. @throws {KeyriseError} ERR_ORIGIN_INVALID. */
-export const verifyOrigin = (_header: Header, _fileKey: Secret, _origin: Origin): EnvelopeContext => {
-  throw new Error('being written')
+
+/**
+ * The file key, once the header’s MAC was verified with it.
+ * @throws {KeyriseError} ERR_IDENTITY_MISMATCH, ERR_HEADER_MAC, ERR_HEADER_MALFORMED, ERR_WORK_FACTOR.
+ */
+export const unwrapHeader = (header: Header, identities: readonly Identity[]): Secret => {
+  checkPassphraseAlone(header.stanzas)
+  const fileKey = unwrapAny(header.stanzas, identities)
+  if (fileKey === undefined) throw new KeyriseError('ERR_IDENTITY_MISMATCH')
+  try {
+    verifyHeader(header, fileKey)
+    return fileKey
+  } catch (error) {
+    fileKey[Symbol.dispose]()
+    throw error
+  }
 }
-/** What an epoch lists: SHA-256 of context, payload nonce and chunks; a rewrap of the header keeps it. */
-export const envelopeDigest = (_envelope: Uint8Array): Bytes => {
-  throw new Error('being written')
+
+/** Every field of the context is public. */
+const matches = (context: EnvelopeContext, expected: Partial<EnvelopeContext>): boolean =>
+  (Object.keys(expected) as (keyof EnvelopeContext)[]).every((field) => {
+    const [actual, wanted] = [context[field], expected[field]]
+    return actual instanceof Uint8Array && wanted instanceof Uint8Array ? equalPublicBytes(actual, wanted) : actual === wanted
+  })
+
+/** @param header - verified. */
+const checkContext = (header: Header, fileKey: Secret, { expect, origin }: CheckOptions): EnvelopeContext | undefined => {
+  const context = origin === undefined ? claimedContext(header) : verifyOrigin(header, fileKey, origin)
+  if (expect !== undefined && (context === undefined || !matches(context, expect))) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
+  return context
+}
+
+const openVerified = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
+  const context = checkContext(header, fileKey, options)
+  return { plaintext: openPayload(fileKey, envelope.subarray(header.sizeBytes)), context }
+}
+
+/**
+ * Opens an envelope with the first identity that fits: header MAC, origin, context, then the payload.
+ * @param envelope - claimed; borrowed.
+ * @throws {KeyriseError} ERR_IDENTITY_MISMATCH, ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT, ERR_HEADER_MAC, ERR_WORK_FACTOR,
+ * ERR_ORIGIN_INVALID, ERR_CONTEXT_MISMATCH, ERR_PAYLOAD_INVALID, ERR_PAYLOAD_TRUNCATED.
+ */
+export const openEnvelope = (
+  envelope: Uint8Array,
+  options: CheckOptions & { readonly identities: readonly Identity[] },
+): OpenedEnvelope => {
+  const header = parseHeader(envelope)
+  using fileKey = unwrapHeader(header, options.identities)
+  return openVerified(envelope, header, fileKey, options)
+}
+
+/** The same with a file key that the KMS unwrapped. It is checked as strictly: the header’s MAC first. */
+export const openPayloadOf = (envelope: Uint8Array, fileKey: Secret, options: CheckOptions = {}): OpenedEnvelope => {
+  const header = parseHeader(envelope)
+  verifyHeader(header, fileKey)
+  return openVerified(envelope, header, fileKey, options)
+}
+
+/**
+ * What an epoch lists of an envelope: SHA-256 over context, payload nonce and chunks. Not over the rest of the header, so that
+ * the file keeps its digest when it is rewrapped for another recipient. Layout: docs/envelope.md §3.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT, ERR_PAYLOAD_TRUNCATED.
+ */
+export const envelopeDigest = (envelope: Uint8Array): Bytes => {
+  const header = parseHeader(envelope)
+  const payload = envelope.subarray(header.sizeBytes)
+  if (payload.length < PAYLOAD_SIZE_MIN) throw new KeyriseError('ERR_PAYLOAD_TRUNCATED')
+  return sha256(...labelled('envelope-digest', findContextStanza(header)?.body ?? NO_SALT, payload))
 }

@@ -1,34 +1,109 @@
-import type { KeyObject } from 'node:crypto'
-import { randomFillSync } from 'node:crypto'
-import type { Bytes } from '../bytes.js'
+import { createCipheriv, createDecipheriv, createHash, createHmac, randomFillSync, scryptSync, timingSafeEqual } from 'node:crypto'
+import { allocate, copyBytes, type Bytes } from '../bytes.js'
 import type { Random } from '../ports.js'
-import type { Secret } from './secret.js'
+
+/**
+ * The symmetric primitives; curves.ts has the others. All are OpenSSL's, through `node:crypto`: constant-time, several times
+ * as fast as JavaScript, and without the array and BigInt copies of a secret that no `fill(0)` reaches. noble is the reference
+ * that the tests hold them against, and hashes public bytes in `protocol/`, which may not import Node. HPKE is panva's `hpke`,
+ * on WebCrypto: session.ts.
+ *
+ * Node hands results over in Buffers; `adopt` moves them into buffers of our own and zero-fills Node's.
+ */
+const adopt = (buffer: Uint8Array): Bytes => {
+  const bytes = copyBytes(buffer)
+  buffer.fill(0)
+  return bytes
+}
 
 export const nodeRandom: Random = { fill: (bytes) => randomFillSync(bytes) }
+
+/** Constant-time equality of tags, of one size; sizes are public. */
+export const equalSecret = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && timingSafeEqual(a, b)
+
+// Hashes: FIPS 180-4, RFC 2104, RFC 5869, RFC 7914
+
 /** SHA-256 of public bytes. */
-export const sha256 = (..._parts: readonly Uint8Array[]): Bytes => {
-  throw new Error('being written')
+export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(part)
+  return copyBytes(hash.digest())
 }
+
 /** HMAC-SHA256, 32 bytes; `key` is borrowed. */
-export const hmac = (_key: Uint8Array, ..._parts: readonly Uint8Array[]): Bytes => {
-  throw new Error('being written')
+export const hmac = (key: Uint8Array, ...parts: readonly Uint8Array[]): Bytes => {
+  const mac = createHmac('sha256', key)
+  for (const part of parts) mac.update(part)
+  return adopt(mac.digest())
 }
-/** HKDF-SHA256 (RFC 5869). */
-export const hkdf = (_secret: Uint8Array, _salt: Uint8Array, _info: Uint8Array, _size: number): Bytes => {
-  throw new Error('being written')
+
+const HASH_SIZE = 32
+
+/**
+ * HKDF-SHA256 as the HMACs that it is made of (RFC 5869 §2): twice as fast as `hkdfSync`, which also keeps a KeyObject of the
+ * secret until it is collected.
+ */
+export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, size: number): Bytes => {
+  if (size > 255 * HASH_SIZE) throw new RangeError('HKDF gives at most 255 blocks')
+  const pseudorandomKey = hmac(salt, secret)
+  const output = allocate(size)
+  let block = allocate(0)
+  try {
+    for (let offset = 0, counter = 1; offset < size; offset += HASH_SIZE, counter++) {
+      const next = hmac(pseudorandomKey, block, info, Uint8Array.of(counter))
+      block.fill(0)
+      block = next
+      output.set(block.subarray(0, size - offset), offset)
+    }
+    return output
+  } finally {
+    pseudorandomKey.fill(0)
+    block.fill(0)
+  }
 }
-/** Constant-time equality of tags and other secrets of one size. */
-export const equalSecret = (_a: Uint8Array, _b: Uint8Array): boolean => {
-  throw new Error('being written')
+
+const SCRYPT_R = 8
+
+/** scrypt with r = 8, p = 1 and N = 2^logN: 2^(logN + 10) bytes of memory, which the caller bounds. 32 bytes. */
+export const scrypt = (passphrase: Uint8Array, salt: Uint8Array, logN: number): Bytes => {
+  const N = 2 ** logN
+  return adopt(scryptSync(passphrase, salt, HASH_SIZE, { N, r: SCRYPT_R, p: 1, maxmem: 128 * SCRYPT_R * (N + 16) }))
 }
-/** X25519 private key, 32 bytes, as a KeyObject: it can be cloned to a pool worker, and V8 never sees the bytes. */
-export const x25519PrivateKeyObject = (_privateKey: Secret): KeyObject => {
-  throw new Error('being written')
+
+// ChaCha20-Poly1305: RFC 8439 §2.8, without associated data
+
+const CIPHER = 'chacha20-poly1305'
+export const TAG_SIZE = 16
+
+/** Fills `into`, which is TAG_SIZE larger than `plaintext`, with ciphertext and tag. */
+export const sealChaCha = (key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, into: Uint8Array): void => {
+  if (into.length !== plaintext.length + TAG_SIZE) throw new RangeError('Size of the output')
+  const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG_SIZE })
+  into.set(cipher.update(plaintext))
+  cipher.final()
+  into.set(cipher.getAuthTag(), plaintext.length)
 }
-export const x25519PublicKey = (_privateKey: Secret | KeyObject): Bytes => {
-  throw new Error('being written')
+
+/** Fills `into`, which is TAG_SIZE smaller than `sealed`, once the tag is verified; false, and `into` untouched, where it is wrong. */
+export const openChaCha = (key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array, into: Uint8Array): boolean => {
+  if (into.length !== sealed.length - TAG_SIZE) throw new RangeError('Size of the output')
+  const decipher = createDecipheriv(CIPHER, key, nonce, { authTagLength: TAG_SIZE })
+  decipher.setAuthTag(sealed.subarray(into.length))
+  const plaintext = decipher.update(sealed.subarray(0, into.length))
+  try {
+    if (!endsWithTag(decipher)) return false
+    into.set(plaintext)
+    return true
+  } finally {
+    plaintext.fill(0)
+  }
 }
-/** RFC 7748 §6.1. @throws {KeyriseError} ERR_KEY_INVALID: a low-order `publicKey`. */
-export const x25519Agree = (_privateKey: Secret | KeyObject, _publicKey: Uint8Array): Secret => {
-  throw new Error('being written')
+
+const endsWithTag = (decipher: { final(): unknown }): boolean => {
+  try {
+    decipher.final()
+    return true
+  } catch {
+    return false
+  }
 }

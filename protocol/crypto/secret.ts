@@ -1,6 +1,6 @@
-import { timingSafeEqual } from 'node:crypto'
 import { allocate, copyBytes, type Bytes } from '../bytes.js'
 import type { Random } from '../ports.js'
+import { equalSecret } from './primitives.js'
 
 const PRINTED = '[secret]'
 
@@ -37,8 +37,7 @@ export class Secret implements Disposable {
 
   /** In constant time for secrets of one size; sizes are public. */
   equals(other: Secret): boolean {
-    const [a, b] = [this.#live(), other.#live()]
-    return a.length === b.length && timingSafeEqual(a, b)
+    return equalSecret(this.#live(), other.#live())
   }
 
   /** A copy with a life of its own. */
