@@ -1,0 +1,113 @@
+import { Agent, request, type IncomingMessage } from 'node:http'
+import { concatBytes, equalPublicBytes, toHex, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { decodeKmsReply, encodeKmsRequest } from '../protocol/kms.js'
+import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import type { KmsLink } from '../protocol/ports.js'
+
+export interface KmsConnectOptions {
+  /** The identity that the KMS must have, 32 bytes. Without it, the one that answers first is believed. */
+  readonly identity?: Uint8Array
+  /** For one exchange, all of it. */
+  readonly deadlineMs?: number
+}
+
+const DEADLINE_MS = 30_000
+const CONNECTION_COUNT_MAX = 16
+
+/**
+ * A link to a KMS over HTTP. What goes through it is sealed between enclave and KMS; the transport is not trusted.
+ * @param url - as `keyrise kms serve` prints it: `http://127.0.0.1:7600`.
+ * @throws {KeyriseError} ERR_KMS_UNREACHABLE, ERR_KMS_UNTRUSTED when it claims another identity, ERR_CONFIG_INVALID.
+ */
+export const connectKms = async (url: string | URL, options: KmsConnectOptions = {}): Promise<KmsLink> => {
+  const exchange = new HttpExchange(exchangeUrl(url), options.deadlineMs ?? DEADLINE_MS)
+  try {
+    const { identity } = decodeKmsReply('identity', await exchange.send(encodeKmsRequest({ op: 'identity' })))
+    if (options.identity !== undefined && !equalPublicBytes(identity, options.identity)) {
+      throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: `it claims the identity ${toHex(identity)}` })
+    }
+    const close = (): Promise<void> => exchange.close()
+    return { identity, exchange: (frame) => exchange.send(frame), close, [Symbol.asyncDispose]: close }
+  } catch (error) {
+    await exchange.close()
+    throw error
+  }
+}
+
+const exchangeUrl = (base: string | URL): URL => {
+  const text = String(base)
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url?.protocol !== 'http:')
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the address of the KMS: http://host:port' })
+  url.pathname = url.pathname.replace(/\/*$/, '/v1/exchange')
+  return url
+}
+
+/** POSTs frames over kept connections, a bounded number at once. */
+class HttpExchange {
+  readonly #url: URL
+  readonly #deadlineMs: number
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: CONNECTION_COUNT_MAX })
+  #isClosed = false
+
+  constructor(url: URL, deadlineMs: number) {
+    this.#url = url
+    this.#deadlineMs = deadlineMs
+  }
+
+  async send(frame: Uint8Array): Promise<Bytes> {
+    const deadline = new AbortController()
+    const timer = setTimeout(() => deadline.abort(), this.#deadlineMs)
+    try {
+      if (this.#isClosed) throw new Error('closed')
+      return await readReply(await this.#post(frame, deadline.signal))
+    } catch (error) {
+      if (error instanceof KeyriseError) throw error
+      throw new KeyriseError('ERR_KMS_UNREACHABLE', {
+        detail: `${this.#url.origin} (${this.#why(error, deadline.signal)})`,
+        cause: error,
+      })
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  close(): Promise<void> {
+    this.#isClosed = true
+    this.#agent.destroy()
+    return Promise.resolve()
+  }
+
+  #why(error: unknown, deadline: AbortSignal): string {
+    if (this.#isClosed) return 'the link is closed'
+    if (deadline.aborted) return `no answer within ${String(this.#deadlineMs)} ms`
+    return error instanceof Error && 'code' in error ? String(error.code) : 'the connection broke'
+  }
+
+  #post(frame: Uint8Array, signal: AbortSignal): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const headers = { 'content-type': 'application/octet-stream', 'content-length': frame.length }
+      request(this.#url, { method: 'POST', agent: this.#agent, headers, signal }, resolve)
+        .on('error', reject)
+        .end(frame)
+    })
+  }
+}
+
+/** The whole of a reply, bounded before it is held. */
+const readReply = async (response: IncomingMessage): Promise<Bytes> => {
+  const refuse = (detail: string): never => {
+    response.destroy()
+    throw new KeyriseError('ERR_KMS_FAILED', { detail })
+  }
+  if (response.statusCode !== 200) return refuse(`HTTP status ${String(response.statusCode)}`)
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const part of response as AsyncIterable<Uint8Array>) {
+    size += part.length
+    if (size > KMS_FRAME_SIZE_BYTES_MAX) return refuse('the answer is too large')
+    parts.push(part)
+  }
+  return concatBytes(...parts)
+}

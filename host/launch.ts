@@ -1,0 +1,121 @@
+import { copyBytes } from '../protocol/bytes.js'
+import { encodeConfiguration } from '../protocol/configuration.js'
+import type { EcallsOf, OcallsOf } from '../protocol/contract.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import { parseFlowId, type FlowId } from '../protocol/names.js'
+import type { Clock, KmsLink, Store } from '../protocol/ports.js'
+import type { Image } from '../platform/image.js'
+import type { Instance, Platform } from '../platform/platform.js'
+import { nodeClock } from '../storage/node-clock.js'
+import { ocallTable, serveOcalls } from './ocalls.js'
+import { Supervisor, type EnclaveEvent, type EnclaveState, type SupervisorLimits } from './supervisor.js'
+
+export interface LaunchOptionsBase<Definition> {
+  readonly image: Image<Definition>
+  readonly platform: Platform
+  /** The second environment: where the sealed state lies. */
+  readonly store: Store
+  readonly kms: KmsLink
+  /** One party's part in one task: the name of the state. */
+  readonly flow: string
+  /** Names the task that several flows share; a flow is a task of its own by default. */
+  readonly task?: string
+  /** Called apart from everything else, in order. What it throws is an uncaught exception. */
+  readonly onEvent?: (event: EnclaveEvent) => void
+  readonly clock?: Clock
+  readonly limits?: Partial<LaunchLimits>
+}
+
+export interface LaunchLimits extends SupervisorLimits {
+  /** The most that one call, or its answer, may carry. The enclave enforces it; evidence covers it. */
+  readonly messageSizeBytesMax: number
+}
+
+/** What `launch` takes; `ocalls` exactly where the image declares some. */
+export type LaunchOptions<Definition> = LaunchOptionsBase<Definition> &
+  (keyof OcallsOf<Definition> extends never
+    ? { readonly ocalls?: Ocalls<Definition> }
+    : { readonly ocalls: Ocalls<Definition> })
+
+type UntypedCalls = Readonly<Record<string, (input?: unknown) => Promise<unknown>>>
+type Ecalls<Definition> = unknown extends Definition ? UntypedCalls : EcallsOf<Definition>
+type Ocalls<Definition> = unknown extends Definition
+  ? Readonly<Record<string, (input: never) => unknown>>
+  : OcallsOf<Definition>
+
+/** A running enclave, which is launched again whenever it dies. */
+export interface EnclaveHandle<Definition> extends AsyncDisposable {
+  /**
+   * Its ECALLs. Each settles: with its answer; with the code that it was refused with; with ERR_ENCLAVE_LOST when the enclave
+   * died meanwhile, the outcome then being unknown; with ERR_DEADLINE. A call made while the enclave is being relaunched
+   * waits for it, and was not made when that fails.
+   */
+  readonly ecalls: Ecalls<Definition>
+  readonly state: EnclaveState
+  /** Lets the enclave wipe its secrets, then ends it. Safe to repeat. */
+  close(): Promise<void>
+}
+
+export const LAUNCH_LIMITS: LaunchLimits = {
+  messageSizeBytesMax: MESSAGE_SIZE_BYTES_MAX,
+  launchDeadlineMs: 60_000,
+  callDeadlineMs: 300_000,
+  relaunchDeadlineMs: 60_000,
+  backoffMinMs: 100,
+  backoffMaxMs: 10_000,
+}
+
+/**
+ * Launches an enclave, which recovers its flow's state before it serves, and keeps it alive until it is closed.
+ * @throws {KeyriseError} why the first launch failed: ERR_KMS_UNREACHABLE, ERR_POLICY_DENIED, ERR_ROLLBACK, ERR_STORE_*, …
+ */
+export const launch = async <Definition>(options: LaunchOptions<Definition>): Promise<EnclaveHandle<Definition>> => {
+  const flow = parseFlowId(options.flow)
+  const limits = { ...LAUNCH_LIMITS, ...options.limits }
+  const supervisor: Supervisor = new Supervisor({
+    launchInstance: instanceLauncher(options, flow, limits, (name, error) =>
+      supervisor.report({ type: 'ocall-failed', name, error }),
+    ),
+    clock: options.clock ?? nodeClock,
+    limits,
+    onEvent: options.onEvent ?? (() => undefined),
+  })
+  await supervisor.start()
+  const close = (): Promise<void> => supervisor.close()
+  return {
+    ecalls: stubs(options.image.manifest.ecalls, supervisor) as Ecalls<Definition>,
+    get state() {
+      return supervisor.state
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}
+
+/** Checks what never changes between launches, once; then starts an instance whose OCALLs are served, each time. */
+const instanceLauncher = (
+  options: LaunchOptionsBase<unknown> & { readonly ocalls?: unknown },
+  flow: FlowId,
+  limits: LaunchLimits,
+  failed: (name: string, error: unknown) => void,
+): (() => Instance) => {
+  const { image, platform, store, kms } = options
+  const authors = (options.ocalls ?? {}) as Readonly<Record<string, (input: never) => unknown>>
+  const missing = image.manifest.ocalls.filter((name) => !Object.hasOwn(authors, name))
+  if (missing.length > 0) throw new KeyriseError('ERR_OCALL_UNKNOWN', { detail: missing.join(', ') })
+  const table = ocallTable(flow, store, kms, authors)
+  const task = parseFlowId(options.task ?? flow)
+  const configuration = { kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax: limits.messageSizeBytesMax }
+  return () => {
+    const instance = platform.launch(image, { configuration: encodeConfiguration(configuration), flow, task })
+    serveOcalls(instance.ocalls, table, failed)
+    return instance
+  }
+}
+
+const stubs = (names: readonly string[], supervisor: Supervisor): UntypedCalls => {
+  const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>
+  for (const name of names) table[name] = (input) => supervisor.call(name, input)
+  return Object.freeze(table)
+}

@@ -1,0 +1,221 @@
+import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import type { Clock } from '../protocol/ports.js'
+import type { Instance } from '../platform/platform.js'
+import { Connection, type ConnectionLimits } from './connection.js'
+
+/** What happens to an enclave, as it happens. Times are of the launch's clock. */
+export type EnclaveEvent = { readonly atMs: number } & (
+  | {
+      readonly type: 'launching'
+      /** 0, then one for each launch since the last one that answered a call. */ readonly attempt: number
+    }
+  /** `tookMs`: since the launch began, or since the instance before was lost. */
+  | { readonly type: 'ready'; readonly tookMs: number }
+  | { readonly type: 'launch-failed'; readonly error: KeyriseError }
+  | {
+      readonly type: 'lost'
+      readonly reason: string
+      /** They reject with ERR_ENCLAVE_LOST. */ readonly callsPending: number
+    }
+  /** An OCALL failed; the enclave learns no more than a code. */
+  | { readonly type: 'ocall-failed'; readonly name: string; readonly error: unknown }
+  /** `error`: why, unless the host closed it. */
+  | { readonly type: 'closed'; readonly error?: KeyriseError }
+)
+
+/** Without its time, which the supervisor adds. */
+export type EnclaveEventDetail = EnclaveEvent extends infer Event
+  ? Event extends unknown
+    ? Omit<Event, 'atMs'>
+    : never
+  : never
+
+export type EnclaveState = 'launching' | 'ready' | 'closed'
+
+export interface SupervisorLimits extends ConnectionLimits {
+  /** How long a call waits for an enclave that is being relaunched. */
+  readonly relaunchDeadlineMs: number
+  /** The first relaunch is immediate; the wait before the second, which then doubles. */
+  readonly backoffMinMs: number
+  readonly backoffMaxMs: number
+}
+
+/** Launching again cannot mend these: the state, the policy or the trust is wrong, and somebody has to look. */
+const UNMENDABLE: readonly ErrorCode[] = [
+  'ERR_ROLLBACK',
+  'ERR_FORK',
+  'ERR_STATE_LOST',
+  'ERR_POLICY_DENIED',
+  'ERR_KMS_UNTRUSTED',
+  'ERR_EVIDENCE_REFUSED',
+  'ERR_FLOW_DESTROYED',
+  'ERR_KEY_UNKNOWN',
+  'ERR_CONFIG_INVALID',
+  'ERR_FENCED',
+]
+
+interface Waiting {
+  readonly timer: Disposable
+  readonly resolve: (connection: Connection) => void
+  readonly reject: (error: KeyriseError) => void
+}
+
+/** Keeps one enclave alive: launches it again when it is lost, holds calls back meanwhile, and gives up where that is right. */
+export class Supervisor {
+  readonly #launchInstance: () => Instance
+  readonly #clock: Clock
+  readonly #limits: SupervisorLimits
+  readonly #onEvent: (event: EnclaveEvent) => void
+  readonly #waiting = new Set<Waiting>()
+  #instance: Instance | undefined
+  #connection: Connection | undefined
+  /** Set once, when there will be no further instance; calls reject with it. */
+  #over: KeyriseError | undefined
+  #lastFailure: KeyriseError | undefined
+  #wake: (() => void) | undefined
+
+  constructor(o: {
+    readonly launchInstance: () => Instance
+    readonly clock: Clock
+    readonly limits: SupervisorLimits
+    readonly onEvent: (event: EnclaveEvent) => void
+  }) {
+    this.#launchInstance = o.launchInstance
+    this.#clock = o.clock
+    this.#limits = o.limits
+    this.#onEvent = o.onEvent
+  }
+
+  get state(): EnclaveState {
+    if (this.#over !== undefined) return 'closed'
+    return this.#connection === undefined ? 'launching' : 'ready'
+  }
+
+  /** The first launch: what fails is said at once, not repeated. @throws {KeyriseError} why it failed. */
+  async start(): Promise<void> {
+    const startMs = this.#clock.nowMs()
+    try {
+      this.#watch(await this.#attempt(0), 0, startMs)
+    } catch (error) {
+      throw await this.#finish(asFailure(error))
+    }
+  }
+
+  /** Makes a call, on the next instance where there is none now. */
+  call(name: string, argument: unknown): Promise<unknown> {
+    if (this.#connection !== undefined) return this.#connection.call(name, argument)
+    return this.#next().then((connection) => connection.call(name, argument))
+  }
+
+  async close(): Promise<void> {
+    if (this.#over === undefined) await this.#finish(new KeyriseError('ERR_ENCLAVE_CLOSED'), false)
+    else await this.#instance?.terminate()
+  }
+
+  report(event: EnclaveEventDetail): void {
+    const stamped: EnclaveEvent = { atMs: this.#clock.nowMs(), ...event }
+    // Apart, so that a listener that throws harms nobody but itself.
+    queueMicrotask(() => this.#onEvent(stamped))
+  }
+
+  async #attempt(attempt: number): Promise<Connection> {
+    this.report({ type: 'launching', attempt })
+    try {
+      this.#instance = this.#launchInstance()
+      return await Connection.open(this.#instance, this.#clock, this.#limits)
+    } catch (error) {
+      const failure = asFailure(error)
+      this.#lastFailure = failure
+      this.report({ type: 'launch-failed', error: failure })
+      throw failure
+    }
+  }
+
+  #watch(connection: Connection, attempt: number, sinceMs: number): void {
+    this.#connection = connection
+    this.#lastFailure = undefined
+    this.report({ type: 'ready', tookMs: this.#clock.nowMs() - sinceMs })
+    this.#release(({ resolve }) => resolve(connection))
+    void this.#relaunchWhenLost(connection, attempt)
+  }
+
+  async #relaunchWhenLost(connection: Connection, attempt: number): Promise<void> {
+    const { reason, callsPending } = await connection.lost
+    if (this.#over !== undefined) return
+    const lostMs = this.#clock.nowMs()
+    this.#connection = undefined
+    this.report({ type: 'lost', reason, callsPending })
+    // One that answered was sound; one that never did may die for ever, and is launched ever more rarely.
+    await this.#relaunch(connection.answerCount > 0 ? 0 : attempt + 1, lostMs)
+  }
+
+  async #relaunch(firstAttempt: number, lostMs: number): Promise<void> {
+    for (let attempt = firstAttempt; ; attempt++) {
+      await this.#sleep(this.#backoffMs(attempt))
+      if (this.#over !== undefined) return
+      try {
+        const connection = await this.#attempt(attempt)
+        if (this.#over !== undefined) return
+        this.#watch(connection, attempt, lostMs)
+        return
+      } catch (error) {
+        if (isKeyriseError(error, ...UNMENDABLE)) {
+          await this.#finish(error)
+          return
+        }
+      }
+    }
+  }
+
+  #backoffMs(attempt: number): number {
+    return attempt === 0 ? 0 : Math.min(this.#limits.backoffMaxMs, this.#limits.backoffMinMs * 2 ** (attempt - 1))
+  }
+
+  #sleep(delayMs: number): Promise<void> {
+    if (delayMs === 0 || this.#over !== undefined) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = this.#clock.timer(delayMs, resolve)
+      this.#wake = () => {
+        timer[Symbol.dispose]()
+        resolve()
+      }
+    })
+  }
+
+  #next(): Promise<Connection> {
+    return new Promise((resolve, reject) => {
+      if (this.#over !== undefined) throw this.#over
+      const timer = this.#clock.timer(this.#limits.relaunchDeadlineMs, () => {
+        this.#waiting.delete(waiting)
+        reject(
+          this.#lastFailure ??
+            new KeyriseError('ERR_DEADLINE', { detail: 'the enclave is being relaunched; the call was not made' }),
+        )
+      })
+      const waiting: Waiting = { timer, resolve, reject }
+      this.#waiting.add(waiting)
+    })
+  }
+
+  #release(settle: (waiting: Waiting) => void): void {
+    for (const waiting of this.#waiting) {
+      waiting.timer[Symbol.dispose]()
+      settle(waiting)
+    }
+    this.#waiting.clear()
+  }
+
+  /** Ends it all. @returns `error`, for the caller to throw. */
+  async #finish(error: KeyriseError, isFailure = true): Promise<KeyriseError> {
+    this.#over = error
+    this.#release(({ reject }) => reject(error))
+    this.#wake?.()
+    await this.#connection?.close(error)
+    await this.#instance?.terminate()
+    this.report(isFailure ? { type: 'closed', error } : { type: 'closed' })
+    return error
+  }
+}
+
+const asFailure = (error: unknown): KeyriseError =>
+  isKeyriseError(error) ? error : new KeyriseError('ERR_LAUNCH_FAILED', { cause: error })
