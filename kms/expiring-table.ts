@@ -1,0 +1,60 @@
+import { toHex } from '../protocol/bytes.js'
+import type { Clock } from '../protocol/ports.js'
+
+interface Row<T> {
+  readonly value: T
+  readonly usedMs: number
+}
+
+/** At most `countMax` values under ids of bytes, each kept while it is used; the one unused for longest makes room. */
+export class ExpiringTable<T> {
+  readonly #rows = new Map<string, Row<T>>()
+  readonly #options: { readonly countMax: number; readonly idleMsMax: number; readonly clock: Clock; readonly drop: (value: T) => void }
+
+  /** @param options.drop - called with each value that leaves unasked: it ends there. */
+  constructor(options: { countMax: number; idleMsMax: number; clock: Clock; drop: (value: T) => void }) {
+    this.#options = options
+  }
+
+  put(id: Uint8Array, value: T): void {
+    this.#dropExpired()
+    const oldest = this.#rows.size >= this.#options.countMax ? this.#rows.keys().next() : undefined
+    if (oldest?.done === false) this.#drop(oldest.value)
+    this.#rows.set(toHex(id), { value, usedMs: this.#options.clock.nowMs() })
+  }
+
+  /** The value, which is in use from now. */
+  use(id: Uint8Array): T | undefined {
+    const value = this.take(id)
+    if (value !== undefined) this.#rows.set(toHex(id), { value, usedMs: this.#options.clock.nowMs() })
+    return value
+  }
+
+  /** The value, which leaves the table. */
+  take(id: Uint8Array): T | undefined {
+    this.#dropExpired()
+    const key = toHex(id)
+    const row = this.#rows.get(key)
+    this.#rows.delete(key)
+    return row?.value
+  }
+
+  clear(): void {
+    for (const key of [...this.#rows.keys()]) this.#drop(key)
+  }
+
+  /** Rows stand in the order of their use, so that the expired ones come first. */
+  #dropExpired(): void {
+    const usedSinceMs = this.#options.clock.nowMs() - this.#options.idleMsMax
+    for (const [key, { usedMs }] of this.#rows) {
+      if (usedMs >= usedSinceMs) return
+      this.#drop(key)
+    }
+  }
+
+  #drop(key: string): void {
+    const row = this.#rows.get(key)
+    this.#rows.delete(key)
+    if (row !== undefined) this.#options.drop(row.value)
+  }
+}

@@ -1,0 +1,163 @@
+import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
+import { FieldReader } from '../protocol/check.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import type { Random } from '../protocol/ports.js'
+import { encodeCertificateBody, joinCertificate, type RootCertificate } from '../protocol/session.js'
+import { openEnvelope, sealEnvelope } from '../protocol/crypto/envelope.js'
+import { ed25519Signer } from '../protocol/crypto/keys.js'
+import { x25519PublicKey } from '../protocol/crypto/curves.js'
+import { scryptIdentity, scryptRecipient } from '../protocol/crypto/recipients.js'
+import { Secret } from '../protocol/crypto/secret.js'
+
+/** One version of a root key: an encryption half, and apart from it an origin half that signs what came out. */
+export interface RootKey {
+  /** `root@1` */
+  readonly key: string
+  readonly suite: 'x25519'
+  readonly state: 'enabled'
+  /** X25519, 32 bytes. */
+  readonly privateKey: Secret
+  /** Ed25519, 32 bytes. */
+  readonly originSeed: Secret
+  readonly certificate: RootCertificate
+}
+
+/** How long scrypt takes: 2^18 is 256 MiB and about a second. */
+export const KEYRING_LOG_N = 18
+export const KEYRING_SIZE_BYTES_MAX = 1024 * 1024
+const SECRET_BYTES = 32
+const FORMAT = 'keyrise/v1/keyring'
+const CODE = 'ERR_KEYRING_INVALID'
+
+/**
+ * All the keys of a KMS. As a file: an age passphrase file, whose plaintext is u32 size ‖ CBOR with the public halves ‖ the
+ * secrets, 32 bytes each: identity seed, origin secret, then for each root key its private key and its origin seed. So both
+ * halves of every pair are in custody, and no secret ever passes through a decoder.
+ */
+export class Keyring implements Disposable {
+  /** The KMS identity, Ed25519: 32 bytes that every enclave trusts by name. */
+  readonly identity: Bytes
+  /** Newest first. */
+  readonly rootKeys: readonly RootKey[]
+  /** Derives the keys under which enclaves tag what they seal. */
+  readonly originSecret: Secret
+  readonly #identitySeed: Secret
+
+  private constructor(identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]) {
+    this.#identitySeed = identitySeed
+    this.originSecret = originSecret
+    this.rootKeys = rootKeys
+    using signer = ed25519Signer(identitySeed)
+    this.identity = signer.publicKey
+  }
+
+  static create(random: Random): Keyring {
+    const fresh = (): Secret => Secret.random(SECRET_BYTES, random)
+    return new Keyring(fresh(), fresh(), [makeRootKey('root@1', fresh(), fresh())])
+  }
+
+  /**
+   * @param claimed - the file. @param passphrase - borrowed.
+   * @throws {KeyriseError} ERR_PASSPHRASE_WRONG; ERR_KEYRING_INVALID: damaged, or of another version.
+   */
+  static open(claimed: Uint8Array, passphrase: Secret): Keyring {
+    const plaintext = unseal(claimed, passphrase)
+    try {
+      return parseKeyring(plaintext, (...parts) => new Keyring(...parts))
+    } catch (error) {
+      throw isKeyriseError(error, CODE) ? error : new KeyriseError(CODE)
+    } finally {
+      plaintext.fill(0)
+    }
+  }
+
+  /** The file that `open` opens. @param options.passphrase - borrowed. @param options.logN - scrypt’s work factor. */
+  seal(options: { readonly passphrase: Secret; readonly random: Random; readonly logN?: number }): Bytes {
+    const { passphrase, random, logN = KEYRING_LOG_N } = options
+    const meta = encodeCbor([FORMAT, { identity: this.identity, keys: this.rootKeys.map(({ state, certificate }) => ({ state, ...certificate })) }])
+    const secrets = [this.#identitySeed, this.originSecret, ...this.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed])]
+    const plaintext = allocate(4 + meta.length + secrets.length * SECRET_BYTES)
+    try {
+      new DataView(plaintext.buffer).setUint32(0, meta.length)
+      plaintext.set(meta, 4)
+      secrets.forEach((secret, index) => {
+        secret.expose((bytes) => { plaintext.set(bytes, 4 + meta.length + index * SECRET_BYTES) })
+      })
+      return sealEnvelope(plaintext, { recipients: [scryptRecipient(passphrase, logN)], random })
+    } finally {
+      plaintext.fill(0)
+    }
+  }
+
+  /** Ed25519 by the KMS identity over a structure that names itself (docs/kms.md). */
+  sign(message: Uint8Array): Bytes {
+    using signer = ed25519Signer(this.#identitySeed)
+    return signer.sign(message)
+  }
+
+  /** Certificates of the root keys to seal to, newest first. */
+  certificates(): Bytes[] {
+    return this.rootKeys.map(({ certificate }) => {
+      const body = encodeCertificateBody(certificate)
+      return joinCertificate(body, this.sign(body))
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#identitySeed[Symbol.dispose]()
+    this.originSecret[Symbol.dispose]()
+    for (const { privateKey, originSeed } of this.rootKeys) {
+      privateKey[Symbol.dispose]()
+      originSeed[Symbol.dispose]()
+    }
+  }
+}
+
+const makeRootKey = (key: string, privateKey: Secret, originSeed: Secret): RootKey => {
+  using signer = ed25519Signer(originSeed)
+  const certificate: RootCertificate = { key, suite: 'x25519', encryptionKey: x25519PublicKey(privateKey), originKey: signer.publicKey }
+  return { key, suite: 'x25519', state: 'enabled', privateKey, originSeed, certificate }
+}
+
+const unseal = (claimed: Uint8Array, passphrase: Secret): Bytes => {
+  try {
+    return openEnvelope(claimed, { identities: [scryptIdentity(passphrase)] }).plaintext
+  } catch (error) {
+    throw new KeyriseError(isKeyriseError(error, 'ERR_IDENTITY_MISMATCH') ? 'ERR_PASSPHRASE_WRONG' : CODE, { cause: error })
+  }
+}
+
+type Parts = readonly [identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]]
+
+/** Reads the plaintext of a keyring, which was authenticated: what is wrong here is another version, or a fault of ours. */
+const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Keyring => {
+  const metaSize = plaintext.length >= 4 ? new DataView(plaintext.buffer).getUint32(0) : plaintext.length
+  if (4 + metaSize > plaintext.length) throw new KeyriseError(CODE, { detail: 'sizes' })
+  const meta = decodeCbor(plaintext.subarray(4, 4 + metaSize))
+  if (!Array.isArray(meta) || meta.length !== 2 || meta[0] !== FORMAT) throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
+  const fields = new FieldReader(meta[1], ['identity', 'keys'], CODE)
+  const certificates = fields.list('keys', 64, readCertificate)
+  if (plaintext.length !== 4 + metaSize + (2 + 2 * certificates.length) * SECRET_BYTES) throw new KeyriseError(CODE, { detail: 'sizes' })
+  const secretAt = (index: number): Secret => {
+    const start = 4 + metaSize + index * SECRET_BYTES
+    return Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
+  }
+  const rootKeys = certificates.map(({ key }, index) => makeRootKey(key, secretAt(2 + 2 * index), secretAt(3 + 2 * index)))
+  const keyring = make(secretAt(0), secretAt(1), rootKeys)
+  const isWhole =
+    equalPublicBytes(keyring.identity, fields.bytes('identity', 32)) &&
+    rootKeys.length > 0 &&
+    rootKeys.every(({ certificate }, index) => equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(certificates[index] ?? certificate)))
+  if (!isWhole) {
+    keyring[Symbol.dispose]()
+    throw new KeyriseError(CODE, { detail: 'its halves do not match' })
+  }
+  return keyring
+}
+
+const readCertificate = (claimed: unknown): RootCertificate => {
+  const f = new FieldReader(claimed, ['state', 'key', 'suite', 'encryptionKey', 'originKey'], CODE)
+  if (f.text('state', 16) !== 'enabled' || f.text('suite', 32) !== 'x25519') throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
+  return { key: f.text('key', 64), suite: 'x25519', encryptionKey: f.bytes('encryptionKey', 32), originKey: f.bytes('originKey', 32) }
+}

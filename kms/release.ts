@@ -1,0 +1,50 @@
+import { createSecretKey } from 'node:crypto'
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import { encodeProofs, proofTranscript, type ItemStatus } from '../protocol/session.js'
+import { deriveOriginKey, ed25519Signer } from '../protocol/crypto/keys.js'
+import type { FlowCaller } from './flow-desk.js'
+import type { Keyring } from './keyring.js'
+import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
+
+/** What leaves the KMS because of its keys: certificates, origin keys, what envelopes held, and proofs of where it came from. */
+export class Release {
+  /** Of the root keys to seal to, newest first. */
+  readonly certificates: readonly Bytes[]
+  readonly #keyring: Keyring
+  readonly #unsealer: Unsealer
+
+  constructor(keyring: Keyring, unsealer: Unsealer) {
+    this.#keyring = keyring
+    this.#unsealer = unsealer
+    this.certificates = keyring.certificates()
+  }
+
+  /** Ed25519 by the KMS identity over a structure that names itself. */
+  sign(message: Uint8Array): Bytes {
+    return this.#keyring.sign(message)
+  }
+
+  /** The key under which this image tags what it seals for this flow. The caller zero-fills it. */
+  originKey({ flow, image }: FlowCaller): Bytes {
+    using key = deriveOriginKey(this.#keyring.originSecret, flow, image)
+    return key.expose(copyBytes)
+  }
+
+  /** Opens what enclaves of this flow and image sealed to root keys. The caller zero-fills `secrets`. */
+  unseal({ flow, image }: FlowCaller, kind: UnsealTask['kind'], items: readonly Bytes[]): Promise<Unsealed> {
+    using key = deriveOriginKey(this.#keyring.originSecret, flow, image)
+    return this.#unsealer.unseal({ kind, items, flow, image, originKey: key.expose((bytes) => createSecretKey(bytes)) })
+  }
+
+  /** A signature by the origin half of each root key that opened one of `items` (M12). */
+  prove(items: readonly ItemStatus[], transcript: Parameters<typeof proofTranscript>[0]): Bytes {
+    const message = proofTranscript(transcript)
+    const used = this.#keyring.rootKeys.filter(({ key }) => items.some((item) => item.key === key))
+    return encodeProofs(
+      used.map(({ key, originSeed }) => {
+        using signer = ed25519Signer(originSeed)
+        return { key, signature: signer.sign(message) }
+      }),
+    )
+  }
+}

@@ -1,0 +1,134 @@
+import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { encodeParts, type Parts } from '../protocol/kms.js'
+import type { FlowId } from '../protocol/names.js'
+import { decodeSessionRequest, encodeSessionError, encodeSessionReply, type SessionRequest } from '../protocol/session.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
+import type { Session } from '../protocol/crypto/session.js'
+import type { FlowCaller, FlowDesk } from './flow-desk.js'
+import type { PolicyImage } from './policy.js'
+import type { Release } from './release.js'
+import type { KmsEvent } from './service.js'
+
+/** Calls of one session that may wait: an enclave sends one at a time, perhaps two. */
+const WAITING_COUNT_MAX = 8
+const NOTHING = allocate(0)
+
+interface ServedSessionOptions {
+  readonly session: Session
+  /** The attested caller’s. */
+  readonly image: PolicyImage
+  readonly desk: FlowDesk
+  readonly release: Release
+  readonly onEvent: (event: KmsEvent) => void
+  /** Logs an error and says which code may leave. */
+  readonly report: (error: unknown, flow?: FlowId) => ErrorCode
+}
+
+/** An attested session. It answers one call after the other, and serves the one flow that its `open` names. */
+export class ServedSession {
+  readonly #options: ServedSessionOptions
+  readonly #image: Bytes
+  #flow: FlowId | undefined
+  #waitingCount = 0
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(options: ServedSessionOptions) {
+    this.#options = options
+    this.#image = copyBytes(options.image.measurement)
+  }
+
+  /** @returns the sealed answer, a coded refusal included. @throws {KeyriseError} ERR_SESSION_INVALID, ERR_CALLS_LIMIT. */
+  async call(sealed: Bytes): Promise<Bytes> {
+    if (this.#waitingCount >= WAITING_COUNT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
+    this.#waitingCount++
+    const answered = this.#last.then(() => this.#answer(sealed))
+    this.#last = answered.catch(() => undefined)
+    try {
+      return await answered
+    } finally {
+      this.#waitingCount--
+    }
+  }
+
+  /** Forgets the session’s keys, after the calls that wait. */
+  async close(): Promise<void> {
+    await this.#last
+    this.#options.session.close()
+  }
+
+  async #answer(sealed: Bytes): Promise<Bytes> {
+    const request = await this.#options.session.open(sealed)
+    const parts = await this.#serve(request)
+    const plaintext = encodeParts(parts)
+    parts.secrets.fill(0)
+    try {
+      return await this.#options.session.seal(plaintext)
+    } finally {
+      plaintext.fill(0)
+    }
+  }
+
+  async #serve(claimed: Bytes): Promise<Parts> {
+    try {
+      const request = decodeSessionRequest(claimed)
+      const parts = await this.#dispatch(request, claimed)
+      this.#options.onEvent({ event: request.op, image: this.#options.image.name, ...(this.#flow === undefined ? {} : { flow: this.#flow }) })
+      return parts
+    } catch (error) {
+      return { meta: encodeSessionError(this.#options.report(error, this.#flow)), secrets: NOTHING, proof: NOTHING }
+    }
+  }
+
+  async #dispatch(request: SessionRequest, claimed: Bytes): Promise<Parts> {
+    const { desk, release } = this.#options
+    switch (request.op) {
+      case 'open':
+        return this.#open(request)
+      case 'claim':
+        return plain(encodeSessionReply('claim', await desk.claim(this.#caller(), request)))
+      case 'commit':
+        return plain(encodeSessionReply('commit', await desk.commit(this.#caller(), request)))
+      case 'destroy':
+        return plain(encodeSessionReply('destroy', await desk.destroy(this.#caller(), request)))
+      case 'publish':
+        return plain(encodeSessionReply('publish', await desk.publish(this.#caller(), request)))
+      case 'roster': {
+        const roster = await desk.roster(this.#caller())
+        return plain(encodeSessionReply('roster', { roster, signature: release.sign(roster) }))
+      }
+      case 'unwrap':
+      case 'bulk':
+        return this.#unseal(request, claimed)
+    }
+  }
+
+  async #open(request: Extract<SessionRequest, { op: 'open' }>): Promise<Parts> {
+    if (this.#flow !== undefined && this.#flow !== request.flow) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'the session serves another flow' })
+    const { desk, release } = this.#options
+    const state = await desk.open(request, this.#image)
+    this.#flow = request.flow
+    const meta = encodeSessionReply('open', { certificates: release.certificates, ...state })
+    return { meta, secrets: release.originKey(this.#caller()), proof: NOTHING }
+  }
+
+  async #unseal(request: Extract<SessionRequest, { op: 'unwrap' | 'bulk' }>, claimed: Bytes): Promise<Parts> {
+    const items = request.op === 'unwrap' ? request.headers : request.envelopes
+    const unsealed = await this.#options.release.unseal(this.#caller(), request.op, items)
+    const meta = encodeSessionReply(request.op, { items: unsealed.items })
+    const proof = this.#options.release.prove(unsealed.items, {
+      handshakeDigest: this.#options.session.transcriptDigest,
+      requestDigest: sha256(claimed),
+      metaDigest: sha256(meta),
+      secretsDigest: sha256(unsealed.secrets),
+    })
+    return { meta, secrets: unsealed.secrets, proof }
+  }
+
+  #caller(): FlowCaller {
+    if (this.#flow === undefined) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'open a flow first' })
+    return { flow: this.#flow, image: this.#image }
+  }
+}
+
+const plain = (meta: Bytes): Parts => ({ meta, secrets: NOTHING, proof: NOTHING })

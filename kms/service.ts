@@ -1,0 +1,156 @@
+import type { Bytes } from '../protocol/bytes.js'
+import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
+import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
+import type { FlowId } from '../protocol/names.js'
+import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
+import type { SessionRequest } from '../protocol/session.js'
+import { SessionOffer } from '../protocol/crypto/session.js'
+import { ExpiringTable } from './expiring-table.js'
+import { FlowDesk } from './flow-desk.js'
+import type { Keyring } from './keyring.js'
+import type { Ledger } from './ledger.js'
+import { findImage, type Policy } from './policy.js'
+import { Release } from './release.js'
+import { ServedSession } from './served-session.js'
+import type { Unsealer } from './unseal.js'
+import type { Verifier } from './verifier.js'
+
+/** What happened, for the operator’s log: names and codes, nothing secret. */
+export interface KmsEvent {
+  readonly event: 'handshake' | SessionRequest['op'] | 'refused' | 'failed'
+  readonly flow?: FlowId
+  readonly image?: string
+  readonly code?: ErrorCode
+  readonly detail?: string
+}
+
+export interface KmsServiceOptions {
+  readonly keyring: Keyring
+  readonly ledger: Ledger
+  readonly verifier: Verifier
+  readonly policy: Policy
+  readonly unsealer: Unsealer
+  readonly random: Random
+  readonly clock: Clock
+  readonly onEvent?: (event: KmsEvent) => void
+}
+
+const OFFER_COUNT_MAX = 4096
+const OFFER_IDLE_MS_MAX = 60_000
+const SESSION_COUNT_MAX = 16_384
+const SESSION_IDLE_MS_MAX = 60 * 60_000
+
+/**
+ * A KMS behind one call: a frame in, a frame out. It answers every frame, hostile ones with a code; what went wrong inside
+ * goes to `onEvent` only.
+ */
+export class KmsService implements KmsChannel {
+  readonly #options: KmsServiceOptions
+  readonly #desk: FlowDesk
+  readonly #release: Release
+  readonly #offers: ExpiringTable<SessionOffer>
+  readonly #sessions: ExpiringTable<ServedSession>
+  #isOpen = true
+
+  constructor(options: KmsServiceOptions) {
+    this.#options = options
+    const { keyring, ledger, policy, unsealer, clock } = options
+    this.#desk = new FlowDesk(ledger, policy)
+    this.#release = new Release(keyring, unsealer)
+    this.#offers = new ExpiringTable({ countMax: OFFER_COUNT_MAX, idleMsMax: OFFER_IDLE_MS_MAX, clock, drop: () => undefined })
+    this.#sessions = new ExpiringTable({
+      countMax: SESSION_COUNT_MAX,
+      idleMsMax: SESSION_IDLE_MS_MAX,
+      clock,
+      drop: (session) => void session.close(),
+    })
+  }
+
+  async exchange(frame: Uint8Array): Promise<Bytes> {
+    try {
+      if (!this.#isOpen) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'closed' })
+      return encodeKmsReply(await this.#answer(decodeKmsRequest(frame)))
+    } catch (error) {
+      return encodeKmsError(this.#report(error))
+    }
+  }
+
+  /** Ends every session once its calls are answered. */
+  close(): void {
+    this.#isOpen = false
+    this.#offers.clear()
+    this.#sessions.clear()
+  }
+
+  async #answer(request: KmsRequest): Promise<{ [Op in keyof KmsReplies]: KmsReplies[Op] }[keyof KmsReplies]> {
+    switch (request.op) {
+      case 'identity':
+        return { identity: this.#options.keyring.identity, ready: true }
+      case 'challenge': {
+        const offer = await SessionOffer.create(this.#options.random)
+        this.#offers.put(offer.challenge.handshake, offer)
+        return offer.challenge
+      }
+      case 'handshake':
+        return this.#shakeHands(request)
+      case 'call': {
+        const session = this.#sessions.use(request.session)
+        if (session === undefined) throw new KeyriseError('ERR_SESSION_INVALID')
+        return { sealed: await session.call(request.sealed) }
+      }
+    }
+  }
+
+  async #shakeHands(request: Extract<KmsRequest, { op: 'handshake' }>): Promise<KmsReplies['handshake']> {
+    // Taken before anything is verified: an offer is good for one attempt.
+    const offer = this.#offers.take(request.handshake)
+    if (offer === undefined) throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such handshake' })
+    const { keyring, policy, random, verifier, onEvent } = this.#options
+    const claims = await verifier.appraise(request.evidence, {
+      nonce: offer.evidenceNonce(request.encapsulated),
+      confirmationKey: request.enclaveKey,
+    })
+    const image = findImage(policy, claims.measurement)
+    const { session, reply } = await offer.accept(request, { sign: (transcript) => keyring.sign(transcript), random })
+    const served = new ServedSession({
+      session,
+      image,
+      desk: this.#desk,
+      release: this.#release,
+      onEvent: (event) => onEvent?.(event),
+      report: (error, flow) => this.#report(error, flow),
+    })
+    this.#sessions.put(session.id, served)
+    onEvent?.({ event: 'handshake', image: image.name })
+    return reply
+  }
+
+  /** The code that may leave; the operator’s log gets the rest. */
+  #report(error: unknown, flow?: FlowId): ErrorCode {
+    const inside = isKeyriseError(error) ? error.code : undefined
+    const code = inside !== undefined && MAY_LEAVE.has(inside) ? outsideCode(inside) : 'ERR_KMS_FAILED'
+    this.#options.onEvent?.({
+      event: code === 'ERR_KMS_FAILED' ? 'failed' : 'refused',
+      code: inside ?? code,
+      ...(flow === undefined ? {} : { flow }),
+      ...(error instanceof Error ? { detail: error.message } : {}),
+    })
+    return code
+  }
+}
+
+/** What a caller may learn. All else, a full disk or a damaged ledger, is the KMS’s own affair: ERR_KMS_FAILED. */
+const MAY_LEAVE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_REQUEST_INVALID',
+  'ERR_NAME_INVALID',
+  'ERR_CBOR_INVALID',
+  'ERR_SIZE_LIMIT',
+  'ERR_CALLS_LIMIT',
+  'ERR_SESSION_INVALID',
+  'ERR_EVIDENCE_REFUSED',
+  'ERR_POLICY_DENIED',
+  'ERR_LEDGER_CONFLICT',
+  'ERR_FENCED',
+  'ERR_FORK',
+  'ERR_FLOW_DESTROYED',
+])
