@@ -1,12 +1,12 @@
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { ROOT } from './rooms.js'
 
 /**
- * `npm run check`: packs the package, installs it in an empty folder as a newcomer would, and there type-checks and runs the
- * quickstart, every documented import path, and the command.
+ * `npm run check:package`: packs the package, lints the archive (publint, attw), installs it in an empty folder as a newcomer
+ * would, and there imports every documented path, type-checks and runs the quickstart, and runs the command.
  */
 
 interface Manifest {
@@ -15,14 +15,17 @@ interface Manifest {
 }
 const manifest = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as Manifest
 
-const folder = mkdtempSync(path.join(tmpdir(), 'keyrise-newcomer-'))
+const folder = mkdtempSync(path.join(tmpdir(), 'keyrise-package-'))
 
-const run = (command: string, args: readonly string[], cwd = folder): string =>
-  execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+const run = (command: string, args: readonly string[], cwd = folder): string => {
+  const { status, stdout } = spawnSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed\n${stdout}`)
+  return stdout
+}
 
 const expect = (what: string, output: string, pattern: RegExp): void => {
   if (!pattern.test(output)) throw new Error(`${what}: expected ${String(pattern)} in\n${output}`)
-  console.log(`newcomer: ${what}`)
+  console.log(`package: ${what}`)
 }
 
 try {
@@ -32,11 +35,15 @@ try {
   const strays = tarball.files.map((file) => file.path).filter((file) => /^dist\/(test|bench|examples)\//.test(file))
   if (strays.length > 0) throw new Error(`the package ships ${strays.join(', ')}`)
 
+  const archive = path.join(folder, tarball.filename)
+  expect('publint', run('npx', ['publint', 'run', '--strict', archive], ROOT), /All good/)
+  expect('attw', run('npx', ['attw', '--profile', 'esm-only', archive], ROOT), /No problems found/)
+
   writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ type: 'module', private: true }))
   const beside = ['typescript', 'valibot', '@types/node'].map(
     (name) => `${name}@${manifest.devDependencies[name] ?? ''}`,
   )
-  run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', `./${tarball.filename}`, ...beside])
+  run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', archive, ...beside])
 
   const paths = Object.keys(manifest.exports).filter((name) => name !== './package.json')
   const specifiers = paths.map((name) => path.posix.join('keyrise', name))
