@@ -24,8 +24,6 @@ export interface EcallContext<Ocalls = Record<never, never>> {
 export interface Ecall<Input extends StandardSchemaV1, Output extends StandardSchemaV1> extends EcallDeclaration {
   readonly input: Input
   readonly output: Output
-  /** The OCALLs that this ECALL may make. */
-  readonly ocalls: Readonly<Record<string, OcallDeclaration>>
 }
 
 /**
@@ -77,6 +75,12 @@ export const defineEnclave = <
   const ocalls = (definition.ocalls ?? {}) as Ocalls
   for (const called of [name, ...Object.keys(ecalls), ...Object.keys(ocalls), ...Object.keys(refusals)]) {
     if (!isCallName(called)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the name ${called}` })
+  }
+  if (!Number.isSafeInteger(svn) || svn < 0) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'svn' })
+  for (const declaration of Object.values(ecalls)) {
+    for (const [called, used] of Object.entries(declaration.ocalls ?? {})) {
+      if (ocalls[called] !== used) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the OCALL ${called} is used but not listed` })
+    }
   }
   return { name, svn, ecalls, ocalls, refusals }
 }

@@ -7,6 +7,8 @@ import type { EntryKind, EntryName, FlowId } from './names.js'
 export interface EcallDeclaration<Input = unknown, Output = unknown> {
   readonly input: StandardSchemaV1<Input, unknown>
   readonly output: StandardSchemaV1<unknown, Output>
+  /** The OCALLs that its handler may make. */
+  readonly ocalls?: Readonly<Record<string, OcallDeclaration>>
   readonly handle: (context: never, input: never) => unknown
 }
 

@@ -1,0 +1,70 @@
+import crypto from 'node:crypto'
+import workerThreads from 'node:worker_threads'
+import { hardenIntrinsics } from './harden.js'
+
+/**
+ * The first module of every image; its import hardens the realm before anything else runs (security.md, "Launch recipe").
+ * The order matters: ways to die silently first, then no output, then no way into Node, then the intrinsics.
+ */
+
+/** How an instance ends by itself, as exit codes that the platform names. */
+export const EXIT_CODES = { wiped: 0, failed: 70 } as const
+
+const wipers = new Set<() => void>()
+
+/** Runs `wipe` before this instance ends in any way that runs our code. */
+export const wipeAtExit = (wipe: () => void): void => {
+  wipers.add(wipe)
+}
+
+const wipeAll = (): void => {
+  for (const wipe of wipers) {
+    wipers.delete(wipe)
+    try {
+      wipe()
+    } catch {
+      // The others are wiped all the same, and nobody may learn what failed.
+    }
+  }
+}
+
+const { exit } = process
+
+/** Wipes every secret and ends this instance. */
+export const endInstance = (code: number): never => {
+  wipeAll()
+  return exit(code)
+}
+
+const silence = (): void => {
+  for (const key of Object.keys(console)) {
+    if (typeof console[key as keyof Console] === 'function') Object.defineProperty(console, key, { value: () => {}, writable: false, configurable: false })
+  }
+  const sink = Object.freeze({ write: () => true, end: () => {}, on: () => sink, once: () => sink, emit: () => false, isTTY: false })
+  for (const stream of ['stdout', 'stderr', 'stdin']) Object.defineProperty(process, stream, { value: sink, writable: false, configurable: false })
+}
+
+/** Ways from `process` into native code, other modules, other processes and handles. */
+const PROCESS_REMOVED = [
+  'binding', '_linkedBinding', 'dlopen', 'report', 'kill', '_kill', '_rawDebug', 'getBuiltinModule', 'mainModule', '_eval',
+  '_getActiveHandles', '_getActiveRequests', '_debugProcess', '_debugEnd', '_startProfilerIdleNotifier', '_stopProfilerIdleNotifier',
+  '_preload_modules', 'openStdin', 'loadEnvFile', 'setSourceMapsEnabled', 'setUncaughtExceptionCaptureCallback', 'execve', 'finalization',
+] as const
+
+const closeProcess = (): void => {
+  for (const key of PROCESS_REMOVED) Object.defineProperty(process, key, { value: undefined, writable: false, configurable: false })
+  Error.stackTraceLimit = 0
+}
+
+process.on('uncaughtException', () => endInstance(EXIT_CODES.failed))
+process.on('unhandledRejection', () => endInstance(EXIT_CODES.failed))
+process.on('exit', wipeAll)
+silence()
+closeProcess()
+hardenIntrinsics([crypto.webcrypto, crypto.webcrypto.subtle, crypto.KeyObject])
+Object.freeze(crypto)
+
+/** What the platform passed to this instance; taken once, so that no other module finds the ports. */
+export const launched: unknown = workerThreads.workerData
+for (const key of ['workerData', 'parentPort']) Object.defineProperty(workerThreads, key, { value: null })
+Object.freeze(workerThreads)

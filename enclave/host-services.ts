@@ -1,0 +1,62 @@
+import { RUNTIME_OCALLS, type RuntimeOcallName } from '../protocol/calls.js'
+import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { parsePath } from '../protocol/names.js'
+import type { Attester, KmsChannel, Store } from '../protocol/ports.js'
+import type { Bytes } from '../protocol/bytes.js'
+import type { OutgoingCalls } from './ocalls.js'
+
+/** What the host does for the runtime: it keeps sealed bytes and relays frames. Both are checked for shape here; what they say is checked by whoever opens them. */
+
+const STORE_DEADLINE_MS = 30_000
+const KMS_DEADLINE_MS = 30_000
+const ATTEST_DEADLINE_MS = 10_000
+
+const STORE_CODES: readonly ErrorCode[] = ['ERR_STORE_CONFLICT', 'ERR_STORE_FULL', 'ERR_STORE_UNWRITABLE', 'ERR_STORE_IO', 'ERR_NAME_INVALID']
+const KMS_CODES: readonly ErrorCode[] = ['ERR_KMS_UNREACHABLE']
+
+/** An answer that is not one counts as a failure of the service, of which `code` is the name. */
+const expectBytes = (reply: unknown, code: ErrorCode): Bytes => {
+  if (!(reply instanceof Uint8Array)) throw new KeyriseError(code, { detail: 'not bytes' })
+  // `admitValue` made it, so its buffer is its own.
+  return reply as Bytes
+}
+
+export const hostStore = (calls: OutgoingCalls): Store => {
+  const call = (name: RuntimeOcallName, argument: unknown): Promise<unknown> =>
+    calls.call(name, argument, { deadlineMs: STORE_DEADLINE_MS, codes: STORE_CODES, otherwise: 'ERR_STORE_IO' }).catch((error: unknown) => {
+      // A host that does not answer, or answers nonsense, is a store that failed.
+      throw error instanceof KeyriseError && STORE_CODES.includes(error.code) ? error : new KeyriseError('ERR_STORE_IO', { cause: error })
+    })
+  const listed = (reply: unknown, prefix: string): string[] => {
+    if (!Array.isArray(reply)) throw new KeyriseError('ERR_STORE_IO', { detail: 'not a list' })
+    return [...new Set(reply.map(parsePath))].filter((name) => name.startsWith(prefix)).sort()
+  }
+  return {
+    put: async (name, bytes) => void (await call(RUNTIME_OCALLS.storePut, { name, bytes })),
+    get: async (name) => {
+      const reply = await call(RUNTIME_OCALLS.storeGet, { name })
+      return reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
+    },
+    list: async (prefix) => listed(await call(RUNTIME_OCALLS.storeList, { prefix }), prefix),
+    delete: async (name) => void (await call(RUNTIME_OCALLS.storeDelete, { name })),
+  }
+}
+
+export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
+  exchange: async (frame) => {
+    try {
+      const reply = await calls.call(RUNTIME_OCALLS.kmsExchange, { frame }, { deadlineMs: KMS_DEADLINE_MS, codes: KMS_CODES, otherwise: 'ERR_KMS_UNREACHABLE' })
+      return expectBytes(reply, 'ERR_KMS_UNREACHABLE')
+    } catch (error) {
+      throw new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+    }
+  },
+})
+
+/** The platform signs evidence; `calls` go to it on a port of its own, which the host does not see. */
+export const platformAttester = (calls: OutgoingCalls): Attester => ({
+  attest: async (claims) => {
+    const reply = await calls.call('attest', claims, { deadlineMs: ATTEST_DEADLINE_MS, codes: [], otherwise: 'ERR_LAUNCH_FAILED' })
+    return expectBytes(reply, 'ERR_LAUNCH_FAILED')
+  },
+})

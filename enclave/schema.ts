@@ -1,0 +1,13 @@
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
+
+/**
+ * The value as the schema gives it back: what the schema does not name is not in it. What it found wrong stays inside,
+ * since it may quote the value.
+ * @throws {KeyriseError} `code`.
+ */
+export const parse = async (schema: StandardSchemaV1, value: unknown, code: ErrorCode): Promise<unknown> => {
+  const result = await schema['~standard'].validate(value)
+  if (result.issues !== undefined) throw new KeyriseError(code)
+  return result.value
+}
