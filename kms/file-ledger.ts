@@ -1,4 +1,4 @@
-import type { Bytes } from '../protocol/bytes.js'
+import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -13,23 +13,20 @@ const CODE = 'ERR_LEDGER_DAMAGED'
 
 /** What a log tells: whose it is, and what it has come to. */
 interface Contents {
-  identity: Bytes
+  readonly identity: Bytes
   readonly flows: Map<FlowId, FlowState>
   readonly publications: Map<FlowId, Publication>
 }
 
 /** A ledger in one append-only log of the KMS’s directory. */
 export class FileLedger implements Ledger {
-  /** The KMS identity that the ledger belongs to. */
-  readonly identity: Bytes
   readonly #log: AppendLog
   readonly #durable: Map<FlowId, FlowState>
   /** With what is being written: a swap is decided against it, and nobody is shown it. */
   readonly #latest: Map<FlowId, FlowState>
   readonly #publications: Map<FlowId, Publication>
 
-  private constructor(log: AppendLog, { identity, flows, publications }: Contents) {
-    this.identity = identity
+  private constructor(log: AppendLog, { flows, publications }: Contents) {
     this.#log = log
     this.#durable = flows
     this.#latest = new Map(flows)
@@ -49,11 +46,19 @@ export class FileLedger implements Ledger {
     return { identity, flowCount: flows.size }
   }
 
-  /** @returns undefined where there is no ledger. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_*. */
-  static async open(fs: FileSystem, directory: string): Promise<FileLedger | undefined> {
+  /**
+   * @param identity - the KMS identity whose ledger it must be.
+   * @throws {KeyriseError} ERR_LEDGER_MISSING, ERR_LEDGER_DAMAGED, ERR_STORE_*.
+   */
+  static async open(fs: FileSystem, directory: string, identity: Uint8Array): Promise<FileLedger> {
     const opened = await AppendLog.open(fs, directory, LEDGER_NAME)
-    if (opened === undefined) return undefined
-    const ledger = new FileLedger(opened.log, readContents(opened.records))
+    if (opened === undefined) throw new KeyriseError('ERR_LEDGER_MISSING')
+    const contents = readContents(opened.records)
+    if (!equalPublicBytes(contents.identity, identity)) {
+      await opened.log.close()
+      throw new KeyriseError(CODE, { detail: 'it belongs to another KMS identity' })
+    }
+    const ledger = new FileLedger(opened.log, contents)
     // Any older process that still has this log open sees that it has grown, and stops.
     await opened.log.append(encodeCbor(['start', {}]))
     return ledger

@@ -51,6 +51,7 @@ export class KmsService implements KmsChannel {
   readonly #offers: ExpiringTable<SessionOffer>
   readonly #sessions: ExpiringTable<ServedSession>
   #isOpen = true
+  readonly #underWay = new Set<Promise<unknown>>()
 
   constructor(options: KmsServiceOptions) {
     this.#options = options
@@ -66,20 +67,27 @@ export class KmsService implements KmsChannel {
     })
   }
 
-  async exchange(frame: Uint8Array): Promise<Bytes> {
+  exchange(frame: Uint8Array): Promise<Bytes> {
+    const answered = this.#answerAny(frame).finally(() => this.#underWay.delete(answered))
+    this.#underWay.add(answered)
+    return answered
+  }
+
+  /** Answers what is under way, then ends every session. */
+  async close(): Promise<void> {
+    this.#isOpen = false
+    await Promise.allSettled(this.#underWay)
+    this.#offers.clear()
+    this.#sessions.clear()
+  }
+
+  async #answerAny(frame: Uint8Array): Promise<Bytes> {
     try {
       if (!this.#isOpen) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'closed' })
       return encodeKmsReply(await this.#answer(decodeKmsRequest(frame)))
     } catch (error) {
       return encodeKmsError(this.#report(error))
     }
-  }
-
-  /** Ends every session once its calls are answered. */
-  close(): void {
-    this.#isOpen = false
-    this.#offers.clear()
-    this.#sessions.clear()
   }
 
   async #answer(request: KmsRequest): Promise<{ [Op in keyof KmsReplies]: KmsReplies[Op] }[keyof KmsReplies]> {

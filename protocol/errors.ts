@@ -65,7 +65,7 @@ const ERRORS = {
   ERR_KEY_UNKNOWN: ['The KMS has no such key version', 'Restore the keyring that holds it'],
   ERR_ROSTER_INVALID: ['The roster of the task is not signed by the KMS, or names another key', 'Treat the peer as an impostor'],
   ERR_LEDGER_DAMAGED: ['The ledger is damaged', 'Restore the KMS from a backup'],
-  ERR_LEDGER_MISSING: ['There is no ledger beside this keyring', 'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore`'],
+  ERR_LEDGER_MISSING: ['There is no ledger beside this keyring', 'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`'],
   ERR_PASSPHRASE_WRONG: ['The passphrase does not open the keyring', 'Type it again; the file is untouched'],
   ERR_KEYRING_MISSING: ['There is no keyring here', 'Restore it from custody, or run `keyrise kms init` in an empty place'],
   ERR_KEYRING_EXISTS: ['A keyring exists here already', 'Choose another place; a keyring is never overwritten by init'],

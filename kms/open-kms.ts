@@ -1,0 +1,61 @@
+import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
+import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
+import { FileLedger } from './file-ledger.js'
+import type { Keyring } from './keyring.js'
+import { identify, openKeyring, type KmsIdentity, type PlaceOptions } from './place.js'
+import { checkPolicy, type Policy } from './policy.js'
+import { UnsealPool } from './pool.js'
+import { KmsService, type KmsEvent } from './service.js'
+import type { UnsealKeys } from './unseal.js'
+import { SimulatedVerifier } from './verifier.js'
+
+export interface OpenKmsOptions extends PlaceOptions {
+  readonly fs: FileSystem
+  readonly policy: Policy
+  readonly clock: Clock
+  readonly random: Random
+  readonly onEvent?: (event: KmsEvent) => void
+}
+
+/** A running KMS: keyring open, ledger open, pool started. */
+export interface OpenKms extends KmsIdentity, KmsChannel {
+  /** Answers what is under way, then zero-fills every key. */
+  close(): Promise<void>
+}
+
+/** @throws {KeyriseError} ERR_CONFIG_INVALID, and as `openKeyring` and `FileLedger.open`. */
+export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
+  const policy = checkPolicy(options.policy)
+  const keyring = await openKeyring(options)
+  try {
+    const ledger = await FileLedger.open(options.fs, options.place.directory, keyring.identity)
+    return assemble(options, { policy, keyring, ledger })
+  } catch (error) {
+    keyring[Symbol.dispose]()
+    throw error
+  }
+}
+
+/** What the threads that unseal are given. */
+export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
+  authority: keyring.identity,
+  rootKeys: keyring.rootKeys.map(({ key, privateKey }) => ({ key, privateKey: x25519PrivateKeyObject(privateKey) })),
+})
+
+const assemble = (options: OpenKmsOptions, parts: { policy: Policy; keyring: Keyring; ledger: FileLedger }): OpenKms => {
+  const { policy, keyring, ledger } = parts
+  const { random, clock, onEvent } = options
+  const unsealer = new UnsealPool(unsealKeys(keyring))
+  const verifier = new SimulatedVerifier(policy.platforms)
+  const service = new KmsService({ keyring, ledger, verifier, policy, unsealer, random, clock, ...(onEvent === undefined ? {} : { onEvent }) })
+  return {
+    ...identify(keyring),
+    exchange: (frame) => service.exchange(frame),
+    async close() {
+      await service.close()
+      await unsealer.close()
+      await ledger.close()
+      keyring[Symbol.dispose]()
+    },
+  }
+}

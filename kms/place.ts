@@ -1,0 +1,102 @@
+import { basename, dirname, join } from 'node:path'
+import type { Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import type { FileSystem, Random } from '../protocol/ports.js'
+import { encodeX25519Recipient } from '../protocol/crypto/recipients.js'
+import type { Secret } from '../protocol/crypto/secret.js'
+import { publish, readWhole, storeError } from '../storage/index.js'
+import { FileLedger } from './file-ledger.js'
+import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
+
+/** The keyring’s file in the KMS’s directory, where no other custody is named. */
+const KEYRING_NAME = 'keyring.age'
+
+/** Where a KMS keeps what must survive it. */
+export interface KmsPlace {
+  /** The ledger’s. */
+  readonly directory: string
+  /** The keyring’s file in a third place; its directory must exist. */
+  readonly custody?: string
+}
+
+/** Who a KMS is: all public. */
+export interface KmsIdentity {
+  /** Ed25519, 32 bytes: what a launch trusts. */
+  readonly identity: Bytes
+  /** Root keys as `age` recipients, newest first. */
+  readonly keys: readonly { readonly key: string; readonly recipient: string }[]
+}
+
+export interface PlaceOptions {
+  readonly place: KmsPlace
+  /** Borrowed. */
+  readonly passphrase: Secret
+  readonly fs: FileSystem
+}
+
+/** @throws {KeyriseError} ERR_KEYRING_MISSING, ERR_PASSPHRASE_WRONG, ERR_KEYRING_INVALID, ERR_STORE_*. */
+export const openKeyring = async ({ place, passphrase, fs }: PlaceOptions): Promise<Keyring> => {
+  const path = keyringPath(place)
+  const file = await readWhole(fs, path, KEYRING_SIZE_BYTES_MAX)
+  if (file === undefined) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: path })
+  return Keyring.open(file, passphrase)
+}
+
+/** True where a keyring, whole or damaged, is in its place. */
+export const hasKeyring = async (place: KmsPlace, fs: FileSystem): Promise<boolean> =>
+  (await readWhole(fs, keyringPath(place), KEYRING_SIZE_BYTES_MAX)) !== undefined
+
+/**
+ * Makes a KMS: its keys, its keyring, its ledger. The keyring comes last, as the mark that all is done; until then nothing
+ * can have been sealed to it, so a repeat after a crash starts afresh.
+ * @param options.logN - scrypt’s work factor.
+ * @throws {KeyriseError} ERR_KEYRING_EXISTS; ERR_KEYRING_MISSING: the ledger knows of flows, whose keys a new keyring would
+ * not have; ERR_STORE_*.
+ */
+export const createKms = async (options: PlaceOptions & { readonly random: Random; readonly logN?: number }): Promise<KmsIdentity> => {
+  const { place, passphrase, fs, random, logN } = options
+  const path = keyringPath(place)
+  if (await hasKeyring(place, fs)) throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: path })
+  await makeDirectory(fs, place.directory)
+  const ledger = await FileLedger.inspect(fs, place.directory)
+  if (ledger !== undefined && ledger.flowCount > 0) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
+  using keyring = Keyring.create(random)
+  const file = keyring.seal({ passphrase, random, ...(logN === undefined ? {} : { logN }) })
+  await FileLedger.create(fs, place.directory, keyring.identity)
+  await publish(fs, dirname(path), basename(path), file)
+  return identify(keyring)
+}
+
+/**
+ * Checks that a KMS can start from what is in its place, and where the ledger is lost for good begins a new one.
+ * @param options.newLedger - the operator’s word that it is lost: with it goes all knowledge of which state is the newest.
+ * @throws {KeyriseError} as `openKeyring` and `FileLedger.open`.
+ */
+export const restoreKms = async (options: PlaceOptions & { readonly newLedger: boolean }): Promise<KmsIdentity & { readonly ledger: 'kept' | 'new' }> => {
+  const { place, fs, newLedger } = options
+  using keyring = await openKeyring(options)
+  const known = await FileLedger.inspect(fs, place.directory)
+  if (known === undefined) {
+    if (!newLedger) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
+    await makeDirectory(fs, place.directory)
+    await FileLedger.create(fs, place.directory, keyring.identity)
+  }
+  const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
+  await ledger.close()
+  return { ...identify(keyring), ledger: known === undefined ? 'new' : 'kept' }
+}
+
+export const identify = (keyring: Keyring): KmsIdentity => ({
+  identity: keyring.identity,
+  keys: keyring.rootKeys.map(({ key, certificate }) => ({ key, recipient: encodeX25519Recipient(certificate.encryptionKey) })),
+})
+
+const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
+
+const makeDirectory = async (fs: FileSystem, directory: string): Promise<void> => {
+  try {
+    await fs.makeDirectory(directory)
+  } catch (error) {
+    throw storeError(error, directory)
+  }
+}
