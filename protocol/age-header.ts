@@ -75,8 +75,7 @@ class LineReader {
  */
 export const decodeBase64 = (claimed: string): Bytes => {
   try {
-    const bytes = base64nopad.decode(claimed)
-    return base64nopad.encode(bytes) === claimed ? copyBytes(bytes) : malformed('base64')
+    return copyBytes(base64nopad.decode(claimed))
   } catch {
     return malformed('base64')
   }
@@ -127,7 +126,8 @@ export const parseHeader = (claimed: Uint8Array): Header => {
 const wrapBody = (body: Uint8Array): string => {
   const text = encodeBase64(body)
   const lines: string[] = []
-  for (let column = 0; column <= text.length; column += BODY_COLUMNS) lines.push(text.slice(column, column + BODY_COLUMNS))
+  for (let column = 0; column <= text.length; column += BODY_COLUMNS)
+    lines.push(text.slice(column, column + BODY_COLUMNS))
   return lines.join('\n')
 }
 
@@ -149,4 +149,5 @@ export const encodeMacInput = (stanzas: readonly Stanza[]): Bytes => {
 }
 
 /** @param macInput - from `encodeMacInput`. */
-export const encodeHeader = (macInput: Uint8Array, mac: Uint8Array): Bytes => concatBytes(macInput, asciiBytes(` ${encodeBase64(mac)}\n`))
+export const encodeHeader = (macInput: Uint8Array, mac: Uint8Array): Bytes =>
+  concatBytes(macInput, asciiBytes(` ${encodeBase64(mac)}\n`))

@@ -1,4 +1,12 @@
-import { createPrivateKey, createPublicKey, diffieHellman, generateKeyPairSync, sign, verify, type KeyObject } from 'node:crypto'
+import {
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  generateKeyPairSync,
+  sign,
+  verify,
+  type KeyObject,
+} from 'node:crypto'
 import { concatBytes, copyBytes, type Bytes } from '../bytes.js'
 import { KeyriseError } from '../errors.js'
 import { Secret } from './secret.js'
@@ -22,6 +30,7 @@ const privateKeyObject = (curve: Curve, privateKey: Secret): KeyObject =>
     if (bytes.length !== KEY_SIZE) throw new RangeError('A private key has 32 bytes')
     const der = concatBytes(PKCS8_PREFIX[curve], bytes)
     try {
+      // A view of `der`, not a copy.
       return createPrivateKey({ key: Buffer.from(der.buffer), format: 'der', type: 'pkcs8' })
     } finally {
       der.fill(0)
@@ -37,7 +46,8 @@ const publicKeyObject = (curve: Curve, publicKey: Uint8Array): KeyObject => {
 const fromBase64url = (text: string | undefined): Bytes => copyBytes(Buffer.from(text ?? '', 'base64url'))
 
 /** Of an imported key only: on Node 20 this export can hang on one that was just generated. */
-const publicBytes = (privateKey: KeyObject): Bytes => fromBase64url(createPublicKey(privateKey).export({ format: 'jwk' }).x)
+const publicBytes = (privateKey: KeyObject): Bytes =>
+  fromBase64url(createPublicKey(privateKey).export({ format: 'jwk' }).x)
 
 /**
  * An X25519 private key, 32 bytes, as a KeyObject: V8 never sees the bytes, and a pool worker can be given it. It lives until
@@ -53,15 +63,18 @@ const asX25519 = (privateKey: Secret | KeyObject): KeyObject => {
 
 export const x25519PublicKey = (privateKey: Secret | KeyObject): Bytes => publicBytes(asX25519(privateKey))
 
+/** As documented; Node’s types lack an encoded public half beside a KeyObject. */
+const generateX25519 = generateKeyPairSync as unknown as (
+  type: 'x25519',
+  options: { publicKeyEncoding: { format: 'jwk' } },
+) => { privateKey: KeyObject; publicKey: { x: string } }
+
 /**
- * A new key pair whose private half is OpenSSL's from its first byte, so that it needs no wiping. The public half is encoded at
- * generation: see `publicBytes`.
+ * A new key pair whose private half is OpenSSL’s from its first byte on, so that nothing of it needs wiping. The public half is
+ * encoded at generation: see `publicBytes`.
  */
 export const x25519Ephemeral = (): { privateKey: KeyObject; publicKey: Bytes } => {
-  const { privateKey, publicKey } = generateKeyPairSync('x25519', { publicKeyEncoding: { format: 'jwk' } } as never) as unknown as {
-    privateKey: KeyObject
-    publicKey: { x?: string }
-  }
+  const { privateKey, publicKey } = generateX25519('x25519', { publicKeyEncoding: { format: 'jwk' } })
   return { privateKey, publicKey: fromBase64url(publicKey.x) }
 }
 
@@ -84,7 +97,8 @@ export const ed25519FromSeed = (seed: Secret): { privateKey: KeyObject; publicKe
   return { privateKey, publicKey: publicBytes(privateKey) }
 }
 
-export const ed25519Sign = (privateKey: KeyObject, message: Uint8Array): Bytes => copyBytes(sign(null, message, privateKey))
+export const ed25519Sign = (privateKey: KeyObject, message: Uint8Array): Bytes =>
+  copyBytes(sign(null, message, privateKey))
 
 /** False for whatever is not a signature of `message`, keys and signatures of a wrong size included. */
 export const ed25519Verify = (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean => {

@@ -122,13 +122,20 @@ export const unwrapHeader = (header: Header, identities: readonly Identity[]): S
 const matches = (context: EnvelopeContext, expected: Partial<EnvelopeContext>): boolean =>
   (Object.keys(expected) as (keyof EnvelopeContext)[]).every((field) => {
     const [actual, wanted] = [context[field], expected[field]]
-    return actual instanceof Uint8Array && wanted instanceof Uint8Array ? equalPublicBytes(actual, wanted) : actual === wanted
+    return actual instanceof Uint8Array && wanted instanceof Uint8Array
+      ? equalPublicBytes(actual, wanted)
+      : actual === wanted
   })
 
 /** @param header - verified. */
-const checkContext = (header: Header, fileKey: Secret, { expect, origin }: CheckOptions): EnvelopeContext | undefined => {
+const checkContext = (
+  header: Header,
+  fileKey: Secret,
+  { expect, origin }: CheckOptions,
+): EnvelopeContext | undefined => {
   const context = origin === undefined ? claimedContext(header) : verifyOrigin(header, fileKey, origin)
-  if (expect !== undefined && (context === undefined || !matches(context, expect))) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
+  if (expect !== undefined && (context === undefined || !matches(context, expect)))
+    throw new KeyriseError('ERR_CONTEXT_MISMATCH')
   return context
 }
 

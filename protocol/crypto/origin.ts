@@ -1,5 +1,5 @@
 import { decodeBase64, encodeBase64, type Header, type Stanza } from '../age-header.js'
-import { equalPublicBytes, type Bytes } from '../bytes.js'
+import { copyBytes, type Bytes } from '../bytes.js'
 import { decodeContext, encodeContext, type EnvelopeContext } from '../context.js'
 import { isKeyriseError, KeyriseError } from '../errors.js'
 import { labelled } from './labels.js'
@@ -26,7 +26,7 @@ export interface Origin {
 }
 
 /** How a tag names its authority. */
-const fingerprint = (authority: Uint8Array): Bytes => sha256(authority).slice(0, FINGERPRINT_SIZE)
+const fingerprint = (authority: Uint8Array): Bytes => copyBytes(sha256(authority).subarray(0, FINGERPRINT_SIZE))
 
 /**
  * HMAC-SHA256 over context and file key. The file key enters as a commitment, so that the tag stands for one file key and tells
@@ -75,11 +75,9 @@ export const claimedContext = (header: Header): EnvelopeContext | undefined => {
 
 /** The tag behind the fingerprint of `authority`. */
 const findTag = ({ args: [, ...pairs] }: Stanza, authority: Uint8Array): Bytes | undefined => {
-  const wanted = fingerprint(authority)
-  for (let index = 0; index + 1 < pairs.length; index += 2) {
-    if (equalPublicBytes(decodeBase64(pairs[index] as string), wanted)) return decodeBase64(pairs[index + 1] as string)
-  }
-  return undefined
+  if (pairs.length % 2 !== 0) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'a fingerprint without a tag' })
+  const index = pairs.indexOf(encodeBase64(fingerprint(authority)))
+  return index % 2 === 0 ? decodeBase64(pairs[index + 1] as string) : undefined
 }
 
 /**

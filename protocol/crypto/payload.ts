@@ -49,7 +49,12 @@ export const sealPayloadInto = (fileKey: Secret, plaintext: Uint8Array, random: 
     for (let index = 0; index < count; index++) {
       const chunk = plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
       const start = index * SEALED_CHUNK_SIZE
-      sealChaCha(key, chunkNonce.at(index, index === count - 1), chunk, chunks.subarray(start, start + chunk.length + TAG_SIZE))
+      sealChaCha(
+        key,
+        chunkNonce.at(index, index === count - 1),
+        chunk,
+        chunks.subarray(start, start + chunk.length + TAG_SIZE),
+      )
     }
   })
 }
@@ -83,7 +88,12 @@ export const openPayload = (fileKey: Secret, payload: Uint8Array): Bytes => {
   const chunkNonce = new ChunkNonce()
   const open = (key: Bytes, index: number, isLast: boolean): boolean => {
     const sealed = chunks.subarray(index * SEALED_CHUNK_SIZE, (index + 1) * SEALED_CHUNK_SIZE)
-    return openChaCha(key, chunkNonce.at(index, isLast), sealed, plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE))
+    return openChaCha(
+      key,
+      chunkNonce.at(index, isLast),
+      sealed,
+      plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE),
+    )
   }
   let verified = false
   try {

@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, randomFillSync, scryptSync, timingSafeEqual } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  randomFillSync,
+  scryptSync,
+  timingSafeEqual,
+} from 'node:crypto'
 import { allocate, copyBytes, type Bytes } from '../bytes.js'
 import type { Random } from '../ports.js'
 

@@ -107,21 +107,15 @@ export const x25519Identity = (privateKey: Secret | KeyObject): Identity => {
       if (stanza.args[0] !== X25519_TYPE) return undefined
       const [shareText] = readArguments(stanza, 1)
       const share = decodeArgument(shareText, KEY_SIZE)
-      return unwrapFileKey(withShare(() => x25519WrapKey(key, share, share, publicKey)), stanza.body)
+      try {
+        return unwrapFileKey(x25519WrapKey(key, share, share, publicKey), stanza.body)
+      } catch (error) {
+        // Its shared secret is one that everyone knows.
+        if (isKeyriseError(error, 'ERR_KEY_INVALID')) return malformed('a share of low order')
+        throw error
+      }
     },
   }
-}
-
-/** A low-order share makes a shared secret that everyone knows: no honest sender sends one. */
-const withShare = (wrapKey: () => Bytes): Bytes => {
-  try {
-    return wrapKey()
-  } catch (error) {
-    return isKeyriseError(error, 'ERR_KEY_INVALID') ? malformed('a share of low order') : raise(error)
-  }
-}
-const raise = (error: unknown): never => {
-  throw error
 }
 
 // Sub keys: docs/envelope.md §1
@@ -137,7 +131,10 @@ export const subKeyRecipient = (step: string, subKey: Secret): Recipient => {
   return {
     wrap(fileKey, random) {
       const salt = random.fill(allocate(SALT_SIZE))
-      return { args: [SUB_KEY_TYPE, step, encodeBase64(salt)], body: wrapFileKey(subKeyWrapKey(step, subKey, salt), fileKey) }
+      return {
+        args: [SUB_KEY_TYPE, step, encodeBase64(salt)],
+        body: wrapFileKey(subKeyWrapKey(step, subKey, salt), fileKey),
+      }
     },
   }
 }
@@ -207,4 +204,5 @@ export const encodeX25519Identity = (privateKey: Secret): Bytes =>
 const upperCase = (code: number): number => (code >= 0x61 && code <= 0x7a ? code - 0x20 : code)
 
 /** `age1…` */
-export const encodeX25519Recipient = (publicKey: Uint8Array): string => String.fromCharCode(...encodeBech32('age', publicKey))
+export const encodeX25519Recipient = (publicKey: Uint8Array): string =>
+  String.fromCharCode(...encodeBech32('age', publicKey))

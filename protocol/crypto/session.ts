@@ -24,7 +24,10 @@ const NONCE_SIZE = 32
 const INFO = { toKms: asciiBytes(SESSION_INFO.toKms), toEnclave: asciiBytes(SESSION_INFO.toEnclave) }
 
 /** What the KMS reads of a handshake request. */
-export type HandshakeRequest = Pick<Extract<KmsRequest, { op: 'handshake' }>, 'enclaveKey' | 'encapsulated' | 'evidence'>
+export type HandshakeRequest = Pick<
+  Extract<KmsRequest, { op: 'handshake' }>,
+  'enclaveKey' | 'encapsulated' | 'evidence'
+>
 
 /** One end of a session. Frames open once, in the order in which they were sealed. */
 export interface Session {
@@ -126,7 +129,10 @@ export class SessionOffer {
   static async create(random: Random): Promise<SessionOffer> {
     const keys = await suite.GenerateKeyPair(false)
     const kmsKey = copyBytes(await suite.SerializePublicKey(keys.publicKey))
-    return new SessionOffer({ handshake: random.fill(allocate(ID_SIZE)), nonce: random.fill(allocate(NONCE_SIZE)), kmsKey }, keys)
+    return new SessionOffer(
+      { handshake: random.fill(allocate(ID_SIZE)), nonce: random.fill(allocate(NONCE_SIZE)), kmsKey },
+      keys,
+    )
   }
 
   /** The nonce that the evidence of a request with this `encapsulated` must carry. */
@@ -151,7 +157,10 @@ export class SessionOffer {
       open: await suite.SetupRecipient(keys, request.encapsulated, { info: INFO.toKms }),
       sender: await suite.SetupSender(await suite.DeserializePublicKey(request.enclaveKey), { info: INFO.toEnclave }),
     }))
-    const unsigned = { session: options.random.fill(allocate(ID_SIZE)), encapsulated: copyBytes(sender.encapsulatedSecret) }
+    const unsigned = {
+      session: options.random.fill(allocate(ID_SIZE)),
+      encapsulated: copyBytes(sender.encapsulatedSecret),
+    }
     const transcript = transcriptOf(this.challenge, request, unsigned)
     return {
       session: new HpkeSession(unsigned.session, transcript, { seal: sender.ctx, open }),
@@ -189,7 +198,11 @@ export class SessionOpening {
     const { encapsulatedSecret, ctx } = await orRefuse('ERR_KMS_UNTRUSTED', async () =>
       suite.SetupSender(await suite.DeserializePublicKey(challenge.kmsKey), { info: INFO.toKms }),
     )
-    return new SessionOpening(challenge, { enclaveKey, encapsulated: copyBytes(encapsulatedSecret) }, { keys, seal: ctx })
+    return new SessionOpening(
+      challenge,
+      { enclaveKey, encapsulated: copyBytes(encapsulatedSecret) },
+      { keys, seal: ctx },
+    )
   }
 
   /**
