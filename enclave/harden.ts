@@ -37,8 +37,15 @@ const OVERRIDDEN: ReadonlySet<PropertyKey> = new Set([
   'length', 'push', 'then', 'catch', 'finally', 'get', 'set', 'has', 'delete', 'next', 'return', 'throw',
 ])
 
+/** What stays becomes a plain value: Node loads some globals at first sight, and could not once they are locked. */
 const removeGlobals = (): void => {
   for (const name of REMOVED_GLOBALS) delete (globalThis as Record<string, unknown>)[name]
+  for (const key of ownKeys(globalThis)) {
+    const descriptor = getOwnPropertyDescriptor(globalThis, key)
+    if (descriptor === undefined || hasOwn(descriptor, 'value')) continue
+    const value: unknown = (globalThis as Record<PropertyKey, unknown>)[key]
+    defineProperty(globalThis, key, { value, writable: true, enumerable: descriptor.enumerable === true, configurable: true })
+  }
 }
 
 const refuseEvaluation = (): never => {
@@ -65,8 +72,7 @@ const intrinsicRoots = (): object[] => {
   const isObject = (value: unknown): value is object => (typeof value === 'object' && value !== null) || typeof value === 'function'
   const named = ownKeys(globalThis)
     .filter((key) => key !== 'process' && key !== 'console')
-    .map((key) => getOwnPropertyDescriptor(globalThis, key))
-    .flatMap((descriptor) => [descriptor?.value, descriptor?.get, descriptor?.set] as unknown[])
+    .map((key): unknown => getOwnPropertyDescriptor(globalThis, key)?.value)
   const unnamed: unknown[] = [
     function* () {}, async function () {}, async function* () {}, [][Symbol.iterator](), new Map()[Symbol.iterator](),
     new Set()[Symbol.iterator](), ''[Symbol.iterator](), 'a'.matchAll(/a/g), (function* () {})(), (async function* () {})(),
@@ -76,15 +82,16 @@ const intrinsicRoots = (): object[] => {
 
 /** The value of a hardened property that heirs may set for themselves: assignment to an heir defines its own. */
 const defineOverridable = (owner: object, key: PropertyKey, value: unknown, enumerable: boolean, seen: Set<object>): void => {
-  const accessors = {
+  const { get, set } = {
     get: (): unknown => value,
     set(this: object, replacement: unknown): void {
       if (this === owner) throw new TypeError('This property cannot be changed in an enclave')
       defineProperty(this, key, { value: replacement, writable: true, enumerable: true, configurable: true })
     },
   }
-  defineProperty(owner, key, { get: accessors.get, set: getOwnPropertyDescriptor(accessors, 'set')?.value as (value: unknown) => void, enumerable, configurable: false })
-  harden(accessors, seen)
+  defineProperty(owner, key, { get, set, enumerable, configurable: false })
+  harden(get, seen)
+  harden(set, seen)
 }
 
 const isOverridden = (owner: object, key: PropertyKey): boolean =>
@@ -119,7 +126,6 @@ const lock = (owner: object, key: PropertyKey): void => {
 const lockGlobals = (): void => {
   for (const key of ownKeys(globalThis)) {
     const descriptor = getOwnPropertyDescriptor(globalThis, key)
-    if (descriptor?.configurable !== true) continue
-    defineProperty(globalThis, key, hasOwn(descriptor, 'value') ? { writable: false, configurable: false } : { configurable: false })
+    if (descriptor?.configurable === true) defineProperty(globalThis, key, { writable: false, configurable: false })
   }
 }

@@ -29,6 +29,7 @@ export const bundle = async (contents: string, directory: string): Promise<Bundl
       metafile: true,
       format: 'iife',
       platform: 'node',
+      mainFields: ['module', 'main'],
       target: 'node20',
       minify: true,
       legalComments: 'none',
