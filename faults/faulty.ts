@@ -35,14 +35,14 @@ const injecting = (plan: FaultPlan): Around => {
   return async <T>({ operation, subject }: WorldCall, work: () => Promise<T>): Promise<T> => {
     const index = count++
     const before = await plan({ at: 'before', operation, subject, index })
-    if (before !== undefined) return suffer(before)
+    if (before !== undefined) return suffer(before) as T
     const answer = await work()
     const after = await plan({ at: 'after', operation, subject, index })
-    return after === undefined ? answer : suffer(after)
+    return after === undefined ? answer : (suffer(after) as T)
   }
 }
 
-const suffer = <T>(fault: Fault): T => {
+const suffer = (fault: Fault): unknown => {
   if ('fail' in fault) throw new KeyriseError(fault.fail, { detail: 'an injected fault' })
-  return fault.answer as T
+  return fault.answer
 }

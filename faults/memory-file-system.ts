@@ -86,7 +86,11 @@ export class MemoryFileSystem implements FileSystem {
 
   /** Turns the machine off, and on again, with the synced changes and those unsynced ones that `survives` names by index. */
   restart(survives: (index: number) => boolean = () => false): void {
-    this.#unsynced.filter((_change, index) => survives(index)).forEach(({ settle }) => settle())
+    this.#unsynced
+      .filter((_change, index) => survives(index))
+      .forEach(({ settle }) => {
+        settle()
+      })
     this.#unsynced = []
     this.#boot++
     this.#stopped = false
@@ -150,8 +154,12 @@ export class MemoryFileSystem implements FileSystem {
     return this.#run(
       'syncDirectory',
       path,
-      () => this.#sync(this.#directory(path)),
-      () => this.#forget(this.#directory(path)),
+      () => {
+        this.#sync(this.#directory(path))
+      },
+      () => {
+        this.#forget(this.#directory(path))
+      },
     )
   }
 
@@ -171,8 +179,12 @@ export class MemoryFileSystem implements FileSystem {
       onFailure?.()
       throw systemError(fault.fail, path)
     }
-    const result = work(typeof fault === 'object' ? fault.countMax : Infinity)
-    return fault === 'stop-after' ? this.#stop() : result
+    try {
+      return work(typeof fault === 'object' ? fault.countMax : Infinity)
+    } finally {
+      // Whatever came of it, nobody hears: this throw replaces it.
+      if (fault === 'stop-after') this.#stop()
+    }
   }
 
   #stop(): never {
@@ -183,7 +195,12 @@ export class MemoryFileSystem implements FileSystem {
   /** Makes a change that is seen at once and durable after fsync of `owner`. */
   #change(owner: Node, apply: (side: 'seen' | 'durable') => void): void {
     apply('seen')
-    this.#unsynced.push({ owner, settle: () => apply('durable') })
+    this.#unsynced.push({
+      owner,
+      settle: () => {
+        apply('durable')
+      },
+    })
   }
 
   #sync(owner: Node): void {
@@ -225,12 +242,19 @@ export class MemoryFileSystem implements FileSystem {
         }),
       write: (from, position) =>
         run('write', (countMax) => this.#write(node, from.slice(0, Math.min(from.length, countMax)), position)),
-      truncate: (size) => run('truncate', () => this.#change(node, (side) => (node[side] = resized(node[side], size)))),
+      truncate: (size) =>
+        run('truncate', () => {
+          this.#change(node, (side) => (node[side] = resized(node[side], size)))
+        }),
       sync: () =>
         run(
           'sync',
-          () => this.#sync(node),
-          () => this.#forget(node),
+          () => {
+            this.#sync(node)
+          },
+          () => {
+            this.#forget(node)
+          },
         ),
       size: () => Promise.resolve(node.seen.length),
       close: () => Promise.resolve(),

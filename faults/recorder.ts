@@ -92,12 +92,15 @@ export class Recorder implements Disposable {
         this.record(`${boundary}-to-enclave`, message)
         port.post(message, transfer)
       },
-      onMessage: (listen) =>
+      onMessage: (listen) => {
         port.onMessage((message) => {
           this.record(`${boundary}-from-enclave`, message)
           listen(message)
-        }),
-      close: () => port.close(),
+        })
+      },
+      close: () => {
+        port.close()
+      },
     }
   }
 }

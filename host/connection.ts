@@ -105,7 +105,9 @@ export class Connection {
         timer[Symbol.dispose]()
         reject(this.#ended ?? new KeyriseError('ERR_ENCLAVE_LOST'))
       })
-      this.#instance.ecalls.onMessage((message) => this.#receive(message))
+      this.#instance.ecalls.onMessage((message) => {
+        this.#receive(message)
+      })
     })
   }
 

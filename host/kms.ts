@@ -58,7 +58,9 @@ class HttpExchange {
 
   async send(frame: Uint8Array): Promise<Bytes> {
     const deadline = new AbortController()
-    const timer = setTimeout(() => deadline.abort(), this.#deadlineMs)
+    const timer = setTimeout(() => {
+      deadline.abort()
+    }, this.#deadlineMs)
     try {
       if (this.#isClosed) throw new Error('closed')
       return await readReply(await this.#post(frame, deadline.signal))

@@ -74,9 +74,9 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
   const flow = parseFlowId(options.flow)
   const limits = { ...LAUNCH_LIMITS, ...options.limits }
   const supervisor: Supervisor = new Supervisor({
-    launchInstance: instanceLauncher(options, flow, limits, (name, error) =>
-      supervisor.report({ type: 'ocall-failed', name, error }),
-    ),
+    launchInstance: instanceLauncher(options, flow, limits, (name, error) => {
+      supervisor.report({ type: 'ocall-failed', name, error })
+    }),
     clock: options.clock ?? nodeClock,
     limits,
     onEvent: options.onEvent ?? (() => undefined),

@@ -115,7 +115,9 @@ export class Supervisor {
   report(event: EnclaveEventDetail): void {
     const stamped: EnclaveEvent = { atMs: this.#clock.nowMs(), ...event }
     // Apart, so that a listener that throws harms nobody but itself.
-    queueMicrotask(() => this.#onEvent(stamped))
+    queueMicrotask(() => {
+      this.#onEvent(stamped)
+    })
   }
 
   async #attempt(attempt: number): Promise<Connection> {
@@ -132,10 +134,14 @@ export class Supervisor {
   }
 
   #watch(connection: Connection, attempt: number, sinceMs: number): void {
+    // Closed meanwhile: `#finish` has ended the instance.
+    if (this.#over !== undefined) return
     this.#connection = connection
     this.#lastFailure = undefined
     this.report({ type: 'ready', tookMs: this.#clock.nowMs() - sinceMs })
-    this.#release(({ resolve }) => resolve(connection))
+    this.#release(({ resolve }) => {
+      resolve(connection)
+    })
     void this.#relaunchWhenLost(connection, attempt)
   }
 
@@ -154,9 +160,7 @@ export class Supervisor {
       await this.#sleep(this.#backoffMs(attempt))
       if (this.#over !== undefined) return
       try {
-        const connection = await this.#attempt(attempt)
-        if (this.#over !== undefined) return
-        this.#watch(connection, attempt, lostMs)
+        this.#watch(await this.#attempt(attempt), attempt, lostMs)
         return
       } catch (error) {
         if (isKeyriseError(error, ...UNMENDABLE)) {
@@ -208,7 +212,9 @@ export class Supervisor {
   /** Ends it all. @returns `error`, for the caller to throw. */
   async #finish(error: KeyriseError, isFailure = true): Promise<KeyriseError> {
     this.#over = error
-    this.#release(({ reject }) => reject(error))
+    this.#release(({ reject }) => {
+      reject(error)
+    })
     this.#wake?.()
     await this.#connection?.close(error)
     await this.#instance?.terminate()

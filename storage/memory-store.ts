@@ -7,24 +7,36 @@ import type { Store } from '../protocol/ports.js'
 export class MemoryStore implements Store {
   readonly #objects = new Map<string, Bytes>()
 
-  async put(claimedName: string, bytes: Uint8Array): Promise<void> {
-    const name = parsePath(claimedName)
-    const present = this.#objects.get(name)
-    if (present !== undefined && !equalPublicBytes(present, bytes))
-      throw new KeyriseError('ERR_STORE_CONFLICT', { detail: name })
-    this.#objects.set(name, copyBytes(bytes))
+  put(claimedName: string, bytes: Uint8Array): Promise<void> {
+    return promised(() => {
+      const name = parsePath(claimedName)
+      const present = this.#objects.get(name)
+      if (present !== undefined && !equalPublicBytes(present, bytes))
+        throw new KeyriseError('ERR_STORE_CONFLICT', { detail: name })
+      this.#objects.set(name, copyBytes(bytes))
+    })
   }
 
-  async get(claimedName: string): Promise<Bytes | undefined> {
-    const bytes = this.#objects.get(parsePath(claimedName))
-    return bytes === undefined ? undefined : copyBytes(bytes)
+  get(claimedName: string): Promise<Bytes | undefined> {
+    return promised(() => {
+      const bytes = this.#objects.get(parsePath(claimedName))
+      return bytes === undefined ? undefined : copyBytes(bytes)
+    })
   }
 
-  async list(prefix: string): Promise<string[]> {
-    return [...this.#objects.keys()].filter((name) => name.startsWith(prefix)).sort()
+  list(prefix: string): Promise<string[]> {
+    return promised(() => [...this.#objects.keys()].filter((name) => name.startsWith(prefix)).sort())
   }
 
-  async delete(claimedName: string): Promise<void> {
-    this.#objects.delete(parsePath(claimedName))
+  delete(claimedName: string): Promise<void> {
+    return promised(() => {
+      this.#objects.delete(parsePath(claimedName))
+    })
   }
 }
+
+/** Does `work` now; what it throws rejects. */
+const promised = <T>(work: () => T): Promise<T> =>
+  new Promise((resolve) => {
+    resolve(work())
+  })

@@ -5,6 +5,10 @@ export const nodeClock: Clock = {
   nowMs: () => Date.now(),
   timer(delayMs, elapsed) {
     const timeout = setTimeout(elapsed, delayMs)
-    return { [Symbol.dispose]: () => clearTimeout(timeout) }
+    return {
+      [Symbol.dispose]: () => {
+        clearTimeout(timeout)
+      },
+    }
   },
 }
