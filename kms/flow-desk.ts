@@ -42,6 +42,11 @@ export class FlowDesk {
     return { incarnation: 0, head: null }
   }
 
+  /** Refuses a caller whose flow is no longer its own to read. */
+  async admit({ flow, image }: FlowCaller): Promise<void> {
+    await this.#read(flow, image)
+  }
+
   /** The one compare-and-swap of a recovery: the newest claim holds the flow, older instances are fenced from here on. */
   async claim({ flow, image }: FlowCaller, { head, incarnation, adopt }: Request<'claim'>): Promise<SessionReplies['claim']> {
     const state = await this.#read(flow, image)

@@ -113,11 +113,12 @@ export class ServedSession {
   }
 
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' | 'bulk' }>, claimed: Bytes): Promise<Parts> {
-    const items = request.op === 'unwrap' ? request.headers : request.envelopes
-    const unsealed = await this.#options.release.unseal(this.#caller(), request.op, items)
+    const { desk, release, session } = this.#options
+    await desk.admit(this.#caller())
+    const unsealed = await release.unseal(this.#caller(), request.op, request.op === 'unwrap' ? request.headers : request.envelopes)
     const meta = encodeSessionReply(request.op, { items: unsealed.items })
-    const proof = this.#options.release.prove(unsealed.items, {
-      handshakeDigest: this.#options.session.transcriptDigest,
+    const proof = release.prove(unsealed.items, {
+      handshakeDigest: session.transcriptDigest,
       requestDigest: sha256(claimed),
       metaDigest: sha256(meta),
       secretsDigest: sha256(unsealed.secrets),
