@@ -1,0 +1,175 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { allocate, toHex, type Bytes } from '../protocol/bytes.js'
+import { describeError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import type { OpenKms } from './open-kms.js'
+
+export interface ServeOptions {
+  /** A loopback address; 127.0.0.1 unless told. */
+  readonly host?: string
+  /** 7600 unless told; 0 for any free one. */
+  readonly port?: number
+}
+
+export interface ServedKms extends AsyncDisposable {
+  /** `http://127.0.0.1:7600` */
+  readonly url: string
+  /** Stops listening and answers what is under way. The KMS itself stays open. */
+  close(): Promise<void>
+}
+
+const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
+const PORT = 7600
+const FRAME_TYPE = 'application/octet-stream'
+/** Frames held at once, those being answered included: a few of the largest. */
+const HELD_SIZE_BYTES_MAX = 4 * KMS_FRAME_SIZE_BYTES_MAX
+const CONNECTION_COUNT_MAX = 1024
+/** A whole request, the largest frame over loopback included. */
+const REQUEST_MS_MAX = 30_000
+const HEADERS_MS_MAX = 5_000
+const HEADERS_SIZE_BYTES_MAX = 8 * 1024
+/** Between two requests of a connection. */
+const IDLE_MS_MAX = 60_000
+/** For answers under way when the server is told to stop. */
+const CLOSING_MS_MAX = 5_000
+
+/**
+ * Serves a KMS over HTTP on loopback: POST /v1/exchange (frames), GET /v1/identity, /healthz, /readyz.
+ * @throws {KeyriseError} ERR_ADDRESS_REFUSED, ERR_PORT_IN_USE, ERR_CONFIG_INVALID.
+ */
+export const serveKms = async (kms: OpenKms, options: ServeOptions = {}): Promise<ServedKms> => {
+  const { host = '127.0.0.1', port = PORT } = options
+  if (!LOOPBACK.includes(host)) throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: host })
+  const desk = new FrontDesk(kms)
+  const server = createServer(
+    { maxHeaderSize: HEADERS_SIZE_BYTES_MAX, requestTimeout: REQUEST_MS_MAX, headersTimeout: HEADERS_MS_MAX, keepAliveTimeout: IDLE_MS_MAX },
+    (request, response) => void desk.answer(request, response),
+  )
+  server.maxConnections = CONNECTION_COUNT_MAX
+  await listen(server, { host, port })
+  const close = async (): Promise<void> => {
+    desk.isReady = false
+    await closeServer(server)
+  }
+  const address = server.address() as AddressInfo
+  return { url: `http://${host === '::1' ? '[::1]' : host}:${address.port}`, close, [Symbol.asyncDispose]: close }
+}
+
+const listen = (server: Server, address: { host: string; port: number }): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const failed = (error: NodeJS.ErrnoException): void => {
+      const detail = `${address.host}:${address.port}`
+      const code = error.code === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_ADDRESS_REFUSED'
+      reject(new KeyriseError(code, { detail, cause: error }))
+    }
+    server.once('error', failed)
+    server.listen(address, () => {
+      server.off('error', failed)
+      // Running out of file descriptors, say, must not end the process: connections wait.
+      server.on('error', () => undefined)
+      resolve()
+    })
+  })
+
+const closeServer = (server: Server): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => server.closeAllConnections(), CLOSING_MS_MAX)
+    server.close(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+    server.closeIdleConnections()
+  })
+
+/** HTTP statuses of refusals that come before any frame is read. */
+type Refusal = readonly [status: number, code: ErrorCode, detail: string]
+
+class FrontDesk {
+  isReady = true
+  readonly #kms: OpenKms
+  #heldSizeBytes = 0
+
+  constructor(kms: OpenKms) {
+    this.#kms = kms
+  }
+
+  /** Answers every request: with what it asks for, or with a code. */
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A client that goes away is no failure of ours.
+    request.on('error', () => undefined)
+    response.on('error', () => undefined)
+    const path = (request.url ?? '').split('?', 1)[0]
+    if (path === '/v1/exchange') return this.#exchange(request, response)
+    if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(response, path === undefined || !(path in PAGES) ? NO_SUCH_PATH : NOT_THAT_WAY)
+    switch (path) {
+      case '/v1/identity':
+        return sendJson(response, 200, { identity: toHex(this.#kms.identity), keys: this.#kms.keys })
+      case '/healthz':
+        return sendJson(response, 200, { status: 'ok' })
+      case '/readyz':
+        return sendJson(response, this.isReady ? 200 : 503, { ready: this.isReady })
+      default:
+        return refuse(response, NO_SUCH_PATH)
+    }
+  }
+
+  async #exchange(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const claimedSize = request.headers['content-length']
+    const size = claimedSize !== undefined && /^\d{1,10}$/.test(claimedSize) ? Number(claimedSize) : undefined
+    const refusal = this.#refusal(request, size)
+    if (refusal !== undefined) return refuse(response, refusal)
+    const held = size ?? 0
+    this.#heldSizeBytes += held
+    try {
+      const frame = await readBody(request, held)
+      if (frame === undefined) return void response.destroy()
+      const reply = await this.#kms.exchange(frame)
+      response.writeHead(200, { 'content-type': FRAME_TYPE, 'content-length': reply.length, 'cache-control': 'no-store' })
+      await new Promise<void>((resolve) => response.once('close', resolve).end(reply, resolve))
+    } finally {
+      this.#heldSizeBytes -= held
+    }
+  }
+
+  /** What is wrong with a request for an exchange, before a byte of its body is read. */
+  #refusal(request: IncomingMessage, size: number | undefined): Refusal | undefined {
+    if (request.method !== 'POST') return NOT_THAT_WAY
+    if (request.headers['content-type'] !== FRAME_TYPE) return [415, 'ERR_REQUEST_INVALID', `content-type: ${FRAME_TYPE}`]
+    if (size === undefined) return [411, 'ERR_REQUEST_INVALID', 'content-length is needed']
+    if (size > KMS_FRAME_SIZE_BYTES_MAX) return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
+    if (!this.isReady) return [503, 'ERR_KMS_FAILED', 'it is stopping']
+    if (this.#heldSizeBytes + size > HELD_SIZE_BYTES_MAX) return [503, 'ERR_CALLS_LIMIT', 'try again in a moment']
+    return undefined
+  }
+}
+
+const PAGES = { '/v1/identity': true, '/healthz': true, '/readyz': true } as const
+const NO_SUCH_PATH: Refusal = [404, 'ERR_REQUEST_INVALID', 'no such path']
+const NOT_THAT_WAY: Refusal = [405, 'ERR_REQUEST_INVALID', 'not with this method']
+
+/** A body of exactly `size` bytes, as its length says; undefined when it breaks off. */
+const readBody = async (request: IncomingMessage, size: number): Promise<Bytes | undefined> => {
+  const body = allocate(size)
+  let offset = 0
+  try {
+    for await (const part of request as AsyncIterable<Uint8Array>) {
+      body.set(part, offset)
+      offset += part.length
+    }
+  } catch {
+    return undefined
+  }
+  return offset === size ? body : undefined
+}
+
+const sendJson = (response: ServerResponse, status: number, value: object): void => {
+  response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+  response.end(`${JSON.stringify(value)}\n`)
+}
+
+/** Refuses, and ends the connection: what is left of the body is not waited for. */
+const refuse = (response: ServerResponse, [status, code, detail]: Refusal): void => {
+  response.setHeader('connection', 'close')
+  sendJson(response, status, { code, detail, remedy: describeError(code).remedy })
+}
