@@ -16,7 +16,7 @@ const secret = Secret.take(passphrase)
 let kms: OpenKms | undefined
 hardenThread(() => {
   secret[Symbol.dispose]()
-  void kms?.close()
+  kms?.wipe()
 })
 
 const start = async (): Promise<OpenKms> => {
@@ -55,7 +55,7 @@ try {
   serve(kms)
   port.postMessage({ type: 'ready', identity, keys } satisfies EmbeddedReady)
 } catch (error) {
-  const { code, message } = isKeyriseError(error) ? error : { code: 'ERR_KMS_FAILED' as const, message: '' }
-  port.postMessage({ type: 'failed', code, detail: message } satisfies EmbeddedReady)
+  const { code, detail = '' } = isKeyriseError(error) ? error : { code: 'ERR_KMS_FAILED' as const }
+  port.postMessage({ type: 'failed', code, detail } satisfies EmbeddedReady)
   port.close()
 }

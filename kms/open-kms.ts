@@ -21,6 +21,8 @@ export interface OpenKmsOptions extends PlaceOptions {
 export interface OpenKms extends KmsIdentity, KmsChannel {
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
+  /** Zero-fills every key at once: for a process that is about to end by a fault. */
+  wipe(): void
 }
 
 /** @throws {KeyriseError} ERR_CONFIG_INVALID, and as `openKeyring` and `FileLedger.open`. */
@@ -48,14 +50,16 @@ const assemble = (options: OpenKmsOptions, parts: { policy: Policy; keyring: Key
   const unsealer = new UnsealPool(unsealKeys(keyring))
   const verifier = new SimulatedVerifier(policy.platforms)
   const service = new KmsService({ keyring, ledger, verifier, policy, unsealer, random, clock, ...(onEvent === undefined ? {} : { onEvent }) })
+  const wipe = (): void => keyring[Symbol.dispose]()
   return {
     ...identify(keyring),
+    wipe,
     exchange: (frame) => service.exchange(frame),
     async close() {
       await service.close()
       await unsealer.close()
       await ledger.close()
-      keyring[Symbol.dispose]()
+      wipe()
     },
   }
 }

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { allocate, toHex, type Bytes } from '../protocol/bytes.js'
+import { concatBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { describeError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import type { OpenKms } from './open-kms.js'
@@ -22,7 +22,9 @@ export interface ServedKms extends AsyncDisposable {
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 const PORT = 7600
 const FRAME_TYPE = 'application/octet-stream'
-/** Frames held at once, those being answered included: a few of the largest. */
+/** Handshakes and all calls but bulk ones are this small: they are never turned away for lack of memory. */
+const SMALL_FRAME_SIZE_BYTES_MAX = 256 * 1024
+/** Larger frames held at once, those being answered included: a few of the largest. */
 const HELD_SIZE_BYTES_MAX = 4 * KMS_FRAME_SIZE_BYTES_MAX
 const CONNECTION_COUNT_MAX = 1024
 /** A whole request, the largest frame over loopback included. */
@@ -31,6 +33,8 @@ const HEADERS_MS_MAX = 5_000
 const HEADERS_SIZE_BYTES_MAX = 8 * 1024
 /** Between two requests of a connection. */
 const IDLE_MS_MAX = 60_000
+/** How often the three above are looked at. */
+const CHECKING_MS = 2_000
 /** For answers under way when the server is told to stop. */
 const CLOSING_MS_MAX = 5_000
 
@@ -43,8 +47,17 @@ export const serveKms = async (kms: OpenKms, options: ServeOptions = {}): Promis
   if (!LOOPBACK.includes(host)) throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: host })
   const desk = new FrontDesk(kms)
   const server = createServer(
-    { maxHeaderSize: HEADERS_SIZE_BYTES_MAX, requestTimeout: REQUEST_MS_MAX, headersTimeout: HEADERS_MS_MAX, keepAliveTimeout: IDLE_MS_MAX },
-    (request, response) => void desk.answer(request, response),
+    {
+      maxHeaderSize: HEADERS_SIZE_BYTES_MAX,
+      requestTimeout: REQUEST_MS_MAX,
+      headersTimeout: HEADERS_MS_MAX,
+      keepAliveTimeout: IDLE_MS_MAX,
+      connectionsCheckingInterval: CHECKING_MS,
+    },
+    (request, response) => {
+      // A fault of ours ends one connection, not the process.
+      desk.answer(request, response).catch(() => response.destroy())
+    },
   )
   server.maxConnections = CONNECTION_COUNT_MAX
   await listen(server, { host, port })
@@ -88,7 +101,7 @@ type Refusal = readonly [status: number, code: ErrorCode, detail: string]
 class FrontDesk {
   isReady = true
   readonly #kms: OpenKms
-  #heldSizeBytes = 0
+  readonly #budget: Budget = { leftSizeBytes: HELD_SIZE_BYTES_MAX }
 
   constructor(kms: OpenKms) {
     this.#kms = kms
@@ -119,16 +132,16 @@ class FrontDesk {
     const size = claimedSize !== undefined && /^\d{1,10}$/.test(claimedSize) ? Number(claimedSize) : undefined
     const refusal = this.#refusal(request, size)
     if (refusal !== undefined) return refuse(response, refusal)
-    const held = size ?? 0
-    this.#heldSizeBytes += held
+    const hold = new Hold(this.#budget)
     try {
-      const frame = await readBody(request, held)
-      if (frame === undefined) return void response.destroy()
+      const frame = await readBody(request, hold)
+      if (frame === 'busy') return refuse(response, BUSY)
+      if (frame === 'broken') return void response.destroy()
       const reply = await this.#kms.exchange(frame)
       response.writeHead(200, { 'content-type': FRAME_TYPE, 'content-length': reply.length, 'cache-control': 'no-store' })
       await new Promise<void>((resolve) => response.once('close', resolve).end(reply, resolve))
     } finally {
-      this.#heldSizeBytes -= held
+      hold.end()
     }
   }
 
@@ -139,7 +152,6 @@ class FrontDesk {
     if (size === undefined) return [411, 'ERR_REQUEST_INVALID', 'content-length is needed']
     if (size > KMS_FRAME_SIZE_BYTES_MAX) return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
     if (!this.isReady) return [503, 'ERR_KMS_FAILED', 'it is stopping']
-    if (this.#heldSizeBytes + size > HELD_SIZE_BYTES_MAX) return [503, 'ERR_CALLS_LIMIT', 'try again in a moment']
     return undefined
   }
 }
@@ -148,19 +160,51 @@ const PAGES = { '/v1/identity': true, '/healthz': true, '/readyz': true } as con
 const NO_SUCH_PATH: Refusal = [404, 'ERR_REQUEST_INVALID', 'no such path']
 const NOT_THAT_WAY: Refusal = [405, 'ERR_REQUEST_INVALID', 'not with this method']
 
-/** A body of exactly `size` bytes, as its length says; undefined when it breaks off. */
-const readBody = async (request: IncomingMessage, size: number): Promise<Bytes | undefined> => {
-  const body = allocate(size)
-  let offset = 0
+const BUSY: Refusal = [503, 'ERR_CALLS_LIMIT', 'try again in a moment']
+
+/** Memory for large frames, shared by all requests. */
+interface Budget {
+  leftSizeBytes: number
+}
+
+/** What one request holds of the budget: what has arrived of it, from the moment it is large. */
+class Hold {
+  readonly #budget: Budget
+  #sizeBytes = 0
+
+  constructor(budget: Budget) {
+    this.#budget = budget
+  }
+
+  /** False when the frame grows larger than there is room for. */
+  grow(totalSizeBytes: number): boolean {
+    if (totalSizeBytes <= SMALL_FRAME_SIZE_BYTES_MAX) return true
+    const more = totalSizeBytes - this.#sizeBytes
+    if (more > this.#budget.leftSizeBytes) return false
+    this.#budget.leftSizeBytes -= more
+    this.#sizeBytes += more
+    return true
+  }
+
+  end(): void {
+    this.#budget.leftSizeBytes += this.#sizeBytes
+  }
+}
+
+/** The body, as it arrives: a claimed length alone takes no memory. */
+const readBody = async (request: IncomingMessage, hold: Hold): Promise<Bytes | 'busy' | 'broken'> => {
+  const parts: Uint8Array[] = []
+  let size = 0
   try {
     for await (const part of request as AsyncIterable<Uint8Array>) {
-      body.set(part, offset)
-      offset += part.length
+      size += part.length
+      if (!hold.grow(size)) return 'busy'
+      parts.push(part)
     }
   } catch {
-    return undefined
+    return 'broken'
   }
-  return offset === size ? body : undefined
+  return concatBytes(...parts)
 }
 
 const sendJson = (response: ServerResponse, status: number, value: object): void => {

@@ -85,6 +85,8 @@ export class KeyriseError extends Error {
   readonly code: ErrorCode
   /** What to do about it, one sentence. */
   readonly remedy: string
+  /** What `message` adds to the fixed text. */
+  readonly detail: string | undefined
   /** For ERR_APPLICATION: which of the refusals that the image declares. */
   readonly reason: string | undefined
 
@@ -94,6 +96,7 @@ export class KeyriseError extends Error {
     super(detail === undefined ? text : `${text}: ${detail}`, 'cause' in options ? { cause: options.cause } : undefined)
     this.code = code
     this.remedy = remedy
+    this.detail = detail
     this.reason = options.reason
   }
 }
