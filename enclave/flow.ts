@@ -2,6 +2,9 @@ import type { Bytes } from '../protocol/bytes.js'
 import type { Flow } from '../protocol/contract.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, Store } from '../protocol/ports.js'
+import { KmsClient } from './kms-client.js'
+import { LiveFlow } from './live-flow.js'
+import { recover } from './recovery.js'
 
 export interface FlowOptions {
   readonly store: Store
@@ -37,6 +40,17 @@ export interface OpenedFlow {
  * ERR_KMS_UNREACHABLE, ERR_KMS_UNTRUSTED, ERR_EVIDENCE_REFUSED, ERR_POLICY_DENIED, ERR_STORE_*.
  * Crash: at any point, safe to repeat.
  */
-export const openFlow = (_options: FlowOptions): Promise<OpenedFlow> => {
-  throw new Error('being written')
+export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
+  const { store, kms: channel, attester, kmsIdentity, clock, random, flow, task, image } = options
+  const identity = { flow, task, image }
+  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task })
+  try {
+    const recovered = await recover({ identity, store, kms, kmsIdentity, random })
+    const live = new LiveFlow({ identity, store, kms, kmsIdentity, recovered })
+    const { kind, adopted, state } = recovered
+    return { flow: live, recovery: { kind, adopted, epoch: state.head.epoch }, wipe: () => live.wipe() }
+  } catch (error) {
+    kms[Symbol.dispose]()
+    throw error
+  }
 }

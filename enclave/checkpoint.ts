@@ -1,0 +1,218 @@
+import { envelopeDigest } from '../protocol/crypto/envelope.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { CHECKPOINT_SIZE_BYTES_MAX, ENTRY_COUNT_MAX } from '../protocol/limits.js'
+import type { EntryName, FlowId } from '../protocol/names.js'
+import type { Store } from '../protocol/ports.js'
+import { packEpoch, stateOf, type EpochIndex, type EpochState, type StoredObject } from './epoch-file.js'
+import type { EntryReader } from './entry-reader.js'
+import type { FlowKeys } from './flow-keys.js'
+import type { KmsClient } from './kms-client.js'
+import { formatObjectName, storeName, type ObjectName } from './object-names.js'
+
+/** What a checkpoint changes. The values are its own. */
+export interface Change {
+  readonly name: EntryName
+  /** Null removes the entry. */
+  readonly value: { readonly bytes: Secret; readonly direct: boolean } | null
+}
+
+export interface CheckpointsOptions {
+  readonly flow: FlowId
+  readonly store: Store
+  readonly keys: FlowKeys
+  readonly kms: KmsClient
+  readonly reader: EntryReader
+  /** The incarnation that the claim gave this instance. */
+  readonly incarnation: number
+  readonly state: EpochState
+  /** What an earlier instance left and the state doesn't list. */
+  readonly garbage: readonly ObjectName[]
+}
+
+/** After these the ledger will never again take a commit of this instance. */
+const FINAL = ['ERR_FENCED', 'ERR_LEDGER_CONFLICT', 'ERR_FLOW_DESTROYED'] as const
+/** How many superfluous objects are deleted along with one checkpoint. */
+const COLLECTED_COUNT_MAX = 64
+
+/**
+ * Moves a flow from one epoch to the next: payloads → epoch file → ledger → acknowledge, one checkpoint at a time.
+ * Every crash and lost answer: docs/adr/0003-commit-order.md.
+ */
+export class Checkpoints {
+  readonly #options: CheckpointsOptions
+  #state: EpochState
+  /** Written to the store; whether the ledger has it, nobody has said yet. */
+  #doubt: EpochState | undefined
+  #garbage: readonly ObjectName[]
+  #serial = 0
+  /** Names that the checkpoint under way has used. */
+  #attempted: ObjectName[] = []
+  #turn: Promise<unknown> = Promise.resolve()
+  #ended: KeyriseError | undefined
+
+  constructor(options: CheckpointsOptions) {
+    this.#options = options
+    this.#state = options.state
+    this.#garbage = options.garbage
+  }
+
+  /** The last state that this instance knows to be committed. */
+  get state(): EpochState {
+    return this.#state
+  }
+
+  /** @throws {KeyriseError} why this instance has ended, if it has. */
+  assertLive(): void {
+    if (this.#ended !== undefined) throw this.#ended
+  }
+
+  /** From now on every call is refused with `reason`; the first reason stays. */
+  end(reason: KeyriseError): void {
+    this.#ended ??= reason
+  }
+
+  /** The committed state, after what is in doubt was settled. @throws {KeyriseError} ERR_KMS_UNREACHABLE, ERR_FENCED, … */
+  async settled(): Promise<EpochState> {
+    this.assertLive()
+    if (this.#doubt !== undefined) await this.inTurn(() => this.#settle())
+    return this.#state
+  }
+
+  /**
+   * All of `changes`, or none.
+   * @returns the epoch that holds them, once it is durable and in the ledger.
+   */
+  commit(changes: readonly Change[]): Promise<number> {
+    return this.inTurn(async () => {
+      await this.#settle()
+      if (changes.length > 0) {
+        this.#doubt = await this.#write(changes)
+        await this.#settle()
+      }
+      return this.#state.head.epoch
+    })
+  }
+
+  /** Runs `work` when no other checkpoint is under way. */
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(() => {
+      this.assertLive()
+      return work()
+    })
+    this.#turn = turn.catch(() => undefined)
+    return turn
+  }
+
+  /** Commits what is in doubt: the first time, or again, which the ledger takes for the same. */
+  async #settle(): Promise<void> {
+    const next = this.#doubt
+    if (next === undefined) return
+    try {
+      await this.#options.kms.commit(this.#options.incarnation, this.#state.head, next.head)
+    } catch (error) {
+      if (isKeyriseError(error, ...FINAL)) this.end(error)
+      throw error
+    }
+    const kept = new Set(objectsOf(next).keys())
+    const dropped = [...objectsOf(this.#state).values()].filter(({ name }) => !kept.has(formatObjectName(name)))
+    this.#state = next
+    this.#doubt = undefined
+    this.#options.reader.forget(dropped)
+    this.#garbage = [...this.#garbage, ...dropped.map(({ name }) => name)]
+  }
+
+  async #write(changes: readonly Change[]): Promise<EpochState> {
+    // Deleting takes no part in the outcome, so it runs beside.
+    const collecting = this.#collect()
+    this.#attempted = []
+    try {
+      const directs = await this.#writeDirects(changes)
+      return await this.#writeEpoch(changes, directs)
+    } catch (error) {
+      // No commit names what was written, and none will: the next attempt has serials of its own.
+      this.#garbage = [...this.#garbage, ...this.#attempted]
+      throw error
+    } finally {
+      await collecting
+    }
+  }
+
+  async #writeDirects(changes: readonly Change[]): Promise<Map<EntryName, StoredObject>> {
+    const { keys, kms, store, flow } = this.#options
+    const written = changes.flatMap(({ name, value }) => {
+      if (value?.direct !== true) return []
+      const place = this.#place('direct')
+      const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.encryptionKey))
+      return [{ name, envelope, object: { name: place, digest: envelopeDigest(envelope) } }]
+    })
+    await allSettled(written.map(({ envelope, object }) => store.put(storeName(flow, object.name), envelope)))
+    return new Map(written.map(({ name, object }) => [name, object]))
+  }
+
+  async #writeEpoch(changes: readonly Change[], directs: ReadonlyMap<EntryName, StoredObject>): Promise<EpochState> {
+    const { keys, store, flow, reader } = this.#options
+    const place = this.#place('epoch')
+    const { index, values } = this.#draft(changes, directs)
+    using plaintext = Secret.take(packEpoch(index, values))
+    const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
+    const object = { name: place, digest: envelopeDigest(envelope) }
+    await store.put(storeName(flow, place), envelope)
+    reader.hold(object, plaintext.clone())
+    for (const { name, value } of changes) {
+      const direct = directs.get(name)
+      if (direct !== undefined && value !== null) reader.hold(direct, value.bytes.clone())
+    }
+    return stateOf(index, object)
+  }
+
+  /** The next epoch's index, and the values that its file holds, in order. */
+  #draft(changes: readonly Change[], directs: ReadonlyMap<EntryName, StoredObject>): { index: EpochIndex; values: Secret[] } {
+    const entries = new Map<EntryName, { object: StoredObject | null; offset: number; sizeBytes: number }>(this.#state.entries)
+    const values: Secret[] = []
+    let offset = 0
+    for (const { name, value } of changes) {
+      const object = directs.get(name)
+      if (value === null) {
+        entries.delete(name)
+      } else if (object !== undefined) {
+        entries.set(name, { object, offset: 0, sizeBytes: value.bytes.size })
+      } else {
+        entries.set(name, { object: null, offset, sizeBytes: value.bytes.size })
+        values.push(value.bytes)
+        offset += value.bytes.size
+      }
+    }
+    if (entries.size > ENTRY_COUNT_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
+    if (offset > CHECKPOINT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a checkpoint' })
+    return { index: { parent: this.#state.head, entries }, values }
+  }
+
+  #place(kind: 'epoch' | 'direct'): ObjectName {
+    const { incarnation } = this.#options
+    const place = { kind, epoch: this.#state.head.epoch + 1, incarnation, serial: ++this.#serial }
+    this.#attempted.push(place)
+    return place
+  }
+
+  /** Deletes some of what no state lists any more. What fails to go stays for the next recovery to sweep. */
+  async #collect(): Promise<void> {
+    const { store, flow } = this.#options
+    const collected = this.#garbage.slice(0, COLLECTED_COUNT_MAX)
+    this.#garbage = this.#garbage.slice(COLLECTED_COUNT_MAX)
+    await Promise.allSettled(collected.map((name) => store.delete(storeName(flow, name))))
+  }
+}
+
+/** Every object that `state` needs, by name. The root is among them at epoch 1 only: it is never dropped. */
+const objectsOf = ({ object, entries }: EpochState): Map<string, StoredObject> => {
+  const objects = new Map([...entries.values()].map((entry) => [formatObjectName(entry.object.name), entry.object]))
+  if (object.name.kind !== 'root') objects.set(formatObjectName(object.name), object)
+  return objects
+}
+
+/** Waits for all, also when one fails: nothing of a failed checkpoint is still being written when the next one starts. */
+const allSettled = async (promises: readonly Promise<unknown>[]): Promise<void> => {
+  await Promise.allSettled(promises)
+  await Promise.all(promises)
+}

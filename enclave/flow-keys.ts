@@ -1,0 +1,137 @@
+import { parseHeader } from '../protocol/age-header.js'
+import type { Bytes } from '../protocol/bytes.js'
+import type { EnvelopeContext } from '../protocol/context.js'
+import { claimedContext, openEnvelope, sealEnvelope, type OpenedEnvelope, type Origin } from '../protocol/crypto/envelope.js'
+import { agreeKey, deriveAgreementKey, deriveSigningSeed, deriveSubKey, ed25519Signer, type KeyPairSigner } from '../protocol/crypto/keys.js'
+import { x25519PublicKey } from '../protocol/crypto/curves.js'
+import { subKeyIdentity, subKeyRecipient, x25519Recipient } from '../protocol/crypto/recipients.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { kindOf, type EntryName, type FlowId } from '../protocol/names.js'
+import type { Random } from '../protocol/ports.js'
+import { epochStep } from './epoch-file.js'
+import { formatObjectName, ROOT_EPOCH, type ObjectName } from './object-names.js'
+
+/** Who an instance is, for every context that it seals or opens. */
+export interface FlowIdentity {
+  readonly flow: FlowId
+  readonly task: FlowId
+  /** The instance's measurement, 32 bytes. */
+  readonly image: Bytes
+}
+
+export const ROOT_SIZE_BYTES = 32
+/** Authors name steps freely; this keeps theirs apart from the runtime's own. */
+const authorStep = (step: string): string => `step/${step}`
+
+export const makeRoot = (random: Random): Secret => Secret.random(ROOT_SIZE_BYTES, random)
+
+/** What the root's envelope must be, whoever opens it. */
+export const rootContext = (identity: FlowIdentity, incarnation: number): EnvelopeContext => ({
+  ...identity,
+  kind: 'root',
+  name: 'root',
+  epoch: ROOT_EPOCH,
+  incarnation,
+})
+
+/** Everything that hangs from one business root key. It holds what it is given, and zero-fills it on disposal. */
+export class FlowKeys implements Disposable {
+  readonly #identity: FlowIdentity
+  /** The root object's name, which ties every epoch to its root. */
+  readonly rootName: string
+  readonly #root: Secret
+  readonly #origin: Origin
+  readonly #random: Random
+  readonly #signer: KeyPairSigner
+  readonly #agreement: Secret
+
+  constructor(options: { identity: FlowIdentity; root: Secret; rootObject: ObjectName; origin: Origin; random: Random }) {
+    this.#identity = options.identity
+    this.rootName = formatObjectName(options.rootObject)
+    this.#root = options.root
+    this.#origin = options.origin
+    this.#random = options.random
+    using seed = deriveSigningSeed(options.root)
+    this.#signer = ed25519Signer(seed)
+    this.#agreement = deriveAgreementKey(options.root)
+  }
+
+  /** Ed25519, 32 bytes. */
+  get signingKey(): Bytes {
+    return this.#signer.publicKey
+  }
+
+  /** X25519, 32 bytes. */
+  get agreementKey(): Bytes {
+    return x25519PublicKey(this.#agreement)
+  }
+
+  sign(message: Uint8Array): Bytes {
+    return this.#signer.sign(message)
+  }
+
+  agree(peerKey: Uint8Array, step: string): Secret {
+    return agreeKey(this.#agreement, peerKey, authorStep(step))
+  }
+
+  /** The business root key, sealed to a root key of the KMS. */
+  sealRoot(encryptionKey: Uint8Array, incarnation: number): Bytes {
+    const context = rootContext(this.#identity, incarnation)
+    return this.#root.expose((root) => this.#seal(root, context, x25519Recipient(encryptionKey)))
+  }
+
+  /** One entry, sealed straight to a root key of the KMS. */
+  sealDirect(name: EntryName, plaintext: Uint8Array, place: ObjectName, encryptionKey: Uint8Array): Bytes {
+    const { epoch, incarnation } = place
+    return this.#seal(plaintext, { ...this.#identity, kind: kindOf(name), name, epoch, incarnation }, x25519Recipient(encryptionKey))
+  }
+
+  sealEpoch(plaintext: Uint8Array, { epoch, incarnation }: ObjectName): Bytes {
+    const step = epochStep(epoch)
+    using subKey = deriveSubKey(this.#root, step)
+    return this.#seal(plaintext, { ...this.#identity, kind: 'epoch', name: this.rootName, epoch, incarnation }, subKeyRecipient(step, subKey))
+  }
+
+  /**
+   * Opens an epoch file of this flow, image and root: epoch and incarnation are what its context, then verified, says.
+   * @throws {KeyriseError} ERR_HEADER_*, ERR_IDENTITY_MISMATCH, ERR_PAYLOAD_*, ERR_ORIGIN_INVALID, ERR_CONTEXT_MISMATCH.
+   */
+  openEpoch(envelope: Uint8Array): { plaintext: Bytes; context: EnvelopeContext } {
+    const claimed = claimedContext(parseHeader(envelope))
+    if (claimed === undefined) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
+    const step = epochStep(claimed.epoch)
+    using subKey = deriveSubKey(this.#root, step)
+    const expect = { ...this.#identity, kind: 'epoch', name: this.rootName, epoch: claimed.epoch } as const
+    return this.#checked(openEnvelope(envelope, { identities: [subKeyIdentity(step, subKey)], expect, origin: this.#origin }))
+  }
+
+  sealStep(step: string, plaintext: Uint8Array, incarnation: number): Bytes {
+    using subKey = deriveSubKey(this.#root, authorStep(step))
+    const context = { ...this.#identity, kind: 'step', name: step, epoch: 0, incarnation } as const
+    return this.#seal(plaintext, context, subKeyRecipient(authorStep(step), subKey))
+  }
+
+  openStep(step: string, envelope: Uint8Array): Bytes {
+    using subKey = deriveSubKey(this.#root, authorStep(step))
+    const expect = { ...this.#identity, kind: 'step', name: step } as const
+    return openEnvelope(envelope, { identities: [subKeyIdentity(authorStep(step), subKey)], expect, origin: this.#origin }).plaintext
+  }
+
+  [Symbol.dispose](): void {
+    this.#root[Symbol.dispose]()
+    this.#agreement[Symbol.dispose]()
+    this.#signer[Symbol.dispose]()
+    this.#origin.key[Symbol.dispose]()
+  }
+
+  #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: ReturnType<typeof x25519Recipient>): Bytes {
+    return sealEnvelope(plaintext, { recipients: [recipient], context, originKeys: [this.#origin], random: this.#random })
+  }
+
+  #checked({ plaintext, context }: OpenedEnvelope): { plaintext: Bytes; context: EnvelopeContext } {
+    if (context !== undefined) return { plaintext, context }
+    plaintext.fill(0)
+    throw new KeyriseError('ERR_CONTEXT_MISMATCH')
+  }
+}

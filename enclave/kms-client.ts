@@ -1,0 +1,178 @@
+import type { Bytes } from '../protocol/bytes.js'
+import { verifyEd25519 } from '../protocol/crypto/keys.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { isErrorCode, KeyriseError } from '../protocol/errors.js'
+import type { FlowId } from '../protocol/names.js'
+import {
+  decodeCertificateBody,
+  decodeProofs,
+  decodeSessionReply,
+  encodeSessionRequest,
+  proofTranscript,
+  splitCertificate,
+  type Head,
+  type ItemStatus,
+  type OpenReply,
+  type RootCertificate,
+  type SessionReplies,
+  type SessionRequest,
+} from '../protocol/session.js'
+import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
+
+/** Who holds a flow, as the ledger says. */
+export interface LedgerState {
+  readonly head: Head | null
+  /** 0 when nobody ever did. */
+  readonly incarnation: number
+}
+
+/** What became of one item of a batch: its bytes, which the caller disposes of, or why there are none. */
+export type Opened = Secret | KeyriseError
+
+const ORIGIN_KEY_SIZE_BYTES = 32
+
+/** What one flow asks of its KMS. Every answer is verified before any of it is used. */
+export class KmsClient implements Disposable {
+  readonly #sessions: KmsSessions
+  readonly #kmsIdentity: Bytes
+  readonly #openRequest: SessionRequest & { readonly op: 'open' }
+  #certificates: readonly RootCertificate[] = []
+  #originKey: Secret | undefined
+
+  constructor(options: KmsSessionOptions & { readonly flow: FlowId; readonly task: FlowId }) {
+    this.#sessions = new KmsSessions(options)
+    this.#kmsIdentity = options.kmsIdentity
+    this.#openRequest = { op: 'open', flow: options.flow, task: options.task }
+  }
+
+  /** The X25519 key to seal to: the newest that the KMS identity certifies. Known once `open` was answered. */
+  get encryptionKey(): Bytes {
+    const [newest] = this.#certificates
+    if (newest === undefined) throw new KeyriseError('ERR_KEY_UNKNOWN', { detail: 'the KMS names no root key' })
+    return newest.encryptionKey
+  }
+
+  /** A copy of the key that tags what this image seals for this flow. Known once `open` was answered. */
+  originKey(): Secret {
+    if (this.#originKey === undefined) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
+    return this.#originKey.clone()
+  }
+
+  /** Changes nothing, but for making the flow known at its first launch. */
+  open(): Promise<LedgerState> {
+    const request = encodeSessionRequest(this.#openRequest)
+    return this.#sessions.ask(request, (answer) => this.#opened(answer), { repeatable: true })
+  }
+
+  /**
+   * Takes the flow over. Never repeated blindly: success changes what it compares.
+   * @returns the new incarnation. @throws {KeyriseError} ERR_LEDGER_CONFLICT.
+   */
+  async claim(seen: LedgerState, adopt: (Head & { readonly incarnation: number }) | null): Promise<number> {
+    const request = { op: 'claim', head: seen.head, incarnation: seen.incarnation, adopt } as const
+    return (await this.#ask(request, { repeatable: false })).incarnation
+  }
+
+  /** Repeating a commit that took effect succeeds. @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT. */
+  async commit(incarnation: number, parent: Head | null, head: Head): Promise<void> {
+    await this.#ask({ op: 'commit', incarnation, parent, head })
+  }
+
+  /** The file keys that `headers` wrap. */
+  unwrap(headers: readonly Bytes[]): Promise<Opened[]> {
+    return this.#askToOpen({ op: 'unwrap', headers })
+  }
+
+  /** The plaintexts of whole `envelopes`. */
+  bulk(envelopes: readonly Bytes[]): Promise<Opened[]> {
+    return this.#askToOpen({ op: 'bulk', envelopes })
+  }
+
+  async publish(signingKey: Bytes, values: Readonly<Record<string, Bytes>>): Promise<void> {
+    await this.#ask({ op: 'publish', signingKey, values })
+  }
+
+  /** Not verified yet. */
+  roster(): Promise<SessionReplies['roster']> {
+    return this.#ask({ op: 'roster' })
+  }
+
+  async destroy(incarnation: number): Promise<void> {
+    await this.#ask({ op: 'destroy', incarnation })
+  }
+
+  [Symbol.dispose](): void {
+    this.#sessions.close()
+    this.#originKey?.[Symbol.dispose]()
+    this.#originKey = undefined
+  }
+
+  #ask<Op extends keyof SessionReplies>(
+    request: SessionRequest & { readonly op: Op },
+    options = { repeatable: true },
+  ): Promise<SessionReplies[Op]> {
+    const read = (answer: SessionAnswer) => decodeSessionReply<Op>(request.op, answer.meta)
+    return this.#sessions.ask(encodeSessionRequest(request), read, { ...options, greeting: this.#greeting() })
+  }
+
+  #askToOpen(request: SessionRequest & { readonly op: 'unwrap' | 'bulk' }): Promise<Opened[]> {
+    const bytes = encodeSessionRequest(request)
+    const count = request.op === 'unwrap' ? request.headers.length : request.envelopes.length
+    const read = (answer: SessionAnswer): Opened[] => {
+      const { items } = decodeSessionReply(request.op, answer.meta)
+      if (items.length !== count) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'another number of items' })
+      this.#verifyProofs(bytes, answer, items)
+      return splitSecrets(items, answer.secrets)
+    }
+    return this.#sessions.ask(bytes, read, { repeatable: true, greeting: this.#greeting() })
+  }
+
+  #greeting() {
+    return { request: encodeSessionRequest(this.#openRequest), greeted: (answer: SessionAnswer) => void this.#opened(answer) }
+  }
+
+  #opened(answer: SessionAnswer): LedgerState {
+    const reply: OpenReply = decodeSessionReply('open', answer.meta)
+    if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
+    this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
+    this.#originKey?.[Symbol.dispose]()
+    this.#originKey = Secret.take(answer.secrets)
+    return { head: reply.head, incarnation: reply.incarnation }
+  }
+
+  #verifyCertificate(claimed: Uint8Array): RootCertificate {
+    const { body, signature } = splitCertificate(claimed)
+    if (!verifyEd25519(this.#kmsIdentity, body, signature)) throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'a certificate' })
+    return decodeCertificateBody(body)
+  }
+
+  /** M12: whatever a root key opened is proved by that key's origin half, over this session, request and reply. */
+  #verifyProofs(request: Uint8Array, answer: SessionAnswer, items: readonly ItemStatus[]): void {
+    const transcript = proofTranscript({
+      handshakeDigest: answer.handshakeDigest,
+      requestDigest: sha256(request),
+      metaDigest: sha256(answer.meta),
+      secretsDigest: sha256(answer.secrets),
+    })
+    const proofs = decodeProofs(answer.proof)
+    for (const key of new Set(items.flatMap((item) => item.key ?? []))) {
+      const certificate = this.#certificates.find((known) => known.key === key)
+      const proof = proofs.find((claimed) => claimed.key === key)
+      const proved = certificate && proof && verifyEd25519(certificate.originKey, transcript, proof.signature)
+      if (proved !== true) throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: `no proof by ${key}` })
+    }
+  }
+}
+
+const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened[] => {
+  const sizeBytes = items.reduce((sum, item) => sum + item.sizeBytes, 0)
+  if (sizeBytes !== secrets.length) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'other sizes' })
+  let offset = 0
+  return items.map((item) => {
+    const bytes = secrets.subarray(offset, (offset += item.sizeBytes))
+    if (item.key !== null && item.error === null) return Secret.take(bytes)
+    if (item.sizeBytes !== 0) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'bytes of an item that failed' })
+    return new KeyriseError(isErrorCode(item.error) ? item.error : 'ERR_KMS_FAILED')
+  })
+}

@@ -1,0 +1,159 @@
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import { SessionOpening, type Session } from '../protocol/crypto/session.js'
+import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { decodeKmsReply, decodeParts, encodeKmsRequest, type KmsReplies, type KmsRequest, type Parts } from '../protocol/kms.js'
+import type { Attester, Clock, KmsChannel } from '../protocol/ports.js'
+
+/** A bulk reply of 64 MiB takes seconds; a dead KMS is noticed by the channel, long before. */
+const EXCHANGE_DEADLINE_MS = 30_000
+/** Between attempts: long enough for a KMS that is being restarted, short enough for a caller to wait. */
+const RETRY_DELAYS_MS = [50, 200, 800, 2000] as const
+
+/** Failures after which nobody knows what the KMS did, and a new session may succeed. */
+const TRANSIENT: readonly ErrorCode[] = ['ERR_KMS_UNREACHABLE', 'ERR_SESSION_INVALID', 'ERR_KMS_FAILED']
+/** What a KMS may say before there is a session. Unauthenticated: a host can say it too, and gains a refusal by it. */
+const REFUSALS: readonly ErrorCode[] = [...TRANSIENT, 'ERR_EVIDENCE_REFUSED', 'ERR_POLICY_DENIED', 'ERR_KMS_UNTRUSTED']
+
+export const isTransient = (error: unknown): boolean => isKeyriseError(error, ...TRANSIENT)
+
+export interface KmsSessionOptions {
+  readonly channel: KmsChannel
+  readonly attester: Attester
+  /** Ed25519, 32 bytes. */
+  readonly kmsIdentity: Bytes
+  readonly clock: Clock
+}
+
+/** An answer: views into a frame that is zero-filled when its reader returns. */
+export interface SessionAnswer extends Parts {
+  readonly handshakeDigest: Bytes
+}
+
+/**
+ * Attested sessions with one KMS, opened when needed and opened anew when lost. One request is in flight at a time, because
+ * a session's frames open in order. Whether a lost request took effect, only its repetition tells.
+ */
+export class KmsSessions {
+  readonly #options: KmsSessionOptions
+  #session: Session | undefined
+  #turn: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(options: KmsSessionOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Sends `request` and gives the answer to `read`, whose result is returned.
+   * @param options.greeting - goes first in every new session; its answer to `greeted`. Undefined where `request` is it.
+   * @param options.repeatable - false: one attempt, so that an outcome that is unknown is not changed by asking.
+   */
+  ask<T>(
+    request: Uint8Array,
+    read: (answer: SessionAnswer) => T,
+    options: { repeatable: boolean; greeting?: { request: Uint8Array; greeted: (answer: SessionAnswer) => void } },
+  ): Promise<T> {
+    const turn = this.#turn.then(async () => {
+      const frame = await this.#askRepeatedly(request, options)
+      try {
+        return read(frame.answer)
+      } finally {
+        frame.wipe()
+      }
+    })
+    this.#turn = turn.catch(() => undefined)
+    return turn
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#drop()
+  }
+
+  async #askRepeatedly(request: Uint8Array, { repeatable, greeting }: Parameters<KmsSessions['ask']>[2]): Promise<OpenedFrame> {
+    const delaysMs = repeatable ? RETRY_DELAYS_MS : []
+    for (let attempt = 0; ; attempt++) {
+      try {
+        if (this.#closed) throw new KeyriseError('ERR_ENCLAVE_CLOSED')
+        if (this.#session === undefined) {
+          this.#session = await this.#connect()
+          if (greeting !== undefined) await this.#greet(this.#session, greeting)
+        }
+        return await this.#send(this.#session, request)
+      } catch (error) {
+        this.#drop()
+        const delayMs = delaysMs[attempt]
+        if (delayMs === undefined || !isTransient(error)) throw error
+        await this.#sleep(delayMs)
+      }
+    }
+  }
+
+  async #connect(): Promise<Session> {
+    const { attester, kmsIdentity } = this.#options
+    const challenge = await this.#exchange({ op: 'challenge' })
+    const opening = await SessionOpening.create(challenge)
+    const claimed = await attester.attest({ nonce: opening.evidenceNonce, confirmationKey: opening.enclaveKey })
+    const evidence = copyBytes(claimed)
+    const { enclaveKey, encapsulated } = opening
+    const reply = await this.#exchange({ op: 'handshake', handshake: challenge.handshake, enclaveKey, encapsulated, evidence })
+    return opening.finish({ reply, evidence, kmsIdentity })
+  }
+
+  async #greet(session: Session, { request, greeted }: { request: Uint8Array; greeted: (answer: SessionAnswer) => void }): Promise<void> {
+    const frame = await this.#send(session, request)
+    try {
+      greeted(frame.answer)
+    } finally {
+      frame.wipe()
+    }
+  }
+
+  async #send(session: Session, request: Uint8Array): Promise<OpenedFrame> {
+    const sealed = await session.seal(request)
+    const reply = await this.#exchange({ op: 'call', session: session.id, sealed })
+    const frame = await session.open(reply.sealed)
+    return { answer: { ...decodeParts(frame), handshakeDigest: session.transcriptDigest }, wipe: () => frame.fill(0) }
+  }
+
+  async #exchange<Op extends 'challenge' | 'handshake' | 'call'>(request: KmsRequest & { readonly op: Op }): Promise<KmsReplies[Op]> {
+    const claimed = await this.#answer(encodeKmsRequest(request))
+    try {
+      return decodeKmsReply<Op>(request.op, claimed)
+    } catch (error) {
+      // Inside a session only sealed answers count: whatever the outer frame says, no answer came.
+      const believed = request.op === 'call' ? (['ERR_SESSION_INVALID'] as const) : REFUSALS
+      throw isKeyriseError(error, ...believed) ? error : new KeyriseError('ERR_KMS_FAILED', { cause: error })
+    }
+  }
+
+  async #answer(frame: Uint8Array): Promise<Uint8Array> {
+    const { clock, channel } = this.#options
+    let deadline: Disposable | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      deadline = clock.timer(EXCHANGE_DEADLINE_MS, () => reject(new KeyriseError('ERR_KMS_UNREACHABLE', { detail: 'no answer' })))
+    })
+    try {
+      return await Promise.race([channel.exchange(frame), late])
+    } catch (error) {
+      // Whatever the way to the KMS fails with, an answer did not come.
+      throw isKeyriseError(error, 'ERR_KMS_UNREACHABLE') ? error : new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+    } finally {
+      deadline?.[Symbol.dispose]()
+    }
+  }
+
+  async #sleep(delayMs: number): Promise<void> {
+    await new Promise<void>((resolve) => void this.#options.clock.timer(delayMs, resolve))
+  }
+
+  #drop(): void {
+    this.#session?.close()
+    this.#session = undefined
+  }
+}
+
+interface OpenedFrame {
+  readonly answer: SessionAnswer
+  wipe(): void
+}

@@ -1,0 +1,185 @@
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import type { CheckpointValue, Flow, FlowEntry, RosterMember } from '../protocol/contract.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { KMS_FRAME_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import { kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
+import type { Store } from '../protocol/ports.js'
+import { Checkpoints, type Change } from './checkpoint.js'
+import { EntryReader } from './entry-reader.js'
+import type { FlowIdentity, FlowKeys } from './flow-keys.js'
+import type { KmsClient } from './kms-client.js'
+import { parseStoreNames, storeName, storePrefix } from './object-names.js'
+import type { Recovered } from './recovery.js'
+import { verifyRoster } from './roster.js'
+
+/** What surrounds an entry when the KMS opens it whole: header, tags of chunks, frames. */
+const DIRECT_OVERHEAD_BYTES_MAX = 128 * 1024
+/** An entry that could be stored and not be opened again would be lost. */
+const DIRECT_SIZE_BYTES_MAX = KMS_FRAME_SIZE_BYTES_MAX - DIRECT_OVERHEAD_BYTES_MAX
+const PUBLISHED_COUNT_MAX = 16
+
+export interface LiveFlowOptions {
+  readonly identity: FlowIdentity
+  readonly store: Store
+  readonly kms: KmsClient
+  readonly kmsIdentity: Bytes
+  readonly recovered: Recovered
+}
+
+/** A flow that this instance holds: what an author's code gets, and nothing that it could keep a key with. */
+export class LiveFlow implements Flow {
+  readonly #options: LiveFlowOptions
+  readonly #keys: FlowKeys
+  readonly #reader: EntryReader
+  readonly #checkpoints: Checkpoints
+
+  constructor(options: LiveFlowOptions) {
+    const { identity, store, kms, recovered } = options
+    const { keys, incarnation, state, garbage, plaintext } = recovered
+    this.#options = options
+    this.#keys = keys
+    this.#reader = new EntryReader({ flow: identity.flow, store, keys, kms })
+    this.#checkpoints = new Checkpoints({ flow: identity.flow, store, keys, kms, reader: this.#reader, incarnation, state, garbage })
+    if (plaintext !== undefined) this.#reader.hold(state.object, plaintext)
+  }
+
+  get id(): FlowId {
+    return this.#options.identity.flow
+  }
+
+  get task(): FlowId {
+    return this.#options.identity.task
+  }
+
+  get epoch(): number {
+    return this.#checkpoints.state.head.epoch
+  }
+
+  get agreementKey(): Bytes {
+    this.#checkpoints.assertLive()
+    return this.#keys.agreementKey
+  }
+
+  async checkpoint(entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Promise<number> {
+    // Copied before the first await: what the caller does with its buffers afterwards is its own affair.
+    return this.#commit(readChanges(entries))
+  }
+
+  async delete(names: readonly EntryName[]): Promise<number> {
+    const changes = [...new Set(names.map(parseEntryName))].map((name): Change => ({ name, value: null }))
+    const state = await this.#checkpoints.settled()
+    for (const { name } of changes) if (!state.entries.has(name)) throw new KeyriseError('ERR_ENTRY_MISSING', { detail: name })
+    return this.#commit(changes)
+  }
+
+  async read(claimedName: EntryName): Promise<Bytes | undefined> {
+    const name = parseEntryName(claimedName)
+    for (;;) {
+      const state = await this.#checkpoints.settled()
+      const location = state.entries.get(name)
+      if (location === undefined) return undefined
+      try {
+        return await this.#reader.read(location, state)
+      } catch (error) {
+        this.#checkpoints.assertLive()
+        // Once a newer state has dropped the object, its absence is no loss.
+        if (this.#checkpoints.state.entries.get(name) === location) throw error
+      }
+    }
+  }
+
+  list(): readonly FlowEntry[] {
+    this.#checkpoints.assertLive()
+    const { entries } = this.#checkpoints.state
+    return [...entries]
+      .map(([name, { object, sizeBytes }]) => ({ name, kind: kindOf(name), epoch: object.name.epoch, sizeBytes }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  seal(step: string, bytes: Uint8Array): Bytes {
+    this.#checkpoints.assertLive()
+    return this.#keys.sealStep(parsePath(step), bytes, this.#options.recovered.incarnation)
+  }
+
+  open(step: string, envelope: Uint8Array): Bytes {
+    this.#checkpoints.assertLive()
+    return this.#keys.openStep(parsePath(step), envelope)
+  }
+
+  sign(message: Uint8Array): Bytes {
+    this.#checkpoints.assertLive()
+    return this.#keys.sign(message)
+  }
+
+  agree(peerKey: Uint8Array, step: string): Bytes {
+    this.#checkpoints.assertLive()
+    using agreed = this.#keys.agree(peerKey, parsePath(step))
+    return agreed.expose(copyBytes)
+  }
+
+  async publish(values: Readonly<Record<string, Uint8Array>>): Promise<void> {
+    this.#checkpoints.assertLive()
+    const published = Object.entries(values).map(([name, value]) => [parsePath(name), copyBytes(value)] as const)
+    if (published.length > PUBLISHED_COUNT_MAX || published.some(([, value]) => value.length > ROSTER_VALUE_SIZE_BYTES_MAX)) {
+      throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${PUBLISHED_COUNT_MAX} values of ${ROSTER_VALUE_SIZE_BYTES_MAX} bytes` })
+    }
+    await this.#options.kms.publish(this.#keys.signingKey, Object.fromEntries(published))
+  }
+
+  async roster(): Promise<readonly RosterMember[]> {
+    this.#checkpoints.assertLive()
+    const { kms, kmsIdentity, identity } = this.#options
+    return verifyRoster(await kms.roster(), kmsIdentity, identity.task)
+  }
+
+  destroy(): Promise<void> {
+    return this.#checkpoints.inTurn(async () => {
+      const { kms, recovered } = this.#options
+      try {
+        await kms.destroy(recovered.incarnation)
+      } catch (error) {
+        // An earlier request whose answer was lost.
+        if (!isKeyriseError(error, 'ERR_FLOW_DESTROYED')) throw error
+      }
+      this.#end('ERR_FLOW_DESTROYED')
+      await this.#deleteObjects()
+    })
+  }
+
+  /** Zero-fills everything. Safe to repeat. */
+  wipe(): void {
+    this.#end('ERR_ENCLAVE_CLOSED')
+  }
+
+  #end(code: 'ERR_FLOW_DESTROYED' | 'ERR_ENCLAVE_CLOSED'): void {
+    this.#checkpoints.end(new KeyriseError(code))
+    this.#reader[Symbol.dispose]()
+    this.#keys[Symbol.dispose]()
+    this.#options.kms[Symbol.dispose]()
+  }
+
+  async #commit(changes: readonly Change[]): Promise<number> {
+    try {
+      return await this.#checkpoints.commit(changes)
+    } finally {
+      for (const { value } of changes) value?.bytes[Symbol.dispose]()
+    }
+  }
+
+  /** The ciphertexts say nothing without the keys, and the ledger's tombstone outlives them: what fails to go may stay. */
+  async #deleteObjects(): Promise<void> {
+    const { store, identity } = this.#options
+    const names = await store.list(storePrefix(identity.flow)).catch(() => [])
+    await Promise.allSettled(parseStoreNames(identity.flow, names).map((name) => store.delete(storeName(identity.flow, name))))
+  }
+}
+
+const readChanges = (entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Change[] =>
+  Object.entries(entries).map(([claimedName, value]) => {
+    const name = parseEntryName(claimedName)
+    if (value === undefined) throw new KeyriseError('ERR_VALUE_UNSUPPORTED', { detail: name })
+    const [bytes, direct] = value instanceof Uint8Array ? [value, false] : [value.bytes, true]
+    if (direct && bytes.length > DIRECT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: name })
+    return { name, value: { bytes: Secret.take(copyBytes(bytes)), direct } }
+  })

@@ -1,0 +1,151 @@
+import type { Secret } from '../protocol/crypto/secret.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import type { Head } from '../protocol/session.js'
+import { beginFlow, findUnfinishedBirth, newbornState } from './birth.js'
+import type { EpochState } from './epoch-file.js'
+import type { FlowKeys } from './flow-keys.js'
+import type { LedgerState } from './kms-client.js'
+import { isTransient } from './kms-session.js'
+import { byAge, formatObjectName, parseObjectName, parseStoreNames, storePrefix, type ObjectName } from './object-names.js'
+import { openRoot, type FlowPorts } from './root.js'
+import { chooseAdoptable, equalHeads, fork, isHead, openSighting, sight, stateOfAuthentic, type Authentic, type Sighting } from './survey.js'
+
+export interface Recovered {
+  readonly kind: 'fresh' | 'recovered'
+  /** True when the state is a head + 1 that a crash had left. */
+  readonly adopted: boolean
+  readonly incarnation: number
+  readonly keys: FlowKeys
+  readonly state: EpochState
+  /** The state's own epoch file, opened already; undefined at epoch 1. */
+  readonly plaintext: Secret | undefined
+  /** Objects of earlier instances that the state doesn't list. */
+  readonly garbage: readonly ObjectName[]
+}
+
+type Found = Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'>
+
+/** Each attempt starts from the ledger, so that an answer that was lost is seen in what the ledger has become. */
+const ATTEMPT_COUNT_MAX = 3
+/** How many older epochs are looked at to name what is wrong. */
+const OLDER_COUNT_MAX = 16
+
+/**
+ * Finds the flow's newest state, takes the flow over with one compare-and-swap, and makes the flow's first state where there
+ * never was one. Case by case: docs/adr/0003-commit-order.md.
+ * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_KMS_*, ERR_STORE_*.
+ * Crash: at any point, safe to repeat.
+ */
+export const recover = async (ports: FlowPorts): Promise<Recovered> => {
+  for (let attempt = 1; ; attempt++) {
+    const ledger = await ports.kms.open()
+    try {
+      return await recoverFrom(ports, ledger)
+    } catch (error) {
+      if (attempt === ATTEMPT_COUNT_MAX || !(isTransient(error) || (await hasMoved(ports, ledger, error)))) throw error
+    }
+  }
+}
+
+const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recovered> => {
+  const names = parseStoreNames(ports.identity.flow, await ports.store.list(storePrefix(ports.identity.flow)))
+  const found = await find(ports, ledger, names)
+  try {
+    return await takeOver(ports, ledger, names, found)
+  } catch (error) {
+    found?.keys[Symbol.dispose]()
+    found?.plaintext?.[Symbol.dispose]()
+    throw error
+  }
+}
+
+/** True when a verdict on the store was passed by a ledger that an instance still alive has moved meanwhile. */
+const hasMoved = async ({ kms }: FlowPorts, seen: LedgerState, verdict: unknown): Promise<boolean> => {
+  if (!isKeyriseError(verdict, 'ERR_FORK', 'ERR_ROLLBACK', 'ERR_STATE_LOST')) return false
+  const now = await kms.open()
+  if (now.incarnation !== seen.incarnation) return true
+  return seen.head === null || now.head === null ? seen.head !== now.head : !equalHeads(seen.head, now.head)
+}
+
+const find = async (ports: FlowPorts, ledger: LedgerState, names: readonly ObjectName[]): Promise<Found | undefined> => {
+  if (ledger.head !== null) return findState(ports, ledger.head, ledger.incarnation, names)
+  const birth = await findUnfinishedBirth(ports, ledger, names)
+  return birth && { ...birth, adopted: true, plaintext: undefined }
+}
+
+const takeOver = async (
+  ports: FlowPorts,
+  ledger: LedgerState,
+  names: readonly ObjectName[],
+  found: Found | undefined,
+): Promise<Recovered> => {
+  const adopt = found?.adopted === true ? { ...found.state.head, incarnation: ledger.incarnation } : null
+  const incarnation = await ports.kms.claim(ledger, adopt)
+  if (found !== undefined) return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, ledger, found.state, found.keys) }
+  const { keys, state } = await beginFlow(ports, incarnation)
+  return { kind: 'fresh', adopted: false, incarnation, keys, state, plaintext: undefined, garbage: findGarbage(names, ledger, state, keys) }
+}
+
+/** The state that the ledger's `head` names, or the one right after it. */
+const findState = async (ports: FlowPorts, head: Head, incarnation: number, names: readonly ObjectName[]): Promise<Found> => {
+  const { store, identity } = ports
+  const files = names.filter(({ kind }) => kind !== 'direct').sort(byAge)
+  const seen = await sight(store, identity.flow, files.filter(({ epoch }) => epoch >= head.epoch))
+  const current = seen.find((sighting) => isHead(sighting, head))
+  const older = current === undefined ? await sight(store, identity.flow, files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX)) : []
+  const keys = await openKeys(ports, head, current ?? seen[0] ?? older[0])
+  const opened = [...seen, ...older].flatMap((sighting) => openSighting(keys, sighting) ?? [])
+  let kept: Secret | undefined
+  try {
+    const chosen = choose(opened, current, head, incarnation)
+    if (chosen !== undefined) {
+      kept = chosen.epoch.plaintext
+      return { adopted: chosen.adopted, keys, state: stateOfAuthentic(chosen.epoch), plaintext: kept }
+    }
+    if (current?.name.kind === 'root') return { adopted: false, keys, state: newbornState(current), plaintext: undefined }
+    throw nameLoss(opened, files, head)
+  } catch (error) {
+    keys[Symbol.dispose]()
+    throw error
+  } finally {
+    for (const { plaintext } of opened) if (plaintext !== kept) plaintext[Symbol.dispose]()
+  }
+}
+
+/** The head + 1 where there is an adoptable one, else the head. */
+const choose = (opened: readonly Authentic[], current: Sighting | undefined, head: Head, incarnation: number) => {
+  const adoptable = chooseAdoptable(opened, head, incarnation)
+  if (adoptable !== undefined) return { epoch: adoptable, adopted: true }
+  const epoch = opened.find(({ sighting }) => sighting === current)
+  return epoch && { epoch, adopted: false }
+}
+
+/** The keys that `anchor` hangs from: its root is named by its context, or it is one. */
+const openKeys = async (ports: FlowPorts, head: Head, anchor: Sighting | undefined): Promise<FlowKeys> => {
+  if (anchor === undefined) throw lost(`epoch ${head.epoch} and all before it`)
+  const name = anchor.name.kind === 'root' ? anchor.name : parseObjectName(anchor.claimed.name)
+  const opened = name?.kind === 'root' ? await openRoot(ports, name) : undefined
+  if (opened === undefined) throw lost(`the root key of epoch ${head.epoch}`)
+  return opened.keys
+}
+
+/** Why there is no head: in its place stands another epoch, or damage, or the store is an older one, or it is empty. */
+const nameLoss = (opened: readonly Authentic[], files: readonly ObjectName[], head: Head): KeyriseError => {
+  if (opened.some(({ epoch }) => epoch >= head.epoch)) return fork(`another epoch ${head.epoch} than the ledger’s`)
+  const authentic = new Set(opened.map(({ sighting }) => formatObjectName(sighting.name)))
+  const damaged = files.find((name) => name.kind === 'epoch' && name.epoch >= head.epoch && !authentic.has(formatObjectName(name)))
+  if (damaged !== undefined) return lost(`epoch ${head.epoch} is damaged`)
+  // The root opened, or there would be no keys: it is epoch 1.
+  const newest = Math.max(1, ...opened.map(({ epoch }) => epoch))
+  if (newest >= head.epoch) return lost(`epoch ${head.epoch}`)
+  return new KeyriseError('ERR_ROLLBACK', { detail: `the store’s newest epoch is ${newest}, the ledger’s ${head.epoch}` })
+}
+
+const lost = (detail: string): KeyriseError => new KeyriseError('ERR_STATE_LOST', { detail })
+
+/** Only of incarnations that had ended: a newer one, of which this instance cannot know yet, may have begun to write. */
+const findGarbage = (names: readonly ObjectName[], ledger: LedgerState, state: EpochState, keys: FlowKeys): ObjectName[] => {
+  const listed = new Set([...state.entries.values()].map(({ object }) => formatObjectName(object.name)))
+  listed.add(formatObjectName(state.object.name)).add(keys.rootName)
+  return names.filter((name) => name.incarnation <= ledger.incarnation && !listed.has(formatObjectName(name)))
+}
