@@ -1,6 +1,5 @@
 export { startKms, type EmbeddedKms, type StartKmsOptions } from './embedded.js'
-export { createKms, restoreKms, type KmsIdentity, type KmsPlace } from './place.js'
-export { openKms, type OpenKms } from './open-kms.js'
+export type { KmsIdentity } from './place.js'
 export { parsePolicy, type Policy, type PolicyImage } from './policy.js'
 export { serveKms, type ServedKms, type ServeOptions } from './server.js'
 export type { KmsEvent } from './service.js'

@@ -67,12 +67,19 @@ export const createKms = async (options: PlaceOptions & { readonly random: Rando
   return identify(keyring)
 }
 
+/** What a KMS that can start again has. */
+export interface RestoredKms extends KmsIdentity {
+  readonly ledger: 'kept' | 'new'
+  /** Flows that the ledger knows. */
+  readonly flowCount: number
+}
+
 /**
  * Checks that a KMS can start from what is in its place, and where the ledger is lost for good begins a new one.
  * @param options.newLedger - the operator’s word that it is lost: with it goes all knowledge of which state is the newest.
  * @throws {KeyriseError} as `openKeyring` and `FileLedger.open`.
  */
-export const restoreKms = async (options: PlaceOptions & { readonly newLedger: boolean }): Promise<KmsIdentity & { readonly ledger: 'kept' | 'new' }> => {
+export const restoreKms = async (options: PlaceOptions & { readonly newLedger: boolean }): Promise<RestoredKms> => {
   const { place, fs, newLedger } = options
   using keyring = await openKeyring(options)
   const known = await FileLedger.inspect(fs, place.directory)
@@ -83,7 +90,7 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   }
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   await ledger.close()
-  return { ...identify(keyring), ledger: known === undefined ? 'new' : 'kept' }
+  return { ...identify(keyring), ledger: known === undefined ? 'new' : 'kept', flowCount: known?.flowCount ?? 0 }
 }
 
 export const identify = (keyring: Keyring): KmsIdentity => ({

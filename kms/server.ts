@@ -1,22 +1,39 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { concatBytes, toHex, type Bytes } from '../protocol/bytes.js'
+import { concatBytes, copyBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { describeError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
-import type { OpenKms } from './open-kms.js'
+import { nodeRandom } from '../protocol/crypto/primitives.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { nodeClock, nodeFileSystem } from '../storage/index.js'
+import { openKms, type OpenKms } from './open-kms.js'
+import type { KmsIdentity } from './place.js'
+import type { Policy } from './policy.js'
+import type { KmsEvent } from './service.js'
 
 export interface ServeOptions {
+  /** Where the KMS keeps its ledger and, unless `custody` is given, its keyring. */
+  readonly directory: string
+  /** The keyring’s file in a third place. */
+  readonly custody?: string
+  /** Of the keyring; borrowed: zero-fill it when the promise has settled. */
+  readonly passphrase: Uint8Array
+  readonly policy: Policy
   /** A loopback address; 127.0.0.1 unless told. */
   readonly host?: string
   /** 7600 unless told; 0 for any free one. */
   readonly port?: number
+  /** For the operator’s log. */
+  readonly onEvent?: (event: KmsEvent) => void
 }
 
-export interface ServedKms extends AsyncDisposable {
+export interface ServedKms extends KmsIdentity, AsyncDisposable {
   /** `http://127.0.0.1:7600` */
   readonly url: string
-  /** Stops listening and answers what is under way. The KMS itself stays open. */
+  /** Stops listening, answers what is under way, zero-fills every key. */
   close(): Promise<void>
+  /** Zero-fills every key at once: for a process that is about to end by a fault. */
+  wipe(): void
 }
 
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
@@ -39,34 +56,49 @@ const CHECKING_MS = 2_000
 const CLOSING_MS_MAX = 5_000
 
 /**
- * Serves a KMS over HTTP on loopback: POST /v1/exchange (frames), GET /v1/identity, /healthz, /readyz.
- * @throws {KeyriseError} ERR_ADDRESS_REFUSED, ERR_PORT_IN_USE, ERR_CONFIG_INVALID.
+ * Opens a KMS and serves it over HTTP on loopback: POST /v1/exchange (frames), GET /v1/identity, /healthz, /readyz. The port
+ * comes first, so that a second start by mistake is refused before it touches the ledger.
+ * @throws {KeyriseError} ERR_ADDRESS_REFUSED, ERR_PORT_IN_USE, and as `openKms`.
  */
-export const serveKms = async (kms: OpenKms, options: ServeOptions = {}): Promise<ServedKms> => {
-  const { host = '127.0.0.1', port = PORT } = options
+export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
+  const { directory, custody, host = '127.0.0.1', port = PORT, policy, onEvent } = options
   if (!LOOPBACK.includes(host)) throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: host })
-  const desk = new FrontDesk(kms)
-  const server = createServer(
-    {
-      maxHeaderSize: HEADERS_SIZE_BYTES_MAX,
-      requestTimeout: REQUEST_MS_MAX,
-      headersTimeout: HEADERS_MS_MAX,
-      keepAliveTimeout: IDLE_MS_MAX,
-      connectionsCheckingInterval: CHECKING_MS,
-    },
-    (request, response) => {
-      // A fault of ours ends one connection, not the process.
-      desk.answer(request, response).catch(() => response.destroy())
-    },
-  )
-  server.maxConnections = CONNECTION_COUNT_MAX
+  const desk = new FrontDesk()
+  const server = makeServer(desk)
   await listen(server, { host, port })
-  const close = async (): Promise<void> => {
-    desk.isReady = false
+  try {
+    using passphrase = Secret.take(copyBytes(options.passphrase))
+    const place = { directory, ...(custody === undefined ? {} : { custody }) }
+    const world = { fs: nodeFileSystem, clock: nodeClock, random: nodeRandom }
+    const kms = await openKms({ place, passphrase, policy, ...world, ...(onEvent === undefined ? {} : { onEvent }) })
+    desk.kms = kms
+    const close = async (): Promise<void> => {
+      desk.kms = undefined
+      await closeServer(server)
+      await kms.close()
+    }
+    const url = `http://${host === '::1' ? '[::1]' : host}:${(server.address() as AddressInfo).port}`
+    return { url, identity: kms.identity, keys: kms.keys, close, wipe: () => kms.wipe(), [Symbol.asyncDispose]: close }
+  } catch (error) {
     await closeServer(server)
+    throw error
   }
-  const address = server.address() as AddressInfo
-  return { url: `http://${host === '::1' ? '[::1]' : host}:${address.port}`, close, [Symbol.asyncDispose]: close }
+}
+
+const makeServer = (desk: FrontDesk): Server => {
+  const limits = {
+    maxHeaderSize: HEADERS_SIZE_BYTES_MAX,
+    requestTimeout: REQUEST_MS_MAX,
+    headersTimeout: HEADERS_MS_MAX,
+    keepAliveTimeout: IDLE_MS_MAX,
+    connectionsCheckingInterval: CHECKING_MS,
+  }
+  const server = createServer(limits, (request, response) => {
+    // A fault of ours ends one connection, not the process.
+    desk.answer(request, response).catch(() => response.destroy())
+  })
+  server.maxConnections = CONNECTION_COUNT_MAX
+  return server
 }
 
 const listen = (server: Server, address: { host: string; port: number }): Promise<void> =>
@@ -99,13 +131,9 @@ const closeServer = (server: Server): Promise<void> =>
 type Refusal = readonly [status: number, code: ErrorCode, detail: string]
 
 class FrontDesk {
-  isReady = true
-  readonly #kms: OpenKms
+  /** Undefined before it is open, and from when it is told to close. */
+  kms: OpenKms | undefined
   readonly #budget: Budget = { leftSizeBytes: HELD_SIZE_BYTES_MAX }
-
-  constructor(kms: OpenKms) {
-    this.#kms = kms
-  }
 
   /** Answers every request: with what it asks for, or with a code. */
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -114,52 +142,59 @@ class FrontDesk {
     response.on('error', () => undefined)
     const path = (request.url ?? '').split('?', 1)[0]
     if (path === '/v1/exchange') return this.#exchange(request, response)
-    if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(response, path === undefined || !(path in PAGES) ? NO_SUCH_PATH : NOT_THAT_WAY)
+    const page = path === undefined ? undefined : this.#page(path)
+    if (page === undefined) return refuse(response, NO_SUCH_PATH)
+    if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(response, NOT_THAT_WAY)
+    return sendJson(response, ...page)
+  }
+
+  #page(path: string): [status: number, value: object] | undefined {
     switch (path) {
       case '/v1/identity':
-        return sendJson(response, 200, { identity: toHex(this.#kms.identity), keys: this.#kms.keys })
+        return this.kms === undefined ? [503, { ready: false }] : [200, { identity: toHex(this.kms.identity), keys: this.kms.keys }]
       case '/healthz':
-        return sendJson(response, 200, { status: 'ok' })
+        return [200, { status: 'ok' }]
       case '/readyz':
-        return sendJson(response, this.isReady ? 200 : 503, { ready: this.isReady })
+        return [this.kms === undefined ? 503 : 200, { ready: this.kms !== undefined }]
       default:
-        return refuse(response, NO_SUCH_PATH)
+        return undefined
     }
   }
 
   async #exchange(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const kms = this.kms
+    if (kms === undefined) return refuse(response, NOT_READY)
     const claimedSize = request.headers['content-length']
     const size = claimedSize !== undefined && /^\d{1,10}$/.test(claimedSize) ? Number(claimedSize) : undefined
-    const refusal = this.#refusal(request, size)
+    const refusal = checkHeaders(request, size)
     if (refusal !== undefined) return refuse(response, refusal)
     const hold = new Hold(this.#budget)
     try {
       const frame = await readBody(request, hold)
       if (frame === 'busy') return refuse(response, BUSY)
       if (frame === 'broken') return void response.destroy()
-      const reply = await this.#kms.exchange(frame)
+      const reply = await kms.exchange(frame)
       response.writeHead(200, { 'content-type': FRAME_TYPE, 'content-length': reply.length, 'cache-control': 'no-store' })
       await new Promise<void>((resolve) => response.once('close', resolve).end(reply, resolve))
     } finally {
       hold.end()
     }
   }
-
-  /** What is wrong with a request for an exchange, before a byte of its body is read. */
-  #refusal(request: IncomingMessage, size: number | undefined): Refusal | undefined {
-    if (request.method !== 'POST') return NOT_THAT_WAY
-    if (request.headers['content-type'] !== FRAME_TYPE) return [415, 'ERR_REQUEST_INVALID', `content-type: ${FRAME_TYPE}`]
-    if (size === undefined) return [411, 'ERR_REQUEST_INVALID', 'content-length is needed']
-    if (size > KMS_FRAME_SIZE_BYTES_MAX) return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
-    if (!this.isReady) return [503, 'ERR_KMS_FAILED', 'it is stopping']
-    return undefined
-  }
 }
 
-const PAGES = { '/v1/identity': true, '/healthz': true, '/readyz': true } as const
+/** What is wrong with a request for an exchange, before a byte of its body is read. */
+const checkHeaders = (request: IncomingMessage, size: number | undefined): Refusal | undefined => {
+  if (request.method !== 'POST') return NOT_THAT_WAY
+  if (request.headers['content-type'] !== FRAME_TYPE) return [415, 'ERR_REQUEST_INVALID', `content-type: ${FRAME_TYPE}`]
+  if (size === undefined) return [411, 'ERR_REQUEST_INVALID', 'content-length is needed']
+  if (size > KMS_FRAME_SIZE_BYTES_MAX) return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
+  return undefined
+}
+
 const NO_SUCH_PATH: Refusal = [404, 'ERR_REQUEST_INVALID', 'no such path']
 const NOT_THAT_WAY: Refusal = [405, 'ERR_REQUEST_INVALID', 'not with this method']
 
+const NOT_READY: Refusal = [503, 'ERR_KMS_FAILED', 'it is starting or stopping']
 const BUSY: Refusal = [503, 'ERR_CALLS_LIMIT', 'try again in a moment']
 
 /** Memory for large frames, shared by all requests. */

@@ -1,0 +1,146 @@
+import { readFile } from 'node:fs/promises'
+import type { Command } from 'commander'
+import { toHex, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { nodeRandom } from '../protocol/crypto/primitives.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { FileLedger } from '../kms/file-ledger.js'
+import { parsePolicy, serveKms, type KmsEvent, type KmsIdentity, type Policy, type ServedKms } from '../kms/index.js'
+import { createKms, restoreKms } from '../kms/place.js'
+import { nodeFileSystem } from '../storage/index.js'
+import { wholeNumber } from './arguments.js'
+import { readPassphrase } from './passphrase.js'
+import { EXIT, printResult, table } from './terminal.js'
+
+interface PlaceFlags {
+  readonly directory: string
+  readonly custody?: string
+  readonly passphraseFd?: number
+  readonly json?: boolean
+}
+
+/** `keyrise kms …` */
+export const addKmsCommands = (program: Command): void => {
+  const kms = program.command('kms').description('run a key management server')
+  withPlace(kms.command('init').description('make the keys of a new KMS, and its keyring'))
+    .option('--work-factor <n>', 'scrypt’s work factor for the passphrase, as a power of two', wholeNumber(10, 20), 18)
+    .action(init)
+  withPlace(kms.command('serve').description('open the keyring and serve enclaves on loopback'))
+    .requiredOption('--policy <file>', 'which platforms and images get keys (docs/kms.md)')
+    .option('--host <address>', 'a loopback address', '127.0.0.1')
+    .option('--port <n>', 'the port; 0 for any free one', wholeNumber(0, 65_535), 7600)
+    .action(serve)
+  withPlace(kms.command('restore').description('check that a KMS can start from its keyring and ledger'))
+    .option('--new-ledger', 'begin a new ledger: the old one, and with it which state is the newest, is lost for good')
+    .action(restore)
+  kms
+    .command('identity')
+    .description('print the identity that enclaves trust; needs no passphrase')
+    .requiredOption('--directory <path>', 'the KMS’s directory')
+    .option('--json', 'print one JSON object')
+    .action(identity)
+}
+
+const withPlace = (command: Command): Command =>
+  command
+    .requiredOption('--directory <path>', 'the KMS’s directory: its ledger and, without --custody, its keyring')
+    .option('--custody <file>', 'the keyring’s file in a third place, whose directory exists')
+    .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor; otherwise it is asked for', wholeNumber(0, 1023))
+    .option('--json', 'print JSON')
+
+const placeOf = ({ directory, custody }: PlaceFlags) => ({ directory, ...(custody === undefined ? {} : { custody }) })
+
+const withPassphrase = async <T>(flags: PlaceFlags, isNew: boolean, use: (passphrase: Bytes) => Promise<T>): Promise<T> => {
+  const passphrase = await readPassphrase({ descriptor: flags.passphraseFd, isNew })
+  try {
+    return await use(passphrase)
+  } finally {
+    passphrase.fill(0)
+  }
+}
+
+const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promise<void> => {
+  const made = await withPassphrase(flags, true, async (bytes) => {
+    using passphrase = Secret.take(bytes)
+    return await createKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, random: nodeRandom, logN: flags.workFactor })
+  })
+  printIdentity(flags, made, [['keyring', flags.custody ?? `in ${flags.directory}`]])
+}
+
+const restore = async (flags: PlaceFlags & { readonly newLedger?: boolean }): Promise<void> => {
+  const found = await withPassphrase(flags, false, async (bytes) => {
+    using passphrase = Secret.take(bytes)
+    return await restoreKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, newLedger: flags.newLedger === true })
+  })
+  printIdentity(flags, found, [['ledger', `${found.ledger}, ${found.flowCount} flows`]], { ledger: found.ledger, flows: found.flowCount })
+}
+
+const identity = async (flags: { readonly directory: string; readonly json?: boolean }): Promise<void> => {
+  const ledger = await FileLedger.inspect(nodeFileSystem, flags.directory)
+  if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: flags.directory })
+  printResult(flags.json === true, { identity: toHex(ledger.identity) }, [toHex(ledger.identity)])
+}
+
+const serve = async (flags: PlaceFlags & { readonly policy: string; readonly host: string; readonly port: number }): Promise<void> => {
+  const policy = await readPolicy(flags.policy)
+  const served = await withPassphrase(flags, false, (passphrase) =>
+    serveKms({ ...placeOf(flags), passphrase, policy, host: flags.host, port: flags.port, onEvent: (event) => logEvent(flags, event) }),
+  )
+  wipeOnFault(served)
+  stopOnSignal(served)
+  printIdentity(flags, served, [['listening', served.url]], { event: 'listening', url: served.url })
+}
+
+const readPolicy = async (path: string): Promise<Policy> => {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    const code: unknown = error instanceof Error && 'code' in error ? error.code : 'unknown'
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--policy: ${path} cannot be read (${String(code)})` })
+  }
+  return parsePolicy(text)
+}
+
+const printIdentity = (
+  { json }: { readonly json?: boolean },
+  { identity: key, keys }: KmsIdentity,
+  rows: readonly (readonly [name: string, value: string])[],
+  fields: object = {},
+): void => {
+  const keyRows = keys.map(({ key: id, recipient }) => [id, recipient] as const)
+  printResult(json === true, { ...fields, identity: toHex(key), keys }, table([['identity', toHex(key)], ...keyRows, ...rows]))
+}
+
+/** Calls that an operator wants to see as they happen; the others are every enclave’s everyday. */
+const LOGGED: readonly KmsEvent['event'][] = ['handshake', 'claim', 'destroy', 'publish', 'refused', 'failed']
+
+/** One line for each event on standard error: names and codes only. */
+const logEvent = ({ json }: { readonly json?: boolean }, event: KmsEvent): void => {
+  if (!LOGGED.includes(event.event)) return
+  const time = new Date().toISOString()
+  const words = [event.event, event.code, event.image, event.flow, event.detail].filter((word) => word !== undefined)
+  process.stderr.write(json === true ? `${JSON.stringify({ time, ...event })}\n` : `${time} ${words.join(' ')}\n`)
+}
+
+const stopOnSignal = (served: ServedKms): void => {
+  let isStopping = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      // A second signal does not wait for answers under way.
+      if (isStopping) endNow(served)
+      isStopping = true
+      void served.close()
+    })
+  }
+}
+
+const wipeOnFault = (served: ServedKms): void => {
+  process.on('uncaughtException', () => endNow(served))
+  process.on('unhandledRejection', () => endNow(served))
+}
+
+const endNow = (served: ServedKms): never => {
+  served.wipe()
+  process.exit(EXIT.failed)
+}

@@ -1,0 +1,117 @@
+import { read } from 'node:fs'
+import { promisify } from 'node:util'
+import type { ReadStream } from 'node:tty'
+import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+
+/** A passphrase is read as bytes and stays bytes: a string could never be erased. */
+const PASSPHRASE_SIZE_BYTES_MAX = 1024
+const BUSY_MS = 20
+const KEY = { enter: [10, 13], erase: [8, 127], interrupt: 3, end: 4 } as const
+
+const readFromFile = promisify(read)
+
+/**
+ * The first line of an open file descriptor, without its end. The caller zero-fills it.
+ * @throws {KeyriseError} ERR_CONFIG_INVALID.
+ */
+export const readPassphraseFrom = async (descriptor: number): Promise<Bytes> => {
+  const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 2)
+  try {
+    let size = 0
+    while (size < buffer.length && !buffer.subarray(0, size).includes(KEY.enter[0])) {
+      const count = await readSome(descriptor, buffer, size)
+      if (count === 0) break
+      size += count
+    }
+    return takeLine(buffer.subarray(0, size))
+  } finally {
+    buffer.fill(0)
+  }
+}
+
+/** @param descriptor - a pipe that does not block says EAGAIN while it is empty. */
+const readSome = async (descriptor: number, buffer: Bytes, offset: number): Promise<number> => {
+  for (;;) {
+    try {
+      return (await readFromFile(descriptor, buffer, offset, buffer.length - offset, null)).bytesRead
+    } catch (error) {
+      const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined
+      if (code === 'EOF') return 0
+      if (code !== 'EAGAIN') throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--passphrase-fd: ${String(code)}` })
+      await new Promise((resolve) => setTimeout(resolve, BUSY_MS))
+    }
+  }
+}
+
+const takeLine = (bytes: Bytes): Bytes => {
+  const end = bytes.indexOf(KEY.enter[0])
+  const line = end === -1 ? bytes : bytes.subarray(0, end)
+  const text = line.at(-1) === KEY.enter[1] ? line.subarray(0, -1) : line
+  if (text.length === 0) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the passphrase is empty' })
+  if (text.length > PASSPHRASE_SIZE_BYTES_MAX) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the passphrase is longer than 1024 bytes' })
+  return copyBytes(text)
+}
+
+/** Asks on a terminal, without echo. The caller zero-fills the answer. @throws {Interrupted} on Ctrl-C. */
+export const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> => {
+  process.stderr.write(question)
+  const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 1)
+  let size = 0
+  const wasRaw = terminal.isRaw
+  terminal.setRawMode(true)
+  terminal.resume()
+  return new Promise<Bytes>((resolve, reject) => {
+    /** True when the answer is complete. */
+    const press = (key: number): boolean => {
+      if (key === KEY.interrupt) throw new Interrupted()
+      if (key === KEY.end || KEY.enter.some((enter) => enter === key)) return true
+      if (KEY.erase.some((erase) => erase === key)) size = startOfLast(buffer, size)
+      else if (size < buffer.length) buffer[size++] = key
+      return false
+    }
+    const typed = (keys: Buffer): void => {
+      try {
+        const isDone = keys.some((key) => press(key))
+        keys.fill(0)
+        if (!isDone) return
+        stop()
+        resolve(takeLine(buffer.subarray(0, size)))
+      } catch (error) {
+        stop()
+        reject(error as Error)
+      }
+    }
+    const stop = (): void => {
+      terminal.off('data', typed)
+      terminal.setRawMode(wasRaw)
+      terminal.pause()
+      process.stderr.write('\n')
+    }
+    terminal.on('data', typed)
+  }).finally(() => buffer.fill(0))
+}
+
+/** Ctrl-C at a question. */
+export class Interrupted extends Error {}
+
+/** Where the last UTF-8 character before `size` starts: continuation bytes are 10xxxxxx. */
+const startOfLast = (buffer: Bytes, size: number): number => {
+  let start = Math.max(0, size - 1)
+  while (start > 0 && ((buffer[start] ?? 0) & 0xc0) === 0x80) start--
+  return start
+}
+
+/** The passphrase by the way that the command line gives; asked twice where a new one is chosen. */
+export const readPassphrase = async (options: { readonly descriptor: number | undefined; readonly isNew: boolean }): Promise<Bytes> => {
+  if (options.descriptor !== undefined) return readPassphraseFrom(options.descriptor)
+  if (!process.stdin.isTTY) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'no terminal to ask for the passphrase: give --passphrase-fd' })
+  const first = await askPassphrase('Passphrase of the keyring: ', process.stdin)
+  if (!options.isNew) return first
+  const second = await askPassphrase('The same again: ', process.stdin)
+  const isSame = first.length === second.length && first.every((byte, index) => byte === second[index])
+  second.fill(0)
+  if (isSame) return first
+  first.fill(0)
+  throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the two passphrases differ' })
+}

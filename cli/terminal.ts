@@ -1,0 +1,31 @@
+import { styleText } from 'node:util'
+import { isKeyriseError } from '../protocol/errors.js'
+import { Interrupted } from './passphrase.js'
+
+/** 0: done. 1: refused or failed, with a code. 2: the command line is not understood. 130: Ctrl-C at a question. */
+export const EXIT = { failed: 1, usage: 2, interrupted: 130 } as const
+
+/** The one way to print a result: as lines for people, or as one JSON object. */
+export const printResult = (isJson: boolean, result: object, lines: readonly string[]): void => {
+  process.stdout.write(isJson ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''))
+}
+
+/** Prints what went wrong and what to do on standard error, and says with what to exit. */
+export const printError = (isJson: boolean, error: unknown): number => {
+  if (error instanceof Interrupted) return EXIT.interrupted
+  const { code, message, remedy } = isKeyriseError(error)
+    ? error
+    : { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : 'unknown', remedy: 'Report it: this is a fault of keyrise itself' }
+  const lines = [`${emphasise(code)} ${message}`, `  ${remedy}.`]
+  process.stderr.write(isJson ? `${JSON.stringify({ error: { code, message, remedy } })}\n` : `${lines.join('\n')}\n`)
+  return EXIT.failed
+}
+
+/** Red where standard error is a terminal with colours; NO_COLOR is heeded by `hasColors`. */
+const emphasise = (text: string): string => (process.stderr.isTTY && process.stderr.hasColors() ? styleText('red', text) : text)
+
+/** `name  value` lines with the values below each other. */
+export const table = (rows: readonly (readonly [name: string, value: string])[]): string[] => {
+  const width = Math.max(...rows.map(([name]) => name.length))
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
+}
