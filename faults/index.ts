@@ -6,6 +6,7 @@ export { aroundKms, aroundStore, type Around, type WorldCall } from './around.js
 export { faultyKms, faultyStore, type Fault, type FaultPlan, type Moment } from './faulty.js'
 export { KillablePlatform } from './killable-platform.js'
 export { MachineStopped, MemoryFileSystem, type FileFault, type FileOperation } from './memory-file-system.js'
+export { portPair } from './port-pair.js'
 export { Recorder } from './recorder.js'
 export { SeededRandom } from './seeded-random.js'
 export { SimulatedClock } from './simulated-clock.js'

@@ -1,5 +1,8 @@
 import type { Clock } from '../protocol/ports.js'
 
+/** Messages and file operations that follow from a timer take a few turns of the event loop. */
+const TURN_COUNT = 16
+
 interface Timer {
   readonly dueMs: number
   readonly elapsed: () => void
@@ -43,7 +46,7 @@ export class SimulatedClock implements Clock {
       this.#pass(next.dueMs)
       this.#timers.delete(next)
       next.elapsed()
-      await new Promise((resolve) => setImmediate(resolve))
+      for (let turn = 0; turn < TURN_COUNT; turn++) await new Promise((resolve) => setImmediate(resolve))
     }
     this.#pass(endMs)
   }

@@ -11,7 +11,7 @@ export interface ConnectionLimits {
 }
 
 interface Pending {
-  readonly sentMs: number
+  readonly deadline: Disposable
   readonly settle: (reply: ClaimedReply) => void
 }
 
@@ -23,11 +23,9 @@ export class Connection {
   readonly #instance: Instance
   readonly #clock: Clock
   readonly #limits: ConnectionLimits
-  /** In the order sent, so the first is due first. */
   readonly #pending = new Map<string, Pending>()
   #callCount = 0
   #answerCount = 0
-  #deadline: Disposable | undefined
   #ended: KeyriseError | undefined
   #ready: ((claimed: Lifecycle) => void) | undefined
   /** Why the instance ended, once every call that it still owed was rejected. */
@@ -79,8 +77,10 @@ export class Connection {
         else resolve(reply.claimedValue)
       }
       this.#instance.ecalls.post(message, transfer)
-      this.#pending.set(id, { sentMs: this.#clock.nowMs(), settle })
-      this.#deadline ??= this.#watch(this.#limits.callDeadlineMs)
+      const deadline = this.#clock.timer(this.#limits.callDeadlineMs, () => {
+        this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') })
+      })
+      this.#pending.set(id, { deadline, settle })
     })
   }
 
@@ -120,43 +120,21 @@ export class Connection {
     }
     const reply = parseReply(message)
     if (reply === undefined) return
-    const pending = this.#pending.get(reply.id)
-    // Not ours, or answered or overdue already.
-    if (pending === undefined) return
-    this.#answerCount++
-    this.#settle(reply, pending)
+    if (this.#settle(reply)) this.#answerCount++
   }
 
-  #settle(reply: ClaimedReply, { settle }: Pending): void {
+  /** False where the call is not ours, or was answered, or overdue, before. */
+  #settle(reply: ClaimedReply): boolean {
+    const pending = this.#pending.get(reply.id)
+    if (pending === undefined) return false
     this.#pending.delete(reply.id)
-    if (this.#pending.size === 0) this.#rest()
-    settle(reply)
+    pending.deadline[Symbol.dispose]()
+    pending.settle(reply)
+    return true
   }
 
   #end(error: KeyriseError): void {
     this.#ended ??= error
-    for (const [id, pending] of this.#pending) this.#settle({ id, error }, pending)
-  }
-
-  /** One timer serves all calls: that of the oldest. */
-  #watch(delayMs: number): Disposable {
-    return this.#clock.timer(delayMs, () => {
-      const { callDeadlineMs } = this.#limits
-      const nowMs = this.#clock.nowMs()
-      this.#rest()
-      for (const [id, pending] of this.#pending) {
-        const leftMs = pending.sentMs + callDeadlineMs - nowMs
-        if (leftMs > 0) {
-          this.#deadline = this.#watch(leftMs)
-          return
-        }
-        this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') }, pending)
-      }
-    })
-  }
-
-  #rest(): void {
-    this.#deadline?.[Symbol.dispose]()
-    this.#deadline = undefined
+    for (const id of this.#pending.keys()) this.#settle({ id, error })
   }
 }

@@ -34,15 +34,19 @@ export interface LaunchLimits extends SupervisorLimits {
 
 /** What `launch` takes; `ocalls` exactly where the image declares some. */
 export type LaunchOptions<Definition> = LaunchOptionsBase<Definition> &
-  (keyof OcallsOf<Definition> extends never
-    ? { readonly ocalls?: Ocalls<Definition> }
-    : { readonly ocalls: Ocalls<Definition> })
+  (DeclaresOcalls<Definition> extends true
+    ? { readonly ocalls: OcallsOf<Definition> }
+    : { readonly ocalls?: UntypedOcalls })
 
-type UntypedCalls = Readonly<Record<string, (input?: unknown) => Promise<unknown>>>
-type Ecalls<Definition> = unknown extends Definition ? UntypedCalls : EcallsOf<Definition>
-type Ocalls<Definition> = unknown extends Definition
-  ? Readonly<Record<string, (input: never) => unknown>>
-  : OcallsOf<Definition>
+/** An image read from a file has no types. */
+type UntypedEcalls = Readonly<Record<string, (input?: unknown) => Promise<unknown>>>
+type UntypedOcalls = Readonly<Record<string, (input: never) => unknown>>
+type DeclaresOcalls<Definition> = unknown extends Definition
+  ? false
+  : keyof OcallsOf<Definition> extends never
+    ? false
+    : true
+type Ecalls<Definition> = unknown extends Definition ? UntypedEcalls : EcallsOf<Definition>
 
 /** A running enclave, which is launched again whenever it dies. */
 export interface EnclaveHandle<Definition> extends AsyncDisposable {
@@ -114,7 +118,7 @@ const instanceLauncher = (
   }
 }
 
-const stubs = (names: readonly string[], supervisor: Supervisor): UntypedCalls => {
+const stubs = (names: readonly string[], supervisor: Supervisor): UntypedEcalls => {
   const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>
   for (const name of names) table[name] = (input) => supervisor.call(name, input)
   return Object.freeze(table)

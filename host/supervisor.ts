@@ -3,23 +3,20 @@ import type { Clock } from '../protocol/ports.js'
 import type { Instance } from '../platform/platform.js'
 import { Connection, type ConnectionLimits } from './connection.js'
 
-/** What happens to an enclave, as it happens. Times are of the launch's clock. */
+/**
+ * What happens to an enclave, as it happens, in the time of the launch's clock.
+ * - `launching`: `attempt` is 0 at first, then counts the launches since the last instance that answered a call.
+ * - `ready`: it recovered and serves; `tookMs` since the launch began, or since the instance before was lost.
+ * - `lost`: it died, and `callsPending` calls rejected with ERR_ENCLAVE_LOST.
+ * - `ocall-failed`: with its cause, of which the enclave learns no more than a code.
+ * - `closed`: for good; `error` says why, unless the host closed it.
+ */
 export type EnclaveEvent = { readonly atMs: number } & (
-  | {
-      readonly type: 'launching'
-      /** 0, then one for each launch since the last one that answered a call. */ readonly attempt: number
-    }
-  /** `tookMs`: since the launch began, or since the instance before was lost. */
+  | { readonly type: 'launching'; readonly attempt: number }
   | { readonly type: 'ready'; readonly tookMs: number }
   | { readonly type: 'launch-failed'; readonly error: KeyriseError }
-  | {
-      readonly type: 'lost'
-      readonly reason: string
-      /** They reject with ERR_ENCLAVE_LOST. */ readonly callsPending: number
-    }
-  /** An OCALL failed; the enclave learns no more than a code. */
+  | { readonly type: 'lost'; readonly reason: string; readonly callsPending: number }
   | { readonly type: 'ocall-failed'; readonly name: string; readonly error: unknown }
-  /** `error`: why, unless the host closed it. */
   | { readonly type: 'closed'; readonly error?: KeyriseError }
 )
 
@@ -152,7 +149,7 @@ export class Supervisor {
     this.#connection = undefined
     this.report({ type: 'lost', reason, callsPending })
     // One that answered was sound; one that never did may die for ever, and is launched ever more rarely.
-    await this.#relaunch(connection.answerCount > 0 ? 0 : attempt + 1, lostMs)
+    await this.#relaunch(connection.answerCount > 0 ? 1 : attempt + 1, lostMs)
   }
 
   async #relaunch(firstAttempt: number, lostMs: number): Promise<void> {
@@ -172,7 +169,7 @@ export class Supervisor {
   }
 
   #backoffMs(attempt: number): number {
-    return attempt === 0 ? 0 : Math.min(this.#limits.backoffMaxMs, this.#limits.backoffMinMs * 2 ** (attempt - 1))
+    return attempt <= 1 ? 0 : Math.min(this.#limits.backoffMaxMs, this.#limits.backoffMinMs * 2 ** (attempt - 2))
   }
 
   #sleep(delayMs: number): Promise<void> {

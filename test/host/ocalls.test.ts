@@ -1,0 +1,160 @@
+import test from 'ava'
+import { launch, MemoryStore, type EnclaveEvent, type EnclaveHandle, type Store } from '../../host/index.js'
+import { encodeCall, parseReply, RUNTIME_OCALLS } from '../../protocol/calls.js'
+import { KeyriseError } from '../../protocol/errors.js'
+import { echoKms, scriptedImage, ScriptedPlatform } from './scripted-platform.js'
+
+interface Served {
+  readonly handle: EnclaveHandle<unknown>
+  readonly store: Store
+  readonly events: EnclaveEvent[]
+  readonly post: (message: unknown) => void
+  /** Makes an OCALL from the enclave's side: the value, or the code that it was refused with. */
+  readonly ocall: (name: string, argument?: unknown) => Promise<unknown>
+}
+
+const serve = async (ocalls: Readonly<Record<string, (input: never) => unknown>> = {}): Promise<Served> => {
+  const platform = new ScriptedPlatform()
+  const store = new MemoryStore()
+  const events: EnclaveEvent[] = []
+  const handle = await launch({
+    image: scriptedImage({ ocalls: Object.keys(ocalls) }),
+    platform,
+    store,
+    kms: echoKms,
+    flow: 'flow-1',
+    ocalls,
+    onEvent: (event) => events.push(event),
+  })
+  const { enclave } = platform
+  let count = 0
+  const ocall = async (name: string, argument?: unknown): Promise<unknown> => {
+    const id = `o${String(count++)}`
+    enclave.inside.ocalls.post(encodeCall(id, name, argument).message)
+    for (;;) {
+      const reply = enclave.replies.map(parseReply).find((candidate) => candidate?.id === id)
+      if (reply !== undefined) return 'error' in reply ? reply.error.code : reply.claimedValue
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  return { handle, store, events, ocall, post: (message) => enclave.inside.ocalls.post(message) }
+}
+
+test('the store and the KMS are served to the runtime', async (t) => {
+  const { handle, store, ocall } = await serve()
+  t.is(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), null)
+  t.is(await ocall(RUNTIME_OCALLS.storePut, { name: 'flow-1/a', bytes: new Uint8Array([1, 2]) }), undefined)
+  t.deepEqual(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), new Uint8Array([1, 2]))
+  t.deepEqual(await ocall(RUNTIME_OCALLS.storeList, { prefix: 'flow-1/' }), ['flow-1/a'])
+  t.is(await ocall(RUNTIME_OCALLS.storePut, { name: 'flow-1/a', bytes: new Uint8Array([3]) }), 'ERR_STORE_CONFLICT')
+  t.is(await ocall(RUNTIME_OCALLS.storeDelete, { name: 'flow-1/a' }), undefined)
+  t.deepEqual(await store.list(''), [])
+  t.deepEqual(await ocall(RUNTIME_OCALLS.kmsExchange, { frame: new Uint8Array([7]) }), new Uint8Array([7]))
+  await handle.close()
+})
+
+test('an enclave reaches its own flow’s part of the store and no other', async (t) => {
+  const { handle, store, ocall } = await serve()
+  await store.put('flow-2/a', new Uint8Array([1]))
+  await store.put('flow-11/a', new Uint8Array([1]))
+  for (const name of ['flow-2/a', 'flow-11/a', 'flow-1', 'flow-1/../flow-2/a', '']) {
+    t.is(await ocall(RUNTIME_OCALLS.storeGet, { name }), 'ERR_NAME_INVALID', name)
+    t.is(await ocall(RUNTIME_OCALLS.storePut, { name, bytes: new Uint8Array([2]) }), 'ERR_NAME_INVALID', name)
+    t.is(await ocall(RUNTIME_OCALLS.storeDelete, { name }), 'ERR_NAME_INVALID', name)
+  }
+  for (const prefix of ['', 'flow-', 'flow-1', 'flow-2/'])
+    t.is(await ocall(RUNTIME_OCALLS.storeList, { prefix }), 'ERR_NAME_INVALID', prefix)
+  t.deepEqual(await store.list(''), ['flow-11/a', 'flow-2/a'])
+  await handle.close()
+})
+
+test('malformed arguments are refused', async (t) => {
+  const { handle, ocall } = await serve()
+  for (const argument of [
+    undefined,
+    null,
+    7,
+    [],
+    {},
+    { name: 7 },
+    { name: 'flow-1/a', bytes: 'x' },
+    { name: 'flow-1/a', extra: 1 },
+  ]) {
+    t.is(await ocall(RUNTIME_OCALLS.storePut, argument), 'ERR_ARGUMENT_INVALID')
+  }
+  t.is(await ocall(RUNTIME_OCALLS.kmsExchange, { frame: [1] }), 'ERR_ARGUMENT_INVALID')
+  await handle.close()
+})
+
+test('what is no call is answered by nobody, or refused, and harms nothing', async (t) => {
+  const { handle, ocall, post } = await serve()
+  for (const garbage of [
+    null,
+    7,
+    {},
+    { id: 'x' },
+    { id: 'x', type: 'SET', path: ['a'], value: 1 },
+    { id: 'x', type: 'APPLY', path: ['a', 'b'], argumentList: [] },
+  ]) {
+    post(garbage)
+  }
+  t.is(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), null)
+  await handle.close()
+})
+
+test('the author’s OCALLs are served, synchronous or not', async (t) => {
+  const { handle, ocall } = await serve({
+    add: ({ a, b }: { a: number; b: number }) => a + b,
+    later: async (text: string) => {
+      await Promise.resolve()
+      return `${text}!`
+    },
+  })
+  t.is(await ocall('add', { a: 1, b: 2 }), 3)
+  t.is(await ocall('later', 'x'), 'x!')
+  t.is(await ocall('unknown'), 'ERR_OCALL_UNKNOWN')
+  t.is(await ocall('constructor'), 'ERR_OCALL_UNKNOWN')
+  await handle.close()
+})
+
+test('an OCALL that fails tells the enclave a code, and the host the cause', async (t) => {
+  const cause = new Error('database password is wrong')
+  const { handle, ocall, events } = await serve({
+    broken: () => {
+      throw cause
+    },
+    full: () => {
+      throw new KeyriseError('ERR_STORE_FULL')
+    },
+    unsendable: () => () => 1,
+  })
+  t.is(await ocall('broken'), 'ERR_OCALL_FAILED')
+  t.is(await ocall('full'), 'ERR_STORE_FULL')
+  t.is(await ocall('unsendable'), 'ERR_VALUE_UNSUPPORTED')
+  const failed = events.flatMap((event) => (event.type === 'ocall-failed' ? [event] : []))
+  t.deepEqual(
+    failed.map(({ name }) => name),
+    ['broken', 'full', 'unsendable'],
+  )
+  t.is(failed[0]?.error, cause)
+  await handle.close()
+})
+
+test('an author cannot replace the runtime’s OCALLs', async (t) => {
+  const { handle, ocall } = await serve({ [RUNTIME_OCALLS.storeGet]: () => new Uint8Array([66]) })
+  t.is(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), null)
+  await handle.close()
+})
+
+test('an OCALL that the image declares and the host lacks is said at launch', async (t) => {
+  const platform = new ScriptedPlatform()
+  const options = {
+    image: scriptedImage({ ocalls: ['log'] }),
+    platform,
+    store: new MemoryStore(),
+    kms: echoKms,
+    flow: 'flow-1',
+  }
+  await t.throwsAsync(launch(options), { code: 'ERR_OCALL_UNKNOWN', message: /log/ })
+  t.is(platform.launched.length, 0)
+})
