@@ -1,6 +1,6 @@
 /**
  * Makes the intrinsics of this realm unchangeable: their prototypes cannot be extended, their properties can be neither
- * written nor redefined, and no text becomes code. SES `lockdown` does more and freezes, which makes typed arrays up to 95×
+ * written nor redefined, and no value leads to a way of making code from text. SES `lockdown` does more and freezes, which makes typed arrays up to 95×
  * slower on Node 20; why this is enough, and what it costs, is in docs/adr/0002-hardening.md.
  * @param also - objects beyond the intrinsics, hardened with all that they reach.
  */
@@ -14,7 +14,7 @@ export const hardenIntrinsics = (also: readonly object[]): void => {
   lockGlobals()
 }
 
-const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, preventExtensions } = Object
+const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, freeze, hasOwn, preventExtensions } = Object
 const { ownKeys } = Reflect
 
 /** Globals that reach the network, disk or other threads, or that load half of Node when they are only looked at. */
@@ -52,7 +52,10 @@ const refuseEvaluation = (): never => {
   throw new TypeError('Code from text is not available in an enclave')
 }
 
-/** `eval` and the four function constructors: the usual last step of an escape. */
+/**
+ * `eval` and the four function constructors: the usual last step of an escape. What is bundled keeps `Function` as a name
+ * of its own (platform/bundle.ts); nothing that can be reached from a value leads to it.
+ */
 const removeEvaluators = (): void => {
   delete (globalThis as { eval?: unknown }).eval
   const prototypes = [function () {}, async function () {}, function* () {}, async function* () {}].map((f) => getPrototypeOf(f) as object)
@@ -100,26 +103,31 @@ const isOverridden = (owner: object, key: PropertyKey): boolean =>
 const harden = (owner: unknown, seen: Set<object>): void => {
   if (owner === null || (typeof owner !== 'object' && typeof owner !== 'function') || seen.has(owner)) return
   seen.add(owner)
-  for (const key of ownKeys(owner)) {
-    const descriptor = getOwnPropertyDescriptor(owner, key)
-    if (descriptor === undefined) continue
-    if (!hasOwn(descriptor, 'value')) {
-      harden(descriptor.get, seen)
-      harden(descriptor.set, seen)
-      if (descriptor.configurable === true) defineProperty(owner, key, { configurable: false })
-      continue
-    }
-    harden(descriptor.value, seen)
-    if (descriptor.configurable === true && isOverridden(owner, key)) defineOverridable(owner, key, descriptor.value, descriptor.enumerable === true, seen)
-    else if (descriptor.configurable === true || descriptor.writable === true) lock(owner, key)
-  }
+  const descriptors = ownKeys(owner).map((key) => [key, getOwnPropertyDescriptor(owner, key)] as const)
+  for (const [, descriptor] of descriptors) for (const part of [descriptor?.value, descriptor?.get, descriptor?.set]) harden(part, seen)
   harden(getPrototypeOf(owner), seen)
-  preventExtensions(owner)
+  if (isPrototype(owner)) lockPrototype(owner, descriptors, seen)
+  else freeze(owner)
 }
 
-/** Writable off and configurable off; the elements of a typed array, which cannot be locked, hold no intrinsics. */
-const lock = (owner: object, key: PropertyKey): void => {
-  if (!ArrayBuffer.isView(owner)) defineProperty(owner, key, { writable: false, configurable: false })
+/** What instances inherit from. The prototypes of iterators may lack a constructor: nobody stores into those. */
+const isPrototype = (owner: object): boolean => typeof owner !== 'function' && hasOwn(owner, 'constructor')
+
+/**
+ * A prototype is locked property by property: frozen, it would slow every store into the arrays that inherit from it. Done
+ * so, it becomes a slow object; an heir makes the engine optimise it again.
+ */
+const lockPrototype = (owner: object, descriptors: readonly (readonly [PropertyKey, PropertyDescriptor | undefined])[], seen: Set<object>): void => {
+  for (const [key, descriptor] of descriptors) {
+    if (descriptor?.configurable !== true && descriptor?.writable !== true) continue
+    if (!hasOwn(descriptor, 'value')) defineProperty(owner, key, { configurable: false })
+    else if (descriptor.configurable === true && isOverridden(owner, key)) defineOverridable(owner, key, descriptor.value, descriptor.enumerable === true, seen)
+    else defineProperty(owner, key, { writable: false, configurable: false })
+  }
+  preventExtensions(owner)
+  const Heir = function () {} as unknown as new () => object
+  Heir.prototype = owner
+  new Heir()
 }
 
 /** The names of the intrinsics stay what they are; new globals can still be made, by libraries that need them. */

@@ -49,8 +49,11 @@ export const bundle = async (contents: string, directory: string): Promise<Bundl
   }
 }
 
-/** `require` becomes the script's own, so that boot can take it from everybody else. */
-const enclose = (script: string): string => `'use strict';(require=>{${script.trimEnd()}\n})(require);\n`
+/**
+ * `require` and `Function` become the script's own, so that boot can take them from everybody else: libraries compiled to
+ * WebAssembly make their glue with `new Function`, and what reaches a function from outside must not find it.
+ */
+const enclose = (script: string): string => `'use strict';((require,Function)=>{${script.trimEnd()}\n})(require,Function);\n`
 
 const isBuildFailure = (error: unknown): error is BuildFailure => error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors)
 
