@@ -1,0 +1,147 @@
+import { aroundStore, type Around } from '../../faults/around.js'
+import { openFlow, type OpenedFlow } from '../../enclave/flow.js'
+import { copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { KeyriseError } from '../../protocol/errors.js'
+import { parseFlowId, type EntryName } from '../../protocol/names.js'
+import type { Attester, Clock, KmsChannel, Store } from '../../protocol/ports.js'
+import { MemoryStore } from '../../storage/index.js'
+import { IMAGE, startInProcess } from '../kms/in-process.js'
+
+export const FLOW = 'flow-1'
+export const TASK = 'task-1'
+
+/** Retries happen at once; deadlines never come. */
+export const hastyClock: Clock = {
+  nowMs: () => 0,
+  timer(delayMs, elapsed) {
+    const immediate = delayMs < 10_000 ? setImmediate(elapsed) : undefined
+    return { [Symbol.dispose]: () => clearImmediate(immediate) }
+  },
+}
+
+/** A store whose holder may do as it likes with it. */
+export class HostStore extends MemoryStore {
+  static async of(objects: ReadonlyMap<string, Bytes>): Promise<HostStore> {
+    const store = new HostStore()
+    for (const [name, bytes] of objects) await store.put(name, bytes)
+    return store
+  }
+
+  async objects(): Promise<Map<string, Bytes>> {
+    const objects = new Map<string, Bytes>()
+    for (const name of await this.list('')) objects.set(name, (await this.get(name)) as Bytes)
+    return objects
+  }
+
+  async replace(name: string, bytes: Uint8Array): Promise<void> {
+    await this.delete(name)
+    await this.put(name, bytes)
+  }
+
+  /** Goes back to what `objects` held. */
+  async restore(objects: ReadonlyMap<string, Bytes>): Promise<void> {
+    for (const name of await this.list('')) await this.delete(name)
+    for (const [name, bytes] of objects) await this.put(name, bytes)
+  }
+
+  async names(part: string): Promise<string[]> {
+    return (await this.list('')).filter((name) => name.includes(part))
+  }
+}
+
+/** Called with each operation of an instance, before and after it takes effect; may throw. */
+export type Interrupt = (moment: { at: 'before' | 'after'; operation: string; index: number }) => void | Promise<void>
+
+export interface LaunchOptions {
+  readonly flow?: string
+  readonly task?: string
+  readonly image?: Bytes
+  readonly interrupt?: Interrupt
+  readonly store?: Store
+  readonly kms?: KmsChannel
+  readonly kmsIdentity?: Bytes
+}
+
+/** One KMS, one store, and instances of flows between them: all in this process, so that any operation can be made the last. */
+export const startWorld = async () => {
+  const kms = await startInProcess()
+  const store = new HostStore()
+
+  const launch = (options: LaunchOptions = {}): Promise<OpenedFlow> => {
+    const image = options.image ?? IMAGE
+    const around = interrupting(options.interrupt)
+    const channel = options.kms ?? kms.service
+    const attester: Attester = {
+      attest: ({ nonce, confirmationKey }) =>
+        Promise.resolve(kms.platform.attest({ nonce: copyBytes(nonce), confirmationKey: copyBytes(confirmationKey), measurement: image })),
+    }
+    return openFlow({
+      store: aroundStore(options.store ?? store, around),
+      kms: { exchange: (frame) => around({ operation: 'kms-exchange', subject: '' }, () => channel.exchange(frame)) },
+      attester,
+      kmsIdentity: options.kmsIdentity ?? kms.keyring.identity,
+      flow: parseFlowId(options.flow ?? FLOW),
+      task: parseFlowId(options.task ?? TASK),
+      image,
+      random: nodeRandom,
+      clock: hastyClock,
+    })
+  }
+  return { kms, store, launch }
+}
+export type World = Awaited<ReturnType<typeof startWorld>>
+
+const interrupting = (interrupt: Interrupt | undefined): Around => {
+  let count = 0
+  return async ({ operation }, work) => {
+    const index = count++
+    await interrupt?.({ at: 'before', operation, index })
+    const answer = await work()
+    await interrupt?.({ at: 'after', operation, index })
+    return answer
+  }
+}
+
+/** A dead instance: from the moment on, none of its operations happens and none returns. */
+export class Death extends Error {}
+
+/**
+ * Kills an instance at its n-th moment, moments being before and after each operation.
+ * @returns the interrupt, and whether the moment came.
+ */
+export const killAt = (n: number): { interrupt: Interrupt; state: { count: number; dead: boolean; operation: string } } => {
+  const state = { count: 0, dead: false, operation: '' }
+  const interrupt: Interrupt = ({ at, operation }) => {
+    if (!state.dead && state.count++ === n) {
+      state.dead = true
+      state.operation = `${at} ${operation}`
+    }
+    if (state.dead) throw new Death(state.operation)
+  }
+  return { interrupt, state }
+}
+
+/** Fails every operation of one kind while `active`, its effect having happened (`after`) or not (`before`). */
+export const failing = (operation: string, at: 'before' | 'after', code: ConstructorParameters<typeof KeyriseError>[0]) => {
+  const state = { active: false, count: 0 }
+  const interrupt: Interrupt = (moment) => {
+    if (!state.active || moment.operation !== operation || moment.at !== at) return
+    state.count++
+    throw new KeyriseError(code)
+  }
+  return { interrupt, state }
+}
+
+export const text = (value: string): Bytes => copyBytes(new TextEncoder().encode(value))
+export const readText = async ({ flow }: OpenedFlow, name: EntryName): Promise<string | undefined> => {
+  const bytes = await flow.read(name)
+  return bytes && new TextDecoder().decode(bytes)
+}
+
+/** Everything that a flow holds, as text. */
+export const readAll = async (opened: OpenedFlow): Promise<Record<string, string | undefined>> => {
+  const all: Record<string, string | undefined> = {}
+  for (const { name } of opened.flow.list()) all[name] = await readText(opened, name)
+  return all
+}
