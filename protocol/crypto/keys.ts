@@ -47,8 +47,8 @@ const comparePublicBytes = (a: Uint8Array, b: Uint8Array): number => {
 export interface KeyPairSigner extends Disposable {
   /** 32 bytes. */
   readonly publicKey: Bytes
-  /** 64 bytes. */
-  sign(message: Uint8Array): Bytes
+  /** 64 bytes. A function of its own, to be passed on as it is. */
+  readonly sign: (message: Uint8Array) => Bytes
 }
 
 /** @param seed - 32 bytes, borrowed: it may be disposed of when this returns. */
@@ -57,7 +57,7 @@ export const ed25519Signer = (seed: Secret): KeyPairSigner => {
   let live: typeof privateKey | undefined = privateKey
   return {
     publicKey,
-    sign(message) {
+    sign: (message) => {
       if (live === undefined) throw new Error('A signer was used after it was disposed of')
       return ed25519Sign(live, message)
     },
