@@ -7,6 +7,8 @@ export { faultyKms, faultyStore, type Fault, type FaultPlan, type Moment } from 
 export { KillablePlatform } from './killable-platform.js'
 export { MachineStopped, MemoryFileSystem, type FileFault, type FileOperation } from './memory-file-system.js'
 export { portPair } from './port-pair.js'
+export { openCustody, type Custody, type CustodyOptions } from './open-custody.js'
 export { Recorder } from './recorder.js'
+export { scanForSecrets, type KnownSecret, type Leak, type ScanResult } from './scan.js'
 export { SeededRandom } from './seeded-random.js'
 export { SimulatedClock } from './simulated-clock.js'
