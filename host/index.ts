@@ -1,5 +1,6 @@
 export { buildImage, readImage, writeImage, type Image, type ImageManifest } from '../platform/image.js'
 export type { Instance, Platform } from '../platform/platform.js'
+export { SimulatedPlatform } from '../platform/simulated.js'
 export type { EcallsOf, OcallsOf } from '../protocol/contract.js'
 export { describeError, ERROR_CODES, isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 export type { Clock, FileSystem, KmsChannel, KmsLink, OpenFile, Port, Store } from '../protocol/ports.js'

@@ -14,6 +14,7 @@ export interface KmsConnectOptions {
 
 const DEADLINE_MS = 30_000
 const CONNECTION_COUNT_MAX = 16
+const TOO_LARGE = 'the answer is too large'
 
 /**
  * A link to a KMS over HTTP. What goes through it is sealed between enclave and KMS; the transport is not trusted.
@@ -104,11 +105,12 @@ const readReply = async (response: IncomingMessage): Promise<Bytes> => {
     throw new KeyriseError('ERR_KMS_FAILED', { detail })
   }
   if (response.statusCode !== 200) return refuse(`HTTP status ${String(response.statusCode)}`)
+  if (Number(response.headers['content-length'] ?? 0) > KMS_FRAME_SIZE_BYTES_MAX) return refuse(TOO_LARGE)
   const parts: Uint8Array[] = []
   let size = 0
   for await (const part of response as AsyncIterable<Uint8Array>) {
     size += part.length
-    if (size > KMS_FRAME_SIZE_BYTES_MAX) return refuse('the answer is too large')
+    if (size > KMS_FRAME_SIZE_BYTES_MAX) return refuse(TOO_LARGE)
     parts.push(part)
   }
   return concatBytes(...parts)
