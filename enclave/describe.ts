@@ -1,4 +1,4 @@
-import { launched } from './boot.js'
+import { endInstance, EXIT_CODES, launched } from './boot.js'
 import type { MessagePort } from 'node:worker_threads'
 import type { EnclaveDefinition } from '../protocol/contract.js'
 
@@ -7,5 +7,5 @@ export const describeEnclave = (definition: EnclaveDefinition): void => {
   const { manifest } = launched as { manifest: MessagePort }
   const { name, svn, ecalls, ocalls, refusals } = definition
   manifest.postMessage({ name, svn, ecalls: Object.keys(ecalls).sort(), ocalls: Object.keys(ocalls).sort(), refusals: Object.keys(refusals).sort() })
-  manifest.close()
+  endInstance(EXIT_CODES.wiped)
 }

@@ -5,12 +5,12 @@
  * @param also - objects beyond the intrinsics, hardened with all that they reach.
  */
 export const hardenIntrinsics = (also: readonly object[]): void => {
-  removeEvaluators()
+  const evaluators = removeEvaluators()
   removeGlobals()
   // `payload.__proto__.polluted = 1` then has nothing to reach; `{ __proto__: null }` is syntax and unaffected.
   delete (Object.prototype as { __proto__?: unknown }).__proto__
   const seen = new Set<object>([globalThis])
-  for (const root of [...intrinsicRoots(), ...also]) harden(root, seen)
+  for (const root of [...evaluators, ...intrinsicRoots(), ...also]) harden(root, seen)
   lockGlobals()
 }
 
@@ -55,11 +55,13 @@ const refuseEvaluation = (): never => {
 /**
  * `eval` and the four function constructors: the usual last step of an escape. What is bundled keeps `Function` as a name
  * of its own (platform/bundle.ts); nothing that can be reached from a value leads to it.
+ * @returns the constructors, which are to be hardened although no value leads to them.
  */
-const removeEvaluators = (): void => {
+const removeEvaluators = (): object[] => {
   delete (globalThis as { eval?: unknown }).eval
   const prototypes = [function () {}, async function () {}, function* () {}, async function* () {}].map((f) => getPrototypeOf(f) as object)
-  for (const prototype of prototypes) {
+  return prototypes.map((prototype) => {
+    const evaluator = prototype.constructor
     const inert = function (): never {
       return refuseEvaluation()
     }
@@ -67,7 +69,8 @@ const removeEvaluators = (): void => {
     defineProperty(inert, 'prototype', { value: prototype, writable: false, enumerable: false, configurable: false })
     defineProperty(prototype, 'constructor', { value: inert, writable: false, enumerable: false, configurable: true })
     if (prototype === Function.prototype) defineProperty(globalThis, 'Function', { value: inert, writable: true, configurable: true })
-  }
+    return evaluator
+  })
 }
 
 /** Every intrinsic by name, and those that only syntax reaches. */

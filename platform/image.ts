@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { MessageChannel } from 'node:worker_threads'
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { isCallName } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
@@ -70,23 +70,16 @@ export const describeModule = async (path: string): Promise<ImageManifest> => {
   const { source } = await bundle(contents, directoryOf(path))
   const { port1, port2 } = new MessageChannel()
   const worker = startWorker(source, { manifest: port2 }, [port2])
-  const told = new Promise<unknown>((tell) => port1.on('message', tell))
-  const timeout = new AbortController()
-  const claimed = await Promise.race([told, worker.exited, sleep(DESCRIBE_TIMEOUT_MS, timeout.signal)])
-  timeout.abort()
+  const timer = setTimeout(() => void worker.kill(), DESCRIBE_TIMEOUT_MS)
+  await worker.exited
+  clearTimeout(timer)
+  const claimed = receiveMessageOnPort(port1)?.message as unknown
   port1.close()
-  await worker.kill()
   if (typeof claimed !== 'object' || claimed === null || !('ecalls' in claimed)) {
     throw new KeyriseError('ERR_IMAGE_BUILD', { detail: 'the module failed when it was loaded, or its default export is not defineEnclave(…)' })
   }
   return readManifest({ format: 'keyrise-image/1', ...claimed })
 }
-
-const sleep = (delayMs: number, signal: AbortSignal): Promise<undefined> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(resolve, delayMs, undefined)
-    signal.addEventListener('abort', () => clearTimeout(timer))
-  })
 
 /** Joins manifest and script into the measured string. */
 export const composeImage = <Definition = unknown>(manifest: ImageManifest, script: string): Image<Definition> =>

@@ -41,7 +41,8 @@ export const startWorker = (source: string, workerData: unknown, transferList: N
     worker.on('error', (error: unknown) => {
       reason = isOutOfMemory(error) ? 'out of memory' : 'failed'
     })
-    worker.on('exit', (code) => resolve({ reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }))
+    // A turn later, when what the worker posted last has been delivered: FAILED is read before the end.
+    worker.on('exit', (code) => setImmediate(resolve, { reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }))
   })
   return {
     exited,
