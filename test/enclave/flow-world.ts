@@ -106,20 +106,50 @@ const interrupting = (interrupt: Interrupt | undefined): Around => {
 /** A dead instance: from the moment on, none of its operations happens and none returns. */
 export class Death extends Error {}
 
-/**
- * Kills an instance at its n-th moment, moments being before and after each operation.
- * @returns the interrupt, and whether the moment came.
- */
-export const killAt = (n: number): { interrupt: Interrupt; state: { count: number; dead: boolean; operation: string } } => {
-  const state = { count: 0, dead: false, operation: '' }
+/** Kills an instance at its n-th moment: before (and, unless `onlyBefore`, after) an operation takes effect. */
+const killAt = (n: number, onlyBefore = false): Kill => {
+  const state = { count: 0, dead: false, moment: '' }
   const interrupt: Interrupt = ({ at, operation }) => {
-    if (!state.dead && state.count++ === n) {
+    if (!state.dead && (at === 'before' || !onlyBefore) && state.count++ === n) {
       state.dead = true
-      state.operation = `${at} ${operation}`
+      state.moment = `${at} ${operation}`
     }
-    if (state.dead) throw new Death(state.operation)
+    if (state.dead) throw new Death(state.moment)
   }
   return { interrupt, state }
+}
+interface Kill {
+  readonly interrupt: Interrupt
+  readonly state: { readonly dead: boolean; readonly moment: string }
+}
+
+/**
+ * Runs `script` with instances that die at moment 0, 1, 2, … until one survives it.
+ * @param script - gives each instance that is to die an interrupt of its own.
+ * @returns the moments.
+ */
+export const atEveryMoment = async (script: (interrupt: () => Interrupt) => Promise<void>, onlyBefore = false): Promise<string[]> => {
+  const moments: string[] = []
+  for (let n = 0; ; n++) {
+    let state: Kill['state'] | undefined
+    await script(() => {
+      const kill = killAt(n, onlyBefore)
+      state = kill.state
+      return kill.interrupt
+    })
+    if (state?.dead !== true) return moments
+    moments.push(state.moment)
+  }
+}
+
+/** True when `work` fails, as everything of a dead instance does. */
+export const dies = async (work: () => Promise<unknown>): Promise<boolean> => {
+  try {
+    await work()
+    return false
+  } catch {
+    return true
+  }
 }
 
 /** Fails every operation of one kind while `active`, its effect having happened (`after`) or not (`before`). */
