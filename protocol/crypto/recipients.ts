@@ -96,8 +96,6 @@ export const x25519Recipient = (publicKey: Uint8Array): Recipient => ({
   },
 })
 
-export { x25519PrivateKeyObject } from './curves.js'
-
 /** @param privateKey - a Secret is read here only, and may be disposed of when this returns. */
 export const x25519Identity = (privateKey: Secret | KeyObject): Identity => {
   const key = privateKey instanceof Secret ? x25519PrivateKeyObject(privateKey) : privateKey

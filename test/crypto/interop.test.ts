@@ -77,6 +77,9 @@ test('typage opens what we seal, and we open what typage seals: passphrase', asy
   )
 })
 
+/** Of the machine, not of the package: these tests are skipped where they are missing. */
+const [AGE, SCRIPT] = ['age', 'script']
+
 const runs = (command: string, ...args: string[]): boolean => spawnSync(command, args, { stdio: 'ignore' }).status === 0
 const testWith = (title: string, present: boolean, run: (directory: string) => void, log: string): void => {
   if (!present) {
@@ -97,7 +100,7 @@ const expectEqual = (actual: Uint8Array, expected: Uint8Array): void => {
   if (!Buffer.from(actual).equals(expected)) throw new Error('The plaintexts differ')
 }
 
-const hasAge = runs('age', '--version')
+const hasAge = runs(AGE, '--version')
 testWith(
   'the age command opens what we seal, and we open what it seals: X25519',
   hasAge,
@@ -106,8 +109,8 @@ testWith(
     writeFileSync(keyFile, identity)
     for (const size of [0, 1, 65_536, 200_000]) {
       const plaintext = randomBytes(size)
-      expectEqual(execFileSync('age', ['-d', '-i', keyFile], { input: sealToKey(plaintext) }), plaintext)
-      expectEqual(openWithKey(execFileSync('age', ['-r', recipient], { input: plaintext })), plaintext)
+      expectEqual(execFileSync(AGE, ['-d', '-i', keyFile], { input: sealToKey(plaintext) }), plaintext)
+      expectEqual(openWithKey(execFileSync(AGE, ['-r', recipient], { input: plaintext })), plaintext)
     }
   },
   'age',
@@ -115,7 +118,7 @@ testWith(
 
 /** age reads passphrases from a terminal only, so `script` lends it one. */
 const onTerminal = (command: string, lines: readonly string[]): void => {
-  const { status } = spawnSync('script', ['-qec', command, '/dev/null'], {
+  const { status } = spawnSync(SCRIPT, ['-qec', command, '/dev/null'], {
     input: lines.map((line) => `${line}\n`).join(''),
     timeout: 60_000,
   })
@@ -123,7 +126,7 @@ const onTerminal = (command: string, lines: readonly string[]): void => {
 }
 testWith(
   'the age command opens what we seal, and we open what it seals: passphrase',
-  hasAge && runs('script', '--version'),
+  hasAge && runs(SCRIPT, '--version'),
   (directory) => {
     const [sealed, opened, theirs] = ['sealed', 'opened', 'theirs'].map((name) => join(directory, name)) as [
       string,
