@@ -6,7 +6,7 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
 import { parsePolicy, serveKms, type KmsEvent, type KmsIdentity, type Policy, type ServedKms } from '../kms/index.js'
-import { createKms, restoreKms } from '../kms/place.js'
+import { createKms, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { wholeNumber } from './arguments.js'
 import { readPassphrase } from './passphrase.js'
@@ -62,6 +62,7 @@ const withPassphrase = async <T>(flags: PlaceFlags, isNew: boolean, use: (passph
 const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promise<void> => {
   const made = await withPassphrase(flags, true, async (bytes) => {
     using passphrase = Secret.take(bytes)
+    await prepareDirectory(nodeFileSystem, flags.directory)
     return await createKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, random: nodeRandom, logN: flags.workFactor })
   })
   printIdentity(flags, made, [['keyring', flags.custody ?? `in ${flags.directory}`]])
@@ -70,6 +71,7 @@ const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promis
 const restore = async (flags: PlaceFlags & { readonly newLedger?: boolean }): Promise<void> => {
   const found = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
+    if (flags.newLedger === true) await prepareDirectory(nodeFileSystem, flags.directory)
     return await restoreKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, newLedger: flags.newLedger === true })
   })
   printIdentity(flags, found, [['ledger', `${found.ledger}, ${found.flowCount} flows`]], { ledger: found.ledger, flows: found.flowCount })

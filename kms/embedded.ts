@@ -3,10 +3,10 @@ import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { KmsLink } from '../protocol/ports.js'
-import { nodeFileSystem, storeError } from '../storage/index.js'
+import { nodeFileSystem } from '../storage/index.js'
 import { CLOSE, type EmbeddedReady, type EmbeddedReply, type EmbeddedRequest, type EmbeddedStart } from './embedded-messages.js'
 import { permissionFlags } from './permissions.js'
-import type { KmsIdentity } from './place.js'
+import { prepareDirectory, type KmsIdentity } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
 
 export interface StartKmsOptions {
@@ -37,9 +37,7 @@ export const startKms = async (options: StartKmsOptions): Promise<EmbeddedKms> =
   const policy = checkPolicy(options.policy)
   const folders = custody === undefined ? [directory] : [directory, dirname(custody)]
   const execArgv = permissionFlags({ folders, worker: true })
-  await nodeFileSystem.makeDirectory(directory).catch((error: unknown) => {
-    throw storeError(error, directory)
-  })
+  await prepareDirectory(nodeFileSystem, directory)
   const { port1, port2 } = new MessageChannel()
   const passphrase = copyBytes(options.passphrase)
   const start: EmbeddedStart = {

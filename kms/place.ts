@@ -1,10 +1,10 @@
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { FileSystem, Random } from '../protocol/ports.js'
 import { encodeX25519Recipient } from '../protocol/crypto/recipients.js'
 import type { Secret } from '../protocol/crypto/secret.js'
-import { publish, readWhole, storeError } from '../storage/index.js'
+import { publish, readWhole, storeError, syncDirectory } from '../storage/index.js'
 import { FileLedger } from './file-ledger.js'
 import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
 
@@ -57,7 +57,6 @@ export const createKms = async (options: PlaceOptions & { readonly random: Rando
   const { place, passphrase, fs, random, logN } = options
   const path = keyringPath(place)
   if (await hasKeyring(place, fs)) throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: path })
-  await makeDirectory(fs, place.directory)
   const ledger = await FileLedger.inspect(fs, place.directory)
   if (ledger !== undefined && ledger.flowCount > 0) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
   using keyring = Keyring.create(random)
@@ -85,8 +84,7 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   const known = await FileLedger.inspect(fs, place.directory)
   if (known === undefined) {
     if (!newLedger) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
-    await makeDirectory(fs, place.directory)
-    await FileLedger.create(fs, place.directory, keyring.identity)
+      await FileLedger.create(fs, place.directory, keyring.identity)
   }
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   await ledger.close()
@@ -100,10 +98,16 @@ export const identify = (keyring: Keyring): KmsIdentity => ({
 
 const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
 
-const makeDirectory = async (fs: FileSystem, directory: string): Promise<void> => {
+/**
+ * Makes the KMS’s directory where it is missing, and its name durable: a crash may have come between the two before. Apart from
+ * `createKms`, because an embedded KMS’s worker may touch nothing above the directory.
+ */
+export const prepareDirectory = async (fs: FileSystem, directory: string): Promise<void> => {
+  const path = resolve(directory)
   try {
-    await fs.makeDirectory(directory)
+    await fs.makeDirectory(path)
+    await syncDirectory(fs, dirname(path))
   } catch (error) {
-    throw storeError(error, directory)
+    throw storeError(error, path)
   }
 }
