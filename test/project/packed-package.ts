@@ -36,8 +36,13 @@ try {
   if (strays.length > 0) throw new Error(`the package ships ${strays.join(', ')}`)
 
   const archive = path.join(folder, tarball.filename)
-  expect('publint', run('npx', ['publint', 'run', '--strict', archive], ROOT), /All good/)
-  expect('attw', run('npx', ['attw', '--profile', 'esm-only', archive], ROOT), /No problems found/)
+  for (const [tool, ...args] of [
+    ['publint', 'run', '--strict'],
+    ['attw', '--profile', 'esm-only'],
+  ] as const) {
+    run('npx', [tool, ...args, archive], ROOT)
+    console.log(`package: ${tool}`)
+  }
 
   writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ type: 'module', private: true }))
   const beside = ['typescript', 'valibot', '@types/node'].map(
