@@ -1,0 +1,242 @@
+import test from 'ava'
+import { MemoryFileSystem } from '../../faults/index.js'
+import { copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { sealEnvelope } from '../../protocol/crypto/envelope.js'
+import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { x25519Recipient } from '../../protocol/crypto/recipients.js'
+import { parseFlowId } from '../../protocol/names.js'
+import type { FileSystem } from '../../protocol/ports.js'
+import { publish, readWhole } from '../../storage/index.js'
+import { IMAGE, OTHER_IMAGE, startInProcess } from '../kms/in-process.js'
+import { readAll, readText, startWorld, text, type World } from './flow-world.js'
+
+/** A flow at epoch 4, with its store's contents at each epoch. */
+const worldAtEpoch4 = async () => {
+  const world = await startWorld()
+  const { flow } = await world.launch()
+  const copies = [new Map<string, Bytes>(), await world.store.objects()]
+  for (let epoch = 2; epoch <= 4; epoch++) {
+    await flow.checkpoint({ 'password/a': text(`epoch ${epoch}`), [`session/${epoch}`]: text(`kept since ${epoch}`) })
+    copies.push(await world.store.objects())
+  }
+  const at = (epoch: number): Map<string, Bytes> => copies[epoch] ?? new Map<string, Bytes>()
+  return { ...world, flow, at, head: await nameOf(world, 4) }
+}
+const STATE = { 'password/a': 'epoch 4', 'session/2': 'kept since 2', 'session/3': 'kept since 3', 'session/4': 'kept since 4' }
+
+const nameOf = async ({ store }: World, epoch: number): Promise<string> => {
+  const [name] = await store.names(`epoch-${String(epoch).padStart(10, '0')}`)
+  if (name === undefined) throw new Error(`no file of epoch ${epoch}`)
+  return name
+}
+
+/** What refuses leaves everything as it was: with the right files back, the flow recovers. */
+const recoversWith = async (world: World, files: ReadonlyMap<string, Bytes>): Promise<boolean> => {
+  await world.store.restore(files)
+  return JSON.stringify(await readAll(await world.launch())) === JSON.stringify(STATE)
+}
+
+test('case 10: a store rolled back as a whole is ERR_ROLLBACK, naming both epochs', async (t) => {
+  const world = await worldAtEpoch4()
+  for (const epoch of [1, 2, 3]) {
+    await world.store.restore(world.at(epoch))
+    await t.throwsAsync(world.launch(), { code: 'ERR_ROLLBACK', message: new RegExp(`newest epoch is ${epoch}, the ledger’s 4`) })
+  }
+  t.true(await recoversWith(world, world.at(4)))
+})
+
+test('case 9: an older file of the same flow under the newest one’s name is ERR_ROLLBACK', async (t) => {
+  const world = await worldAtEpoch4()
+  const older = await world.store.get(await nameOf(world, 3))
+  await world.store.replace(world.head, older ?? text(''))
+  await t.throwsAsync(world.launch(), { code: 'ERR_ROLLBACK', message: /newest epoch is 3, the ledger’s 4/ })
+  t.true(await recoversWith(world, world.at(4)))
+})
+
+test('case 14: an empty store under a ledger that knows better is ERR_STATE_LOST, never a fresh start', async (t) => {
+  const world = await worldAtEpoch4()
+  await world.store.restore(new Map())
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  t.deepEqual(await world.store.list(''), [])
+  t.true(await recoversWith(world, world.at(4)))
+})
+
+test('case 14: the same when the flow was only born', async (t) => {
+  const world = await startWorld()
+  await world.launch()
+  await world.store.restore(new Map())
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  t.deepEqual(await world.store.list(''), [])
+})
+
+test('case 17: a root key missing or damaged beside existing ciphertext is ERR_STATE_LOST, never made anew', async (t) => {
+  const world = await worldAtEpoch4()
+  const [root = ''] = await world.store.names('root')
+  const envelope = copyBytes((await world.store.get(root)) ?? text(''))
+  await world.store.delete(root)
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST', message: /root key/ })
+  t.deepEqual(await world.store.names('root'), [])
+  for (const at of [0, 30, 120, envelope.length - 40, envelope.length - 1]) {
+    await world.store.replace(root, envelope.map((byte, index) => (index === at ? byte ^ 1 : byte)))
+    await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' }, `byte ${at}`)
+  }
+  t.true(await recoversWith(world, world.at(4)))
+})
+
+test('cases 1, 2, 3, 15: a newest file truncated, flipped, extended, empty or zeroed is refused and serves nothing', async (t) => {
+  const world = await worldAtEpoch4()
+  const file = (await world.store.get(world.head)) ?? text('')
+  const step = Math.ceil(file.length / 40)
+  const damaged = [new Uint8Array(0), new Uint8Array(file.length), Uint8Array.from([...file, 0])]
+  for (let at = 0; at < file.length; at += step) damaged.push(file.subarray(0, at), file.map((byte, index) => (index === at ? byte ^ 0x10 : byte)))
+  for (const bytes of damaged) {
+    await world.store.replace(world.head, bytes)
+    await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  }
+  t.true(await recoversWith(world, world.at(4)))
+})
+
+test('cases 7, 8: another flow’s files in the place of one’s own are refused', async (t) => {
+  const world = await worldAtEpoch4()
+  const other = await world.launch({ flow: 'flow-2', image: OTHER_IMAGE })
+  for (let epoch = 2; epoch <= 4; epoch++) await other.flow.checkpoint({ 'password/a': text('theirs') })
+  const files = await world.store.objects()
+  const swapped = [...files].map(([name, bytes]) => [name, files.get(name.replace('flow-1', 'flow-2')) ?? bytes] as const)
+  await world.store.restore(new Map(swapped))
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  t.true(await recoversWith(world, files))
+})
+
+test('case 7: an entry’s older file swapped, damaged or gone is named when it is read, and harms no other entry', async (t) => {
+  const world = await worldAtEpoch4()
+  const [second, third] = [await nameOf(world, 2), await nameOf(world, 3)]
+  const [secondBytes = text(''), thirdBytes = text('')] = [await world.store.get(second), await world.store.get(third)]
+  await world.store.replace(second, thirdBytes)
+  await world.store.replace(third, secondBytes)
+  const { flow } = await world.launch()
+  await t.throwsAsync(flow.read('session/2'), { code: 'ERR_DIGEST_MISMATCH' })
+  await t.throwsAsync(flow.read('session/3'), { code: 'ERR_DIGEST_MISMATCH' })
+  t.deepEqual(await flow.read('session/4'), text('kept since 4'))
+  await world.store.delete(second)
+  await t.throwsAsync(flow.read('session/2'), { code: 'ERR_STATE_LOST' })
+  const flipped = (at: number): Uint8Array => thirdBytes.map((byte, index) => (index === at ? byte ^ 1 : byte))
+  await world.store.replace(third, flipped(thirdBytes.length - 1))
+  await t.throwsAsync(flow.read('session/3'), { code: 'ERR_DIGEST_MISMATCH' })
+  // The digest does not cover the rest of the header, so that it can be rewrapped: the header's own MAC does.
+  await world.store.replace(third, flipped(thirdBytes.indexOf(45, 22) + 30))
+  await t.throwsAsync(flow.read('session/3'))
+  // The files come back, the running instance needs nothing else.
+  await world.store.replace(second, secondBytes)
+  await world.store.replace(third, thirdBytes)
+  t.deepEqual(await flow.read('session/2'), text('kept since 2'))
+  t.deepEqual(await flow.read('session/3'), text('kept since 3'))
+})
+
+test('of entries sealed straight to the KMS, those that are lost are named and the others open', async (t) => {
+  const world = await startWorld()
+  const { flow } = await world.launch()
+  for (const name of ['a', 'b', 'c']) await flow.checkpoint({ [`processed-data/${name}`]: { to: 'kms' as const, bytes: text(name) } })
+  const [a = '', b = '', c = ''] = await world.store.names('direct')
+  const files = await world.store.objects()
+  await world.store.replace(a, files.get(b) ?? text(''))
+  await world.store.delete(b)
+  const recovered = await world.launch()
+  await t.throwsAsync(recovered.flow.read('processed-data/a'), { code: 'ERR_DIGEST_MISMATCH' })
+  await t.throwsAsync(recovered.flow.read('processed-data/b'), { code: 'ERR_STATE_LOST' })
+  t.is(await readText(recovered, 'processed-data/c'), 'c')
+  t.truthy(files.get(c))
+  await world.store.restore(files)
+  t.is(await readText(recovered, 'processed-data/a'), 'a')
+  t.is(await readText(recovered, 'processed-data/b'), 'b')
+})
+
+test('case 6: what a host seals to the right recipient is nobody’s state', async (t) => {
+  const world = await startWorld()
+  const [{ certificate }] = world.kms.keyring.rootKeys as unknown as [{ certificate: { encryptionKey: Bytes } }]
+  const forged = sealEnvelope(text('a root key, 32 bytes: the host’s'), {
+    recipients: [x25519Recipient(certificate.encryptionKey)],
+    context: { flow: parseFlowId('flow-1'), task: parseFlowId('task-1'), kind: 'root', name: 'root', epoch: 1, incarnation: 1, image: IMAGE },
+    random: nodeRandom,
+  })
+  // An instance claims and dies before its root is written; the host writes one in its place.
+  await t.throwsAsync(world.launch({ interrupt: ({ operation }) => { if (operation === 'store-put') throw new Error('dead') } }))
+  await world.store.put('flow-1/root-0000000001.age', forged)
+  const opened = await world.launch()
+  t.deepEqual(opened.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
+  await opened.flow.checkpoint({ 'password/a': text('a') })
+  t.is(await readText(await world.launch(), 'password/a'), 'a')
+  t.deepEqual(await world.store.names('root'), ['flow-1/root-0000000002.age'])
+})
+
+test('a copy of the newest file, or garbage, under the next epoch’s name is not taken for a checkpoint', async (t) => {
+  const world = await worldAtEpoch4()
+  const head = (await world.store.get(world.head)) ?? text('')
+  await world.store.put('flow-1/epoch-0000000005-0000000001-000009.age', head)
+  await world.store.put('flow-1/epoch-0000000006-0000000001-000009.age', text('garbage'))
+  await world.store.put('flow-1/notes.txt', text('not ours'))
+  const opened = await world.launch()
+  t.deepEqual(opened.recovery, { kind: 'recovered', adopted: false, epoch: 4 })
+  t.deepEqual(await readAll(opened), STATE)
+  await opened.flow.checkpoint({ 'password/a': text('5') })
+  t.is(await readText(await world.launch(), 'password/a'), '5')
+  t.truthy(await world.store.get('flow-1/notes.txt'))
+})
+
+/** A KMS whose ledger is as it was when `fs` was copied; its keyring is the same. */
+const restartedWith = (world: World, fs: FileSystem) =>
+  startInProcess({ fs, keyring: world.kms.keyring, platform: world.kms.platform })
+
+const copyOfLedger = async ({ kms }: World): Promise<FileSystem> => {
+  const fs = new MemoryFileSystem()
+  await fs.makeDirectory('/kms')
+  const ledger = await readWhole(kms.fs, '/kms/ledger.log', 1024 * 1024)
+  await publish(fs, '/kms', 'ledger.log', ledger ?? text(''))
+  return fs
+}
+
+test('a ledger that was lost is ERR_FORK: no fresh root beside old ciphertext', async (t) => {
+  const world = await worldAtEpoch4()
+  const before = await world.store.list('')
+  const forgetful = await restartedWith(world, new MemoryFileSystem())
+  await t.throwsAsync(world.launch({ kms: forgetful.service }), { code: 'ERR_FORK' })
+  t.deepEqual(await world.store.list(''), before)
+  t.deepEqual(await readAll(await world.launch()), STATE)
+})
+
+test('a ledger that was rolled back by more than a crash explains is ERR_FORK', async (t) => {
+  const world = await startWorld()
+  const { flow } = await world.launch()
+  await flow.checkpoint({ 'password/a': text('2') })
+  const old = await restartedWith(world, await copyOfLedger(world))
+  await flow.checkpoint({ 'password/a': text('3') })
+  await flow.checkpoint({ 'password/a': text('4') })
+  await t.throwsAsync(world.launch({ kms: old.service }), { code: 'ERR_FORK' })
+  t.is(await readText(await world.launch(), 'password/a'), '4')
+})
+
+test('a fork of the flow under another ledger is ERR_FORK here', async (t) => {
+  const world = await startWorld()
+  const { flow } = await world.launch()
+  await flow.checkpoint({ 'password/a': text('2') })
+  const other = await restartedWith(world, await copyOfLedger(world))
+  const here = await world.store.objects()
+  // There the clone goes on from epoch 2, and so does the instance here.
+  const clone = await world.launch({ kms: other.service })
+  await clone.flow.checkpoint({ 'password/a': text('3, there') })
+  const there = await world.store.objects()
+  await world.store.restore(here)
+  await flow.checkpoint({ 'password/a': text('3, here') })
+  await world.store.restore(there)
+  await t.throwsAsync(world.launch(), { code: 'ERR_FORK' })
+})
+
+test('no other image, task or KMS gets anything', async (t) => {
+  const world = await worldAtEpoch4()
+  await t.throwsAsync(world.launch({ image: OTHER_IMAGE }), { code: 'ERR_POLICY_DENIED' })
+  await t.throwsAsync(world.launch({ image: text('x'.repeat(32)) }), { code: 'ERR_POLICY_DENIED' })
+  await t.throwsAsync(world.launch({ task: 'task-2' }), { code: 'ERR_POLICY_DENIED' })
+  const impostor = await startInProcess({ platform: world.kms.platform })
+  await t.throwsAsync(world.launch({ kms: impostor.service }), { code: 'ERR_KMS_UNTRUSTED' })
+  t.deepEqual(await readAll(await world.launch()), STATE)
+})
