@@ -35,6 +35,8 @@ export class KillablePlatform implements Platform {
     this.#live.delete(flow)
     this.#killCount += doomed.length
     await Promise.all(doomed.map((instance) => instance.kill()))
+    // And when whoever watches them knows: a call made from now on is not made to a dead one.
+    await Promise.all(doomed.map((instance) => instance.exited))
     return doomed.length
   }
 }

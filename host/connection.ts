@@ -26,6 +26,7 @@ export class Connection {
   readonly #pending = new Map<string, Pending>()
   #callCount = 0
   #answerCount = 0
+  #isAlive = true
   #ended: KeyriseError | undefined
   #ready: ((claimed: Lifecycle) => void) | undefined
   /** Why the instance ended, once every call that it still owed was rejected. */
@@ -36,6 +37,7 @@ export class Connection {
     this.#clock = clock
     this.#limits = limits
     this.lost = instance.exited.then(async ({ reason }) => {
+      this.#isAlive = false
       // What it posted before it died may still be on its way.
       await new Promise((resolve) => setImmediate(resolve))
       const callsPending = this.#pending.size
@@ -59,6 +61,11 @@ export class Connection {
       await instance.terminate()
       throw error
     }
+  }
+
+  /** False from the moment that the instance is gone: a call would not be made. */
+  get isAlive(): boolean {
+    return this.#isAlive
   }
 
   /** How many calls it has answered. */

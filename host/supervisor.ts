@@ -100,7 +100,7 @@ export class Supervisor {
 
   /** Makes a call, on the next instance where there is none now. */
   call(name: string, argument: unknown): Promise<unknown> {
-    if (this.#connection !== undefined) return this.#connection.call(name, argument)
+    if (this.#connection?.isAlive === true) return this.#connection.call(name, argument)
     return this.#next().then((connection) => connection.call(name, argument))
   }
 

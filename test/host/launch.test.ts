@@ -192,6 +192,20 @@ test('it is launched again, and calls made meanwhile wait for the new instance',
   await handle.close()
 })
 
+test('a call that is repeated at once after a death goes to the next instance', async (t) => {
+  const platform = new ScriptedPlatform()
+  const { handle, echo } = await start(platform)
+  platform.enclave.onCall = () => undefined
+  const lost = echo('first')
+  await settle()
+  platform.enclave.die()
+  await platform.enclave.exited
+  const later = echo('second')
+  const repeated = lost.catch(() => echo('first again'))
+  t.deepEqual(await Promise.all([later, repeated]), ['second', 'first again'])
+  await handle.close()
+})
+
 test('one that keeps dying unanswered is launched ever more rarely, one that answered at once', async (t) => {
   const platform = new ScriptedPlatform()
   const { handle, echo, clock } = await start(platform)
