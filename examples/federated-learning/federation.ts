@@ -90,7 +90,7 @@ export class Federation implements AsyncDisposable {
       archiveRead: (login: Parameters<Archive['read']>[0]) => archive().read(login),
       archiveDeliver: (delivery: Parameters<Archive['deliver']>[0]) => archive().deliver(delivery),
     }
-    hospital.handle = await launch<PartyEnclave>({ ...this.#surroundings(flow), image: this.#o.images.party, ocalls })
+    hospital.handle = await launch<PartyEnclave>({ ...this.surroundingsOf(flow), image: this.#o.images.party, ocalls })
   }
 
   /** The hospital’s host goes away. */
@@ -191,23 +191,18 @@ export class Federation implements AsyncDisposable {
     return this.#decryptor
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#decryptor?.close(), ...HOSPITAL_FLOWS.map((flow) => this.leave(flow))])
-    await this.#link.close()
+  storeOf(flow: string): Store {
+    const stored = new DirectoryStore(join(this.#o.directory, 'store'))
+    return this.#o.serve?.(flow, stored) ?? stored
   }
 
-  async #launchDecryptor(): Promise<void> {
-    this.#decryptor = await launch<DecryptorEnclave>({ ...this.#surroundings(DECRYPTOR_FLOW), image: this.#o.images.decryptor })
-  }
-
-  /** Each flow has a host of its own: its own directory, its own way to the KMS. */
-  #surroundings(flow: string) {
-    const { directory, platform, recorder, executioner, onEvent, serve } = this.#o
-    const stored: Store = new DirectoryStore(join(directory, 'store'))
+  /** Each flow has a host of its own: its own store, its own way to the KMS, its own faults. */
+  surroundingsOf(flow: string) {
+    const { platform, recorder, executioner, onEvent } = this.#o
     const plan = executioner.plan(flow)
     return {
       platform,
-      store: faultyStore(recorder.store(serve?.(flow, stored) ?? stored), plan),
+      store: faultyStore(recorder.store(this.storeOf(flow)), plan),
       kms: faultyKms(this.#link, plan),
       flow,
       task: TASK,
@@ -215,6 +210,15 @@ export class Federation implements AsyncDisposable {
         onEvent(flow, event)
       },
     }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#decryptor?.close(), ...HOSPITAL_FLOWS.map((flow) => this.leave(flow))])
+    await this.#link.close()
+  }
+
+  async #launchDecryptor(): Promise<void> {
+    this.#decryptor = await launch<DecryptorEnclave>({ ...this.surroundingsOf(DECRYPTOR_FLOW), image: this.#o.images.decryptor })
   }
 
   #hospital(flow: HospitalFlow): Hospital {

@@ -42,6 +42,8 @@ export interface JobOptions {
   readonly schedule: Schedule
   readonly roundCount: number
   readonly images: FederationImages
+  /** scrypt’s, for the passphrase of the keyring. */
+  readonly workFactor: number
   readonly onEvent: (event: JobEvent) => void
 }
 
@@ -54,8 +56,8 @@ export interface JobResult {
   readonly passphrase: Uint8Array
   /** By flow, then by entry, in hex. */
   readonly receipts: Readonly<Record<string, Readonly<Record<string, string>>>>
-  readonly messageCount: number
-  readonly messageBytes: number
+  /** How many running enclaves were ended. */
+  readonly enclaveKills: number
 }
 
 /** Runs the whole task once, in a directory of its own, with whatever the schedule lets go wrong. */
@@ -76,7 +78,7 @@ export const runJob = async (options: JobOptions): Promise<JobResult> => {
   const place = layOut(directory, { platform: machine.publicKey, images })
   const passphrase = randomPassphrase()
   const kms = new KmsProcess(place, passphrase)
-  await kms.init()
+  await kms.init(options.workFactor)
   await kms.start()
   try {
     const executioner = new Executioner({
@@ -106,8 +108,7 @@ export const runJob = async (options: JobOptions): Promise<JobResult> => {
       accuracy: rounds.at(-1)?.accuracy ?? 0,
       modelDigest: modelDigest(model),
       receipts: Object.fromEntries([...federation.receipts].map(([flow, entries]) => [flow, Object.fromEntries(entries)])),
-      messageCount: recorder.messageCount,
-      messageBytes: recorder.sizeBytes,
+      enclaveKills: platform.killCount,
     }
   } finally {
     await kms.stop()
@@ -170,7 +171,7 @@ const followEnclaves = (tell: Tell): ((flow: string, event: EnclaveEvent) => voi
 }
 
 /** The KMS's directory, the third place for its keyring, and the policy: which platform and which two images get keys. */
-const layOut = (directory: string, { platform, images }: { platform: Uint8Array; images: FederationImages }): KmsPlace => {
+export const layOut = (directory: string, { platform, images }: { platform: Uint8Array; images: FederationImages }): KmsPlace => {
   for (const name of ['custody', 'kms']) mkdirSync(join(directory, name), { recursive: true })
   const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
   const policy = {
@@ -191,5 +192,5 @@ const PASSPHRASE_SIZE = 32
 const PASSPHRASE_SIGNS = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789')
 
 /** 190 bits, as signs that a person could type; bytes, never a string. */
-const randomPassphrase = (): Uint8Array =>
+export const randomPassphrase = (): Uint8Array =>
   Uint8Array.from({ length: PASSPHRASE_SIZE }, () => PASSPHRASE_SIGNS[randomInt(PASSPHRASE_SIGNS.length)] ?? 0)

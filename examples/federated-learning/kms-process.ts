@@ -37,10 +37,10 @@ export class KmsProcess {
     return `http://127.0.0.1:${String(this.#port)}`
   }
 
-  /** Makes the keys and puts the keyring into custody. */
-  async init(): Promise<void> {
+  /** Makes the keys and puts the keyring into custody. @param workFactor - of the passphrase: 2 to that power. */
+  async init(workFactor: number): Promise<void> {
     const { directory, custody } = this.#place
-    const child = this.#spawn(['kms', 'init', '--directory', directory, '--custody', custody])
+    const child = this.#spawn(['kms', 'init', '--directory', directory, '--custody', custody, '--work-factor', String(workFactor)])
     const [code] = (await once(child, 'exit')) as [number | null]
     if (code !== 0) throw new Error(`keyrise kms init failed, see ${this.#place.log}`)
   }

@@ -30,7 +30,8 @@ const INTERACTION: EntryName = 'interaction-id/task'
 const RESIDUAL: EntryName = 'intermediate-result/residual'
 const PREDICTIONS: EntryName = 'final-result/predictions'
 const sessionWith = (peer: string): EntryName => `session/${peer}`
-const contributionTo = (round: number): EntryName => `intermediate-result/round-${String(round)}`
+const CONTRIBUTION_PREFIX = 'intermediate-result/round-'
+const contributionTo = (round: number): EntryName => `${CONTRIBUTION_PREFIX}${String(round)}`
 /** The archive's salt is public and the same for all: the password has 256 bits of its own. */
 const SALT = new Uint8Array(16)
 
@@ -110,7 +111,7 @@ const train = ecall({ input: messages.Training, output: messages.Trained }, asyn
     const contribution = await signContribution(flow, round, decodeContribution(recorded))
     // Two sets of masks for one round would let their difference be seen.
     if (contribution.participants.join() !== participants.join()) return refuse('round-fixed')
-    return { contribution, receipts: await receiptsOf(flow, [name]) }
+    return { contribution, receipts: await receiptsOf(flow, [name, ...storedAlong(flow)]) }
   }
   const terms = await readTerms(flow)
   const known = participants.every((participant) => terms.hospitals.includes(participant))
@@ -138,7 +139,12 @@ const conclude = ecall(
     if (releases.length !== terms.roundCount + 1) return refuse('release-invalid')
     const { model } = await stateAfter(flow, terms, releases)
     const predictions = encodeNumbers(predict(decodeRecords(await required(flow, SCALED_RECORDS)), model))
-    const receipts = await store(flow, { [PREDICTIONS]: predictions })
+    const contributed = flow.list().filter((entry) => entry.name.startsWith(CONTRIBUTION_PREFIX))
+    const receipts = [
+      ...(await store(flow, { [PREDICTIONS]: predictions })),
+      // Whatever this instance has not seen yet comes from the KMS in one batch.
+      ...(await receiptsOf(flow, contributed.map((entry) => entry.name))),
+    ]
     const sealed = flow.seal('predictions', predictions)
     const { nonce } = await ocalls.archiveChallenge({})
     const proof = provePassword(await required(flow, PASSWORD), SALT, statements.deliveryStatement(nonce, sealed))
@@ -191,6 +197,10 @@ const contributionValues = async (flow: Flow, terms: Terms, round: number, relea
   const entries: Entries = { [RESIDUAL]: encodeNumbers(residual) }
   return { wholes, entries: stored === undefined ? { ...entries, [SCALED_RECORDS]: encodeRecords(scaled) } : entries }
 }
+
+/** What a contribution's checkpoint holds beside it. */
+const storedAlong = (flow: Flow): EntryName[] =>
+  flow.list().map((entry) => entry.name).filter((name) => name === RESIDUAL || name === SCALED_RECORDS)
 
 const signContribution = async (
   flow: Flow,
