@@ -13,13 +13,17 @@ const QUEUE_COUNT_MAX = 4096
 export class UnsealPool implements Unsealer {
   readonly #pool: Piscina<UnsealTask, Unsealed>
 
-  constructor(keys: UnsealKeys, options: { readonly threadCount?: number } = {}) {
-    const threadCount = options.threadCount ?? 2
+  readonly #queueCountMax: number
+
+  /** @param options.queueCountMax - parts that may wait, of all requests. */
+  constructor(keys: UnsealKeys, options: { readonly threadCount?: number; readonly queueCountMax?: number } = {}) {
+    const { threadCount = 2, queueCountMax = QUEUE_COUNT_MAX } = options
+    this.#queueCountMax = queueCountMax
     this.#pool = new Piscina({
       filename: fileURLToPath(new URL('pool-worker.js', import.meta.url)),
       minThreads: threadCount,
       maxThreads: threadCount,
-      maxQueue: QUEUE_COUNT_MAX,
+      maxQueue: queueCountMax,
       env: {},
       execArgv: permissionFlags(),
       workerData: keys,
@@ -30,7 +34,7 @@ export class UnsealPool implements Unsealer {
 
   async unseal(task: UnsealTask): Promise<Unsealed> {
     const parts = split(task)
-    if (this.#pool.queueSize + parts.length > QUEUE_COUNT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
+    if (this.#pool.queueSize + parts.length > this.#queueCountMax) throw new KeyriseError('ERR_CALLS_LIMIT')
     const settled = await Promise.allSettled(parts.map((part) => this.#run(part)))
     const done = settled.flatMap((part) => (part.status === 'fulfilled' ? [part.value] : []))
     const unsealed = joinUnsealed(done)
