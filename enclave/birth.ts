@@ -28,7 +28,10 @@ export const findUnfinishedBirth = async (
  * Makes the flow's root key and commits it as epoch 1.
  * @param incarnation - claimed, with no head in the ledger.
  */
-export const beginFlow = async (ports: FlowPorts, incarnation: number): Promise<{ keys: FlowKeys; state: EpochState }> => {
+export const beginFlow = async (
+  ports: FlowPorts,
+  incarnation: number,
+): Promise<{ keys: FlowKeys; state: EpochState }> => {
   const name: ObjectName = { kind: 'root', epoch: ROOT_EPOCH, incarnation, serial: 0 }
   const { keys, envelope, object } = sealNewRoot(ports, name)
   try {

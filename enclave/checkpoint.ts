@@ -9,6 +9,7 @@ import type { EntryReader } from './entry-reader.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import { formatObjectName, storeName, type ObjectName } from './object-names.js'
+import { equalHeads } from './survey.js'
 
 /** What a checkpoint changes. The values are its own. */
 export interface Change {
@@ -23,7 +24,7 @@ export interface CheckpointsOptions {
   readonly keys: FlowKeys
   readonly kms: KmsClient
   readonly reader: EntryReader
-  /** The incarnation that the claim gave this instance. */
+  /** That the claim gave this instance. */
   readonly incarnation: number
   readonly state: EpochState
   /** What an earlier instance left and the state doesn't list. */
@@ -42,8 +43,12 @@ const COLLECTED_COUNT_MAX = 64
 export class Checkpoints {
   readonly #options: CheckpointsOptions
   #state: EpochState
-  /** Written to the store; whether the ledger has it, nobody has said yet. */
-  #doubt: EpochState | undefined
+  /**
+   * What the next call must settle first. `written`: the epoch file is durable; whether the ledger has it, nobody has said.
+   * `abandoned`: an epoch file may have become durable although the store failed, and a recovery might adopt it.
+   */
+  #doubt: { readonly kind: 'written'; readonly next: EpochState } | { readonly kind: 'abandoned' } | undefined
+  #incarnation: number
   #garbage: readonly ObjectName[]
   #serial = 0
   /** Names that the checkpoint under way has used. */
@@ -54,12 +59,18 @@ export class Checkpoints {
   constructor(options: CheckpointsOptions) {
     this.#options = options
     this.#state = options.state
+    this.#incarnation = options.incarnation
     this.#garbage = options.garbage
   }
 
   /** The last state that this instance knows to be committed. */
   get state(): EpochState {
     return this.#state
+  }
+
+  /** Under which this instance holds the flow. */
+  get incarnation(): number {
+    return this.#incarnation
   }
 
   /** @throws {KeyriseError} why this instance has ended, if it has. */
@@ -87,7 +98,7 @@ export class Checkpoints {
     return this.inTurn(async () => {
       await this.#settle()
       if (changes.length > 0) {
-        this.#doubt = await this.#write(changes)
+        this.#doubt = { kind: 'written', next: await this.#write(changes) }
         await this.#settle()
       }
       return this.#state.head.epoch
@@ -104,22 +115,36 @@ export class Checkpoints {
     return turn
   }
 
-  /** Commits what is in doubt: the first time, or again, which the ledger takes for the same. */
   async #settle(): Promise<void> {
-    const next = this.#doubt
-    if (next === undefined) return
     try {
-      await this.#options.kms.commit(this.#options.incarnation, this.#state.head, next.head)
+      if (this.#doubt?.kind === 'written') await this.#commitWritten(this.#doubt.next)
+      if (this.#doubt?.kind === 'abandoned') await this.#disown()
     } catch (error) {
       if (isKeyriseError(error, ...FINAL)) this.end(error)
       throw error
     }
+  }
+
+  /** The first time, or again, which the ledger takes for the same. */
+  async #commitWritten(next: EpochState): Promise<void> {
+    await this.#options.kms.commit(this.#incarnation, this.#state.head, next.head)
     const kept = new Set(objectsOf(next).keys())
     const dropped = [...objectsOf(this.#state).values()].filter(({ name }) => !kept.has(formatObjectName(name)))
     this.#state = next
     this.#doubt = undefined
     this.#options.reader.forget(dropped)
     this.#garbage = [...this.#garbage, ...dropped.map(({ name }) => name)]
+  }
+
+  /** Takes the flow over from itself: what the old incarnation may have left is then adopted by nobody. */
+  async #disown(): Promise<void> {
+    const { kms } = this.#options
+    const ledger = await kms.open()
+    const mine =
+      ledger.incarnation === this.#incarnation && ledger.head !== null && equalHeads(ledger.head, this.#state.head)
+    if (!mine) throw new KeyriseError('ERR_FENCED')
+    this.#incarnation = await kms.claim(ledger, null)
+    this.#doubt = undefined
   }
 
   async #write(changes: readonly Change[]): Promise<EpochState> {
@@ -132,6 +157,8 @@ export class Checkpoints {
     } catch (error) {
       // No commit names what was written, and none will: the next attempt has serials of its own.
       this.#garbage = [...this.#garbage, ...this.#attempted]
+      // So that the failure is final when it is told. If it cannot be yet, the next call settles it, or says why not.
+      await this.#settle().catch(() => undefined)
       throw error
     } finally {
       await collecting
@@ -157,6 +184,7 @@ export class Checkpoints {
     using plaintext = Secret.take(packEpoch(index, values))
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
     const object = { name: place, digest: envelopeDigest(envelope) }
+    this.#doubt = { kind: 'abandoned' }
     await store.put(storeName(flow, place), envelope)
     reader.hold(object, plaintext.clone())
     for (const { name, value } of changes) {
@@ -167,8 +195,13 @@ export class Checkpoints {
   }
 
   /** The next epoch's index, and the values that its file holds, in order. */
-  #draft(changes: readonly Change[], directs: ReadonlyMap<EntryName, StoredObject>): { index: EpochIndex; values: Secret[] } {
-    const entries = new Map<EntryName, { object: StoredObject | null; offset: number; sizeBytes: number }>(this.#state.entries)
+  #draft(
+    changes: readonly Change[],
+    directs: ReadonlyMap<EntryName, StoredObject>,
+  ): { index: EpochIndex; values: Secret[] } {
+    const entries = new Map<EntryName, { object: StoredObject | null; offset: number; sizeBytes: number }>(
+      this.#state.entries,
+    )
     const values: Secret[] = []
     let offset = 0
     for (const { name, value } of changes) {
@@ -183,14 +216,14 @@ export class Checkpoints {
         offset += value.bytes.size
       }
     }
-    if (entries.size > ENTRY_COUNT_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
+    if (entries.size > ENTRY_COUNT_MAX)
+      throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
     if (offset > CHECKPOINT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a checkpoint' })
     return { index: { parent: this.#state.head, entries }, values }
   }
 
   #place(kind: 'epoch' | 'direct'): ObjectName {
-    const { incarnation } = this.#options
-    const place = { kind, epoch: this.#state.head.epoch + 1, incarnation, serial: ++this.#serial }
+    const place = { kind, epoch: this.#state.head.epoch + 1, incarnation: this.#incarnation, serial: ++this.#serial }
     this.#attempted.push(place)
     return place
   }

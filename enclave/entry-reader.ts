@@ -82,7 +82,8 @@ export class EntryReader implements Disposable {
   /** One batch at a time, so that a reader finds its object opened by the batch of another. */
   #loadBatch(wanted: Direct, state: EpochState): Promise<void> {
     const load = this.#batch.then(async () => {
-      if (!this.#cache.has(formatObjectName(wanted.object.name))) await this.#openBatch(this.#chooseBatch(wanted, state))
+      if (!this.#cache.has(formatObjectName(wanted.object.name)))
+        await this.#openBatch(this.#chooseBatch(wanted, state))
     })
     this.#batch = load.catch(() => undefined)
     return load
@@ -104,7 +105,9 @@ export class EntryReader implements Disposable {
 
   /** The first must open; of the others those that don't are left for whoever reads them. */
   async #openBatch(batch: readonly Direct[]): Promise<void> {
-    const fetched = await Promise.all(batch.map(({ object }, index) => (index === 0 ? this.#fetch(object) : this.#fetchIfSound(object))))
+    const fetched = await Promise.all(
+      batch.map(({ object }, index) => (index === 0 ? this.#fetch(object) : this.#fetchIfSound(object))),
+    )
     const sound = batch.flatMap((item, index) => {
       const envelope = fetched[index]
       return envelope === undefined ? [] : [{ ...item, envelope }]
@@ -119,7 +122,8 @@ export class EntryReader implements Disposable {
     }
     if (first instanceof KeyriseError) throw first
     const wanted = sound[0]
-    if (wanted !== undefined && !this.#cache.has(formatObjectName(wanted.object.name))) throw new KeyriseError('ERR_DIGEST_MISMATCH')
+    if (wanted !== undefined && !this.#cache.has(formatObjectName(wanted.object.name)))
+      throw new KeyriseError('ERR_DIGEST_MISMATCH')
   }
 
   async #fetch({ name, digest }: StoredObject): Promise<Bytes> {

@@ -32,7 +32,10 @@ export interface EpochState {
 /** What an epoch file says about itself; its own digest isn't in it, so an entry that it holds has `object: null`. */
 export interface EpochIndex {
   readonly parent: Head
-  readonly entries: ReadonlyMap<EntryName, { readonly object: StoredObject | null; readonly offset: number; readonly sizeBytes: number }>
+  readonly entries: ReadonlyMap<
+    EntryName,
+    { readonly object: StoredObject | null; readonly offset: number; readonly sizeBytes: number }
+  >
 }
 
 const KEYS = ['v', 'parentEpoch', 'parentDigest', 'objects', 'digests', 'names', 'holders', 'offsets', 'sizes'] as const
@@ -74,9 +77,16 @@ const encodeIndex = ({ parent, entries }: EpochIndex): Bytes => {
 const decodeIndex = (bytes: Uint8Array): EpochIndex => {
   const f = new FieldReader(decodeCbor(bytes), KEYS, CODE)
   f.count('v', 1, 1)
-  const count = (claimed: unknown): number => (Number.isSafeInteger(claimed) && (claimed as number) >= 0 ? (claimed as number) : f.refuse('count'))
-  const digests = f.list('digests', ENTRY_COUNT_MAX, (claimed) => new FieldReader({ claimed }, ['claimed'], CODE).bytes('claimed', 32))
-  const objects = f.list('objects', ENTRY_COUNT_MAX, (claimed) => (typeof claimed === 'string' && parseObjectName(claimed)) || f.refuse('objects'))
+  const count = (claimed: unknown): number =>
+    Number.isSafeInteger(claimed) && (claimed as number) >= 0 ? (claimed as number) : f.refuse('count')
+  const digests = f.list('digests', ENTRY_COUNT_MAX, (claimed) =>
+    new FieldReader({ claimed }, ['claimed'], CODE).bytes('claimed', 32),
+  )
+  const objects = f.list(
+    'objects',
+    ENTRY_COUNT_MAX,
+    (claimed) => (typeof claimed === 'string' && parseObjectName(claimed)) || f.refuse('objects'),
+  )
   const stored = objects.map((name, index): StoredObject => ({ name, digest: digests[index] ?? f.refuse('digests') }))
   const offsets = f.list('offsets', ENTRY_COUNT_MAX, count)
   const sizes = f.list('sizes', ENTRY_COUNT_MAX, count)
@@ -84,11 +94,17 @@ const decodeIndex = (bytes: Uint8Array): EpochIndex => {
   const rows = f.list('names', ENTRY_COUNT_MAX, parseEntryName).map((name, index) => {
     const holder = holders[index] ?? f.refuse('holders')
     const object = holder === HERE ? null : (stored[holder - 1] ?? f.refuse('holders'))
-    return [name, { object, offset: offsets[index] ?? f.refuse('offsets'), sizeBytes: sizes[index] ?? f.refuse('sizes') }] as const
+    return [
+      name,
+      { object, offset: offsets[index] ?? f.refuse('offsets'), sizeBytes: sizes[index] ?? f.refuse('sizes') },
+    ] as const
   })
   const entries = new Map(rows)
   if (entries.size !== rows.length) return f.refuse('names')
-  return { parent: { epoch: f.count('parentEpoch', Number.MAX_SAFE_INTEGER, 1), digest: f.bytes('parentDigest', 32) }, entries }
+  return {
+    parent: { epoch: f.count('parentEpoch', Number.MAX_SAFE_INTEGER, 1), digest: f.bytes('parentDigest', 32) },
+    entries,
+  }
 }
 
 /**
@@ -121,7 +137,8 @@ export const dataOffset = (plaintext: Uint8Array): number => {
  * @param plaintext - verified: it comes out of an envelope of this flow.
  * @throws {KeyriseError} ERR_PAYLOAD_INVALID, ERR_CBOR_INVALID, ERR_NAME_INVALID.
  */
-export const unpackIndex = (plaintext: Uint8Array): EpochIndex => decodeIndex(plaintext.subarray(SIZE_BYTES, dataOffset(plaintext)))
+export const unpackIndex = (plaintext: Uint8Array): EpochIndex =>
+  decodeIndex(plaintext.subarray(SIZE_BYTES, dataOffset(plaintext)))
 
 /** The state that `index` describes, once the digest of its own file is known. */
 export const stateOf = (index: EpochIndex, object: StoredObject): EpochState => ({

@@ -1,8 +1,21 @@
 import { parseHeader } from '../protocol/age-header.js'
 import type { Bytes } from '../protocol/bytes.js'
 import type { EnvelopeContext } from '../protocol/context.js'
-import { claimedContext, openEnvelope, sealEnvelope, type OpenedEnvelope, type Origin } from '../protocol/crypto/envelope.js'
-import { agreeKey, deriveAgreementKey, deriveSigningSeed, deriveSubKey, ed25519Signer, type KeyPairSigner } from '../protocol/crypto/keys.js'
+import {
+  claimedContext,
+  openEnvelope,
+  sealEnvelope,
+  type OpenedEnvelope,
+  type Origin,
+} from '../protocol/crypto/envelope.js'
+import {
+  agreeKey,
+  deriveAgreementKey,
+  deriveSigningSeed,
+  deriveSubKey,
+  ed25519Signer,
+  type KeyPairSigner,
+} from '../protocol/crypto/keys.js'
 import { x25519PublicKey } from '../protocol/crypto/curves.js'
 import { subKeyIdentity, subKeyRecipient, x25519Recipient } from '../protocol/crypto/recipients.js'
 import { Secret } from '../protocol/crypto/secret.js'
@@ -46,7 +59,13 @@ export class FlowKeys implements Disposable {
   readonly #signer: KeyPairSigner
   readonly #agreement: Secret
 
-  constructor(options: { identity: FlowIdentity; root: Secret; rootObject: ObjectName; origin: Origin; random: Random }) {
+  constructor(options: {
+    identity: FlowIdentity
+    root: Secret
+    rootObject: ObjectName
+    origin: Origin
+    random: Random
+  }) {
     this.#identity = options.identity
     this.rootName = formatObjectName(options.rootObject)
     this.#root = options.root
@@ -84,13 +103,21 @@ export class FlowKeys implements Disposable {
   /** One entry, sealed straight to a root key of the KMS. */
   sealDirect(name: EntryName, plaintext: Uint8Array, place: ObjectName, encryptionKey: Uint8Array): Bytes {
     const { epoch, incarnation } = place
-    return this.#seal(plaintext, { ...this.#identity, kind: kindOf(name), name, epoch, incarnation }, x25519Recipient(encryptionKey))
+    return this.#seal(
+      plaintext,
+      { ...this.#identity, kind: kindOf(name), name, epoch, incarnation },
+      x25519Recipient(encryptionKey),
+    )
   }
 
   sealEpoch(plaintext: Uint8Array, { epoch, incarnation }: ObjectName): Bytes {
     const step = epochStep(epoch)
     using subKey = deriveSubKey(this.#root, step)
-    return this.#seal(plaintext, { ...this.#identity, kind: 'epoch', name: this.rootName, epoch, incarnation }, subKeyRecipient(step, subKey))
+    return this.#seal(
+      plaintext,
+      { ...this.#identity, kind: 'epoch', name: this.rootName, epoch, incarnation },
+      subKeyRecipient(step, subKey),
+    )
   }
 
   /**
@@ -103,7 +130,9 @@ export class FlowKeys implements Disposable {
     const step = epochStep(claimed.epoch)
     using subKey = deriveSubKey(this.#root, step)
     const expect = { ...this.#identity, kind: 'epoch', name: this.rootName, epoch: claimed.epoch } as const
-    return this.#checked(openEnvelope(envelope, { identities: [subKeyIdentity(step, subKey)], expect, origin: this.#origin }))
+    return this.#checked(
+      openEnvelope(envelope, { identities: [subKeyIdentity(step, subKey)], expect, origin: this.#origin }),
+    )
   }
 
   sealStep(step: string, plaintext: Uint8Array, incarnation: number): Bytes {
@@ -115,7 +144,11 @@ export class FlowKeys implements Disposable {
   openStep(step: string, envelope: Uint8Array): Bytes {
     using subKey = deriveSubKey(this.#root, authorStep(step))
     const expect = { ...this.#identity, kind: 'step', name: step } as const
-    return openEnvelope(envelope, { identities: [subKeyIdentity(authorStep(step), subKey)], expect, origin: this.#origin }).plaintext
+    return openEnvelope(envelope, {
+      identities: [subKeyIdentity(authorStep(step), subKey)],
+      expect,
+      origin: this.#origin,
+    }).plaintext
   }
 
   [Symbol.dispose](): void {
@@ -126,7 +159,12 @@ export class FlowKeys implements Disposable {
   }
 
   #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: ReturnType<typeof x25519Recipient>): Bytes {
-    return sealEnvelope(plaintext, { recipients: [recipient], context, originKeys: [this.#origin], random: this.#random })
+    return sealEnvelope(plaintext, {
+      recipients: [recipient],
+      context,
+      originKeys: [this.#origin],
+      random: this.#random,
+    })
   }
 
   #checked({ plaintext, context }: OpenedEnvelope): { plaintext: Bytes; context: EnvelopeContext } {

@@ -129,12 +129,16 @@ export class KmsClient implements Disposable {
   }
 
   #greeting() {
-    return { request: encodeSessionRequest(this.#openRequest), greeted: (answer: SessionAnswer) => void this.#opened(answer) }
+    return {
+      request: encodeSessionRequest(this.#openRequest),
+      greeted: (answer: SessionAnswer) => void this.#opened(answer),
+    }
   }
 
   #opened(answer: SessionAnswer): LedgerState {
     const reply: OpenReply = decodeSessionReply('open', answer.meta)
-    if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
+    if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES)
+      throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = Secret.take(answer.secrets)
@@ -143,7 +147,8 @@ export class KmsClient implements Disposable {
 
   #verifyCertificate(claimed: Uint8Array): RootCertificate {
     const { body, signature } = splitCertificate(claimed)
-    if (!verifyEd25519(this.#kmsIdentity, body, signature)) throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'a certificate' })
+    if (!verifyEd25519(this.#kmsIdentity, body, signature))
+      throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'a certificate' })
     return decodeCertificateBody(body)
   }
 

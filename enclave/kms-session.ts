@@ -1,7 +1,14 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { SessionOpening, type Session } from '../protocol/crypto/session.js'
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
-import { decodeKmsReply, decodeParts, encodeKmsRequest, type KmsReplies, type KmsRequest, type Parts } from '../protocol/kms.js'
+import {
+  decodeKmsReply,
+  decodeParts,
+  encodeKmsRequest,
+  type KmsReplies,
+  type KmsRequest,
+  type Parts,
+} from '../protocol/kms.js'
 import type { Attester, Clock, KmsChannel } from '../protocol/ports.js'
 
 /** A bulk reply of 64 MiB takes seconds; a dead KMS is noticed by the channel, long before. */
@@ -70,7 +77,10 @@ export class KmsSessions {
     this.#drop()
   }
 
-  async #askRepeatedly(request: Uint8Array, { repeatable, greeting }: Parameters<KmsSessions['ask']>[2]): Promise<OpenedFrame> {
+  async #askRepeatedly(
+    request: Uint8Array,
+    { repeatable, greeting }: Parameters<KmsSessions['ask']>[2],
+  ): Promise<OpenedFrame> {
     const delaysMs = repeatable ? RETRY_DELAYS_MS : []
     for (let attempt = 0; ; attempt++) {
       try {
@@ -96,11 +106,20 @@ export class KmsSessions {
     const claimed = await attester.attest({ nonce: opening.evidenceNonce, confirmationKey: opening.enclaveKey })
     const evidence = copyBytes(claimed)
     const { enclaveKey, encapsulated } = opening
-    const reply = await this.#exchange({ op: 'handshake', handshake: challenge.handshake, enclaveKey, encapsulated, evidence })
+    const reply = await this.#exchange({
+      op: 'handshake',
+      handshake: challenge.handshake,
+      enclaveKey,
+      encapsulated,
+      evidence,
+    })
     return opening.finish({ reply, evidence, kmsIdentity })
   }
 
-  async #greet(session: Session, { request, greeted }: { request: Uint8Array; greeted: (answer: SessionAnswer) => void }): Promise<void> {
+  async #greet(
+    session: Session,
+    { request, greeted }: { request: Uint8Array; greeted: (answer: SessionAnswer) => void },
+  ): Promise<void> {
     const frame = await this.#send(session, request)
     try {
       greeted(frame.answer)
@@ -116,7 +135,9 @@ export class KmsSessions {
     return { answer: { ...decodeParts(frame), handshakeDigest: session.transcriptDigest }, wipe: () => frame.fill(0) }
   }
 
-  async #exchange<Op extends 'challenge' | 'handshake' | 'call'>(request: KmsRequest & { readonly op: Op }): Promise<KmsReplies[Op]> {
+  async #exchange<Op extends 'challenge' | 'handshake' | 'call'>(
+    request: KmsRequest & { readonly op: Op },
+  ): Promise<KmsReplies[Op]> {
     const claimed = await this.#answer(encodeKmsRequest(request))
     try {
       return decodeKmsReply<Op>(request.op, claimed)
@@ -131,13 +152,17 @@ export class KmsSessions {
     const { clock, channel } = this.#options
     let deadline: Disposable | undefined
     const late = new Promise<never>((_resolve, reject) => {
-      deadline = clock.timer(EXCHANGE_DEADLINE_MS, () => reject(new KeyriseError('ERR_KMS_UNREACHABLE', { detail: 'no answer' })))
+      deadline = clock.timer(EXCHANGE_DEADLINE_MS, () =>
+        reject(new KeyriseError('ERR_KMS_UNREACHABLE', { detail: 'no answer' })),
+      )
     })
     try {
       return await Promise.race([channel.exchange(frame), late])
     } catch (error) {
       // Whatever the way to the KMS fails with, an answer did not come.
-      throw isKeyriseError(error, 'ERR_KMS_UNREACHABLE') ? error : new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+      throw isKeyriseError(error, 'ERR_KMS_UNREACHABLE')
+        ? error
+        : new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
     } finally {
       deadline?.[Symbol.dispose]()
     }

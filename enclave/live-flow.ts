@@ -40,7 +40,16 @@ export class LiveFlow implements Flow {
     this.#options = options
     this.#keys = keys
     this.#reader = new EntryReader({ flow: identity.flow, store, keys, kms })
-    this.#checkpoints = new Checkpoints({ flow: identity.flow, store, keys, kms, reader: this.#reader, incarnation, state, garbage })
+    this.#checkpoints = new Checkpoints({
+      flow: identity.flow,
+      store,
+      keys,
+      kms,
+      reader: this.#reader,
+      incarnation,
+      state,
+      garbage,
+    })
     if (plaintext !== undefined) this.#reader.hold(state.object, plaintext)
   }
 
@@ -69,7 +78,8 @@ export class LiveFlow implements Flow {
   async delete(names: readonly EntryName[]): Promise<number> {
     const changes = [...new Set(names.map(parseEntryName))].map((name): Change => ({ name, value: null }))
     const state = await this.#checkpoints.settled()
-    for (const { name } of changes) if (!state.entries.has(name)) throw new KeyriseError('ERR_ENTRY_MISSING', { detail: name })
+    for (const { name } of changes)
+      if (!state.entries.has(name)) throw new KeyriseError('ERR_ENTRY_MISSING', { detail: name })
     return this.#commit(changes)
   }
 
@@ -99,7 +109,7 @@ export class LiveFlow implements Flow {
 
   seal(step: string, bytes: Uint8Array): Bytes {
     this.#checkpoints.assertLive()
-    return this.#keys.sealStep(parsePath(step), bytes, this.#options.recovered.incarnation)
+    return this.#keys.sealStep(parsePath(step), bytes, this.#checkpoints.incarnation)
   }
 
   open(step: string, envelope: Uint8Array): Bytes {
@@ -121,8 +131,13 @@ export class LiveFlow implements Flow {
   async publish(values: Readonly<Record<string, Uint8Array>>): Promise<void> {
     this.#checkpoints.assertLive()
     const published = Object.entries(values).map(([name, value]) => [parsePath(name), copyBytes(value)] as const)
-    if (published.length > PUBLISHED_COUNT_MAX || published.some(([, value]) => value.length > ROSTER_VALUE_SIZE_BYTES_MAX)) {
-      throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${PUBLISHED_COUNT_MAX} values of ${ROSTER_VALUE_SIZE_BYTES_MAX} bytes` })
+    if (
+      published.length > PUBLISHED_COUNT_MAX ||
+      published.some(([, value]) => value.length > ROSTER_VALUE_SIZE_BYTES_MAX)
+    ) {
+      throw new KeyriseError('ERR_SIZE_LIMIT', {
+        detail: `${PUBLISHED_COUNT_MAX} values of ${ROSTER_VALUE_SIZE_BYTES_MAX} bytes`,
+      })
     }
     await this.#options.kms.publish(this.#keys.signingKey, Object.fromEntries(published))
   }
@@ -135,9 +150,9 @@ export class LiveFlow implements Flow {
 
   destroy(): Promise<void> {
     return this.#checkpoints.inTurn(async () => {
-      const { kms, recovered } = this.#options
+      const { kms } = this.#options
       try {
-        await kms.destroy(recovered.incarnation)
+        await kms.destroy(this.#checkpoints.incarnation)
       } catch (error) {
         // An earlier request whose answer was lost.
         if (!isKeyriseError(error, 'ERR_FLOW_DESTROYED')) throw error
@@ -171,7 +186,9 @@ export class LiveFlow implements Flow {
   async #deleteObjects(): Promise<void> {
     const { store, identity } = this.#options
     const names = await store.list(storePrefix(identity.flow)).catch(() => [])
-    await Promise.allSettled(parseStoreNames(identity.flow, names).map((name) => store.delete(storeName(identity.flow, name))))
+    await Promise.allSettled(
+      parseStoreNames(identity.flow, names).map((name) => store.delete(storeName(identity.flow, name))),
+    )
   }
 }
 

@@ -23,7 +23,9 @@ const digits = (value: number, length = 10): string => String(value).padStart(le
 
 /** `root-0000000001`, `epoch-0000000002-0000000001-000001`: within its flow. */
 export const formatObjectName = ({ kind, epoch, incarnation, serial }: ObjectName): string =>
-  kind === 'root' ? `root-${digits(incarnation)}` : `${kind}-${digits(epoch)}-${digits(incarnation)}-${digits(serial, 6)}`
+  kind === 'root'
+    ? `root-${digits(incarnation)}`
+    : `${kind}-${digits(epoch)}-${digits(incarnation)}-${digits(serial, 6)}`
 
 /** The object that `claimed` names, or undefined: only what `formatObjectName` writes is a name. */
 export const parseObjectName = (claimed: string): ObjectName | undefined => {
@@ -32,7 +34,12 @@ export const parseObjectName = (claimed: string): ObjectName | undefined => {
   const [, root, kind, epoch, incarnation, serial] = match
   const object: ObjectName =
     root === undefined
-      ? { kind: kind as 'epoch' | 'direct', epoch: Number(epoch), incarnation: Number(incarnation), serial: Number(serial) }
+      ? {
+          kind: kind as 'epoch' | 'direct',
+          epoch: Number(epoch),
+          incarnation: Number(incarnation),
+          serial: Number(serial),
+        }
       : { kind: 'root', epoch: ROOT_EPOCH, incarnation: Number(root), serial: 0 }
   return formatObjectName(object) === claimed ? object : undefined
 }
@@ -40,7 +47,8 @@ export const parseObjectName = (claimed: string): ObjectName | undefined => {
 /** All of a flow's objects start with this. */
 export const storePrefix = (flow: FlowId): string => `${flow}/`
 
-export const storeName = (flow: FlowId, object: ObjectName): string => `${storePrefix(flow)}${formatObjectName(object)}${SUFFIX}`
+export const storeName = (flow: FlowId, object: ObjectName): string =>
+  `${storePrefix(flow)}${formatObjectName(object)}${SUFFIX}`
 
 /** The objects of `flow` among the names that a store lists; names of other shapes are nobody's. */
 export const parseStoreNames = (flow: FlowId, claimed: readonly string[]): ObjectName[] => {
@@ -52,4 +60,5 @@ export const parseStoreNames = (flow: FlowId, claimed: readonly string[]): Objec
 }
 
 /** Newest first. */
-export const byAge = (a: ObjectName, b: ObjectName): number => b.epoch - a.epoch || b.incarnation - a.incarnation || b.serial - a.serial
+export const byAge = (a: ObjectName, b: ObjectName): number =>
+  b.epoch - a.epoch || b.incarnation - a.incarnation || b.serial - a.serial

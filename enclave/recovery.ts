@@ -6,9 +6,26 @@ import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
-import { byAge, formatObjectName, parseObjectName, parseStoreNames, storePrefix, type ObjectName } from './object-names.js'
+import {
+  byAge,
+  formatObjectName,
+  parseObjectName,
+  parseStoreNames,
+  storePrefix,
+  type ObjectName,
+} from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
-import { chooseAdoptable, equalHeads, fork, isHead, openSighting, sight, stateOfAuthentic, type Authentic, type Sighting } from './survey.js'
+import {
+  chooseAdoptable,
+  equalHeads,
+  fork,
+  isHead,
+  openSighting,
+  sight,
+  stateOfAuthentic,
+  type Authentic,
+  type Sighting,
+} from './survey.js'
 
 export interface Recovered {
   readonly kind: 'fresh' | 'recovered'
@@ -67,7 +84,11 @@ const hasMoved = async ({ kms }: FlowPorts, seen: LedgerState, verdict: unknown)
   return seen.head === null || now.head === null ? seen.head !== now.head : !equalHeads(seen.head, now.head)
 }
 
-const find = async (ports: FlowPorts, ledger: LedgerState, names: readonly ObjectName[]): Promise<Found | undefined> => {
+const find = async (
+  ports: FlowPorts,
+  ledger: LedgerState,
+  names: readonly ObjectName[],
+): Promise<Found | undefined> => {
   if (ledger.head !== null) return findState(ports, ledger.head, ledger.incarnation, names)
   const birth = await findUnfinishedBirth(ports, ledger, names)
   return birth && { ...birth, adopted: true, plaintext: undefined }
@@ -81,18 +102,39 @@ const takeOver = async (
 ): Promise<Recovered> => {
   const adopt = found?.adopted === true ? { ...found.state.head, incarnation: ledger.incarnation } : null
   const incarnation = await ports.kms.claim(ledger, adopt)
-  if (found !== undefined) return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, ledger, found.state, found.keys) }
+  if (found !== undefined)
+    return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, ledger, found.state, found.keys) }
   const { keys, state } = await beginFlow(ports, incarnation)
-  return { kind: 'fresh', adopted: false, incarnation, keys, state, plaintext: undefined, garbage: findGarbage(names, ledger, state, keys) }
+  return {
+    kind: 'fresh',
+    adopted: false,
+    incarnation,
+    keys,
+    state,
+    plaintext: undefined,
+    garbage: findGarbage(names, ledger, state, keys),
+  }
 }
 
 /** The state that the ledger's `head` names, or the one right after it. */
-const findState = async (ports: FlowPorts, head: Head, incarnation: number, names: readonly ObjectName[]): Promise<Found> => {
+const findState = async (
+  ports: FlowPorts,
+  head: Head,
+  incarnation: number,
+  names: readonly ObjectName[],
+): Promise<Found> => {
   const { store, identity } = ports
   const files = names.filter(({ kind }) => kind !== 'direct').sort(byAge)
-  const seen = await sight(store, identity.flow, files.filter(({ epoch }) => epoch >= head.epoch))
+  const seen = await sight(
+    store,
+    identity.flow,
+    files.filter(({ epoch }) => epoch >= head.epoch),
+  )
   const current = seen.find((sighting) => isHead(sighting, head))
-  const older = current === undefined ? await sight(store, identity.flow, files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX)) : []
+  const older =
+    current === undefined
+      ? await sight(store, identity.flow, files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX))
+      : []
   const keys = await openKeys(ports, head, current ?? seen[0] ?? older[0])
   const opened = [...seen, ...older].flatMap((sighting) => openSighting(keys, sighting) ?? [])
   let kept: Secret | undefined
@@ -102,7 +144,8 @@ const findState = async (ports: FlowPorts, head: Head, incarnation: number, name
       kept = chosen.epoch.plaintext
       return { adopted: chosen.adopted, keys, state: stateOfAuthentic(chosen.epoch), plaintext: kept }
     }
-    if (current?.name.kind === 'root') return { adopted: false, keys, state: newbornState(current), plaintext: undefined }
+    if (current?.name.kind === 'root')
+      return { adopted: false, keys, state: newbornState(current), plaintext: undefined }
     throw nameLoss(opened, files, head)
   } catch (error) {
     keys[Symbol.dispose]()
@@ -133,18 +176,27 @@ const openKeys = async (ports: FlowPorts, head: Head, anchor: Sighting | undefin
 const nameLoss = (opened: readonly Authentic[], files: readonly ObjectName[], head: Head): KeyriseError => {
   if (opened.some(({ epoch }) => epoch >= head.epoch)) return fork(`another epoch ${head.epoch} than the ledger’s`)
   const authentic = new Set(opened.map(({ sighting }) => formatObjectName(sighting.name)))
-  const damaged = files.find((name) => name.kind === 'epoch' && name.epoch >= head.epoch && !authentic.has(formatObjectName(name)))
+  const damaged = files.find(
+    (name) => name.kind === 'epoch' && name.epoch >= head.epoch && !authentic.has(formatObjectName(name)),
+  )
   if (damaged !== undefined) return lost(`epoch ${head.epoch} is damaged`)
   // The root opened, or there would be no keys: it is epoch 1.
   const newest = Math.max(1, ...opened.map(({ epoch }) => epoch))
   if (newest >= head.epoch) return lost(`epoch ${head.epoch}`)
-  return new KeyriseError('ERR_ROLLBACK', { detail: `the store’s newest epoch is ${newest}, the ledger’s ${head.epoch}` })
+  return new KeyriseError('ERR_ROLLBACK', {
+    detail: `the store’s newest epoch is ${newest}, the ledger’s ${head.epoch}`,
+  })
 }
 
 const lost = (detail: string): KeyriseError => new KeyriseError('ERR_STATE_LOST', { detail })
 
 /** Only of incarnations that had ended: a newer one, of which this instance cannot know yet, may have begun to write. */
-const findGarbage = (names: readonly ObjectName[], ledger: LedgerState, state: EpochState, keys: FlowKeys): ObjectName[] => {
+const findGarbage = (
+  names: readonly ObjectName[],
+  ledger: LedgerState,
+  state: EpochState,
+  keys: FlowKeys,
+): ObjectName[] => {
   const listed = new Set([...state.entries.values()].map(({ object }) => formatObjectName(object.name)))
   listed.add(formatObjectName(state.object.name)).add(keys.rootName)
   return names.filter((name) => name.incarnation <= ledger.incarnation && !listed.has(formatObjectName(name)))

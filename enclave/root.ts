@@ -27,7 +27,10 @@ const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret,
  * @returns undefined where the object is missing, damaged, forged or another's.
  * @throws {KeyriseError} ERR_STORE_*, ERR_KMS_*: nobody can say now.
  */
-export const openRoot = async (ports: FlowPorts, name: ObjectName): Promise<{ keys: FlowKeys; object: StoredObject } | undefined> => {
+export const openRoot = async (
+  ports: FlowPorts,
+  name: ObjectName,
+): Promise<{ keys: FlowKeys; object: StoredObject } | undefined> => {
   const envelope = await ports.store.get(storeName(ports.identity.flow, name))
   const header = envelope && orUndefined(() => copyBytes(envelope.subarray(0, parseHeader(envelope).sizeBytes)))
   if (envelope === undefined || header === undefined) return undefined
@@ -37,7 +40,10 @@ export const openRoot = async (ports: FlowPorts, name: ObjectName): Promise<{ ke
   using origin = ports.kms.originKey()
   return orUndefined(() => {
     const expect = rootContext(ports.identity, name.incarnation)
-    const { plaintext } = openPayloadOf(envelope, key, { expect, origin: { authority: ports.kmsIdentity, key: origin } })
+    const { plaintext } = openPayloadOf(envelope, key, {
+      expect,
+      origin: { authority: ports.kmsIdentity, key: origin },
+    })
     const root = Secret.take(plaintext)
     if (root.size !== ROOT_SIZE_BYTES) throw new KeyriseError('ERR_PAYLOAD_INVALID')
     return { keys: keysOf(ports, root, name), object: { name, digest: envelopeDigest(envelope) } }
@@ -45,7 +51,10 @@ export const openRoot = async (ports: FlowPorts, name: ObjectName): Promise<{ ke
 }
 
 /** A new root, and the envelope that must be durable before anything hangs from it. */
-export const sealNewRoot = (ports: FlowPorts, name: ObjectName): { keys: FlowKeys; envelope: Bytes; object: StoredObject } => {
+export const sealNewRoot = (
+  ports: FlowPorts,
+  name: ObjectName,
+): { keys: FlowKeys; envelope: Bytes; object: StoredObject } => {
   const keys = keysOf(ports, makeRoot(ports.random), name)
   const envelope = keys.sealRoot(ports.kms.encryptionKey, name.incarnation)
   return { keys, envelope, object: { name, digest: envelopeDigest(envelope) } }

@@ -9,8 +9,13 @@ import { decodeRoster, type SessionReplies } from '../protocol/session.js'
  * The members of `task`, as the KMS identity signed them.
  * @throws {KeyriseError} ERR_ROSTER_INVALID.
  */
-export const verifyRoster = ({ roster, signature }: SessionReplies['roster'], kmsIdentity: Bytes, task: FlowId): readonly RosterMember[] => {
-  if (!verifyEd25519(kmsIdentity, roster, signature)) throw new KeyriseError('ERR_ROSTER_INVALID', { detail: 'signature' })
+export const verifyRoster = (
+  { roster, signature }: SessionReplies['roster'],
+  kmsIdentity: Bytes,
+  task: FlowId,
+): readonly RosterMember[] => {
+  if (!verifyEd25519(kmsIdentity, roster, signature))
+    throw new KeyriseError('ERR_ROSTER_INVALID', { detail: 'signature' })
   const claimed = decodeRoster(roster)
   if (claimed.task !== task) throw new KeyriseError('ERR_ROSTER_INVALID', { detail: 'another task’s' })
   return claimed.members

@@ -34,10 +34,13 @@ export const sight = async (store: Store, flow: FlowId, names: readonly ObjectNa
   const seen = await Promise.all(
     names.map(async (name) => {
       const envelope = await store.get(storeName(flow, name))
-      return envelope && orUndefined((): Sighting | undefined => {
-        const claimed = claimedContext(parseHeader(envelope))
-        return claimed && { name, envelope, digest: envelopeDigest(envelope), claimed }
-      })
+      return (
+        envelope &&
+        orUndefined((): Sighting | undefined => {
+          const claimed = claimedContext(parseHeader(envelope))
+          return claimed && { name, envelope, digest: envelopeDigest(envelope), claimed }
+        })
+      )
     }),
   )
   return seen.filter((sighting) => sighting !== undefined)
@@ -57,7 +60,8 @@ export const openSighting = (keys: FlowKeys, sighting: Sighting): Authentic | un
     }
   })
 
-export const stateOfAuthentic = ({ sighting: { name, digest }, index }: Authentic): EpochState => stateOf(index, { name, digest })
+export const stateOfAuthentic = ({ sighting: { name, digest }, index }: Authentic): EpochState =>
+  stateOf(index, { name, digest })
 
 /** The ledger's digest covers the context, so under the head's own name this is the head. */
 export const isHead = ({ name, digest, claimed }: Sighting, head: Head): boolean =>
@@ -69,10 +73,15 @@ export const equalHeads = (a: Head, b: Head): boolean => a.epoch === b.epoch && 
  * @returns the head + 1 to adopt, if there is one: docs/adr/0003-commit-order.md says why only the newest incarnation's.
  * @throws {KeyriseError} ERR_FORK: something that this flow's ledger never led to.
  */
-export const chooseAdoptable = (newer: readonly Authentic[], head: Head, incarnation: number): Authentic | undefined => {
+export const chooseAdoptable = (
+  newer: readonly Authentic[],
+  head: Head,
+  incarnation: number,
+): Authentic | undefined => {
   for (const epoch of newer) {
     const follows = epoch.epoch === head.epoch + 1 && equalHeads(epoch.index.parent, head)
-    if (epoch.epoch > head.epoch && !follows) throw fork(`epoch ${epoch.epoch} does not follow the ledger’s epoch ${head.epoch}`)
+    if (epoch.epoch > head.epoch && !follows)
+      throw fork(`epoch ${epoch.epoch} does not follow the ledger’s epoch ${head.epoch}`)
     if (epoch.incarnation > incarnation) throw fork(`incarnation ${epoch.incarnation} was never issued`)
   }
   return newer.find((claim) => {

@@ -41,9 +41,19 @@ export type EcallsOf<Definition> = Definition extends { readonly ecalls: infer E
 /** One argument, which may be left out where the schema takes undefined. */
 type Argument<Input> = undefined extends Input ? [input?: Input] : [input: Input]
 
-/** The functions that a host must supply for an enclave's OCALLs. The input has been checked by the enclave's own schema. */
+type ParsedInputOf<D> = D extends { readonly input: StandardSchemaV1<unknown, infer Parsed> } ? Parsed : never
+type RawOutputOf<D> = D extends { readonly output: StandardSchemaV1<infer Raw, unknown> } ? Raw : never
+
+/**
+ * The functions that a host must supply for an enclave's OCALLs. The enclave parses on its own side both ways: a host gets
+ * the input as its schema gave it, and answers what the output schema takes.
+ */
 export type OcallsOf<Definition> = Definition extends { readonly ocalls: infer Ocalls }
-  ? { readonly [Name in keyof Ocalls]: (input: InputOf<Ocalls[Name]>) => OutputOf<Ocalls[Name]> | Promise<OutputOf<Ocalls[Name]>> }
+  ? {
+      readonly [Name in keyof Ocalls]: (
+        input: ParsedInputOf<Ocalls[Name]>,
+      ) => RawOutputOf<Ocalls[Name]> | Promise<RawOutputOf<Ocalls[Name]>>
+    }
   : never
 
 /** What one checkpoint stores. `to: 'kms'` seals the bytes straight to the KMS, as its own object, for bulk recovery; the default seals them under a sub key. */
@@ -77,11 +87,12 @@ export interface Flow {
   readonly epoch: number
   /**
    * Stores all of `entries`, or none, and returns the new epoch once it is durable and the ledger has it.
-   * @throws {KeyriseError} ERR_FENCED; ERR_KMS_UNREACHABLE: outcome unknown, settled by the next call; ERR_STORE_*.
+   * @throws {KeyriseError} ERR_FENCED; ERR_KMS_UNREACHABLE: outcome unknown, settled by the next call; ERR_STORE_*: not stored (unknown if the KMS is away too).
    */
   checkpoint(entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Promise<number>
   /** A private copy of the newest committed value, or undefined. @throws {KeyriseError} ERR_STATE_LOST, ERR_ENVELOPE_INVALID, … */
   read(name: EntryName): Promise<Uint8Array<ArrayBuffer> | undefined>
+  /** What is committed, as far as this instance knows: an outcome that is unknown is settled by the next `read` or `checkpoint`. */
   list(): readonly FlowEntry[]
   /** Removes entries, as a checkpoint of its own. */
   delete(names: readonly EntryName[]): Promise<number>

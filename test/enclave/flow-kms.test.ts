@@ -5,11 +5,17 @@ import { allocate, copyBytes } from '../../protocol/bytes.js'
 import { ed25519Signer } from '../../protocol/crypto/keys.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
-import { KeyriseError, type ErrorCode } from '../../protocol/errors.js'
+import type { ErrorCode } from '../../protocol/errors.js'
 import { decodeKmsRequest, encodeKmsError, type Parts } from '../../protocol/kms.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
-import { encodeProofs, encodeRoster, encodeSessionError, encodeSessionReply, encodeSessionRequest } from '../../protocol/session.js'
+import {
+  encodeProofs,
+  encodeRoster,
+  encodeSessionError,
+  encodeSessionReply,
+  encodeSessionRequest,
+} from '../../protocol/session.js'
 import { startInProcess } from '../kms/in-process.js'
 import { hastyClock, readText, startWorld, text } from './flow-world.js'
 import { ScriptedKms, type Script } from './scripted-kms.js'
@@ -38,7 +44,10 @@ const kmsWithKey = (): ScriptedKms => {
   return kms
 }
 /** Changes the answers to `unwrap` only. */
-const atUnwrap = (change: (right: Parts) => Parts): Script => (right, { op }) => (op === 'unwrap' ? change(right) : right)
+const atUnwrap =
+  (change: (right: Parts) => Parts): Script =>
+  (right, { op }) =>
+    op === 'unwrap' ? change(right) : right
 
 test('what the root key opened, proved by its origin half, is taken', async (t) => {
   const client = connect(kmsWithKey())
@@ -51,7 +60,10 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   const kms = kmsWithKey()
   const client = connect(kms)
   await client.open()
-  const other = { meta: encodeSessionReply('unwrap', { items: [{ key: 'root@2', error: null, sizeBytes: 16 }] }), secrets: kms.secrets }
+  const other = {
+    meta: encodeSessionReply('unwrap', { items: [{ key: 'root@2', error: null, sizeBytes: 16 }] }),
+    secrets: kms.secrets,
+  }
   const changes: Record<string, (right: Parts) => Parts> = {
     'no proof': (right) => ({ ...right, proof: encodeProofs([]) }),
     'by a stranger': (right) => ({ ...right, proof: kms.prove(right, REQUEST, stranger()) }),
@@ -66,7 +78,9 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   }
   // A proof is of its session: one of an earlier session doesn't serve.
   let kept: Parts | undefined
-  kms.script = atUnwrap((right) => (kept = { ...right, secrets: copyBytes(right.secrets), proof: copyBytes(right.proof) }))
+  kms.script = atUnwrap(
+    (right) => (kept = { ...right, secrets: copyBytes(right.secrets), proof: copyBytes(right.proof) }),
+  )
   await client.unwrap([HEADER])
   const next = connect(kms)
   await next.open()
@@ -129,18 +143,26 @@ test('inside a session, what a host says in the KMS’s place is no answer', asy
   const kms: KmsChannel = {
     exchange: (frame) => {
       const { op } = decodeKmsRequest(frame)
-      return lie !== undefined && op === 'call' ? Promise.resolve(encodeKmsError(lie)) : world.kms.service.exchange(frame)
+      return lie !== undefined && op === 'call'
+        ? Promise.resolve(encodeKmsError(lie))
+        : world.kms.service.exchange(frame)
     },
   }
   const opened = await world.launch({ kms })
-  for (lie of ['ERR_FENCED', 'ERR_LEDGER_CONFLICT', 'ERR_FLOW_DESTROYED', 'ERR_SESSION_INVALID', 'ERR_KMS_FAILED'] as const) {
+  for (lie of [
+    'ERR_FENCED',
+    'ERR_LEDGER_CONFLICT',
+    'ERR_FLOW_DESTROYED',
+    'ERR_SESSION_INVALID',
+    'ERR_KMS_FAILED',
+  ] as const) {
     const expected = lie === 'ERR_SESSION_INVALID' ? 'ERR_SESSION_INVALID' : 'ERR_KMS_FAILED'
     await t.throwsAsync(opened.flow.checkpoint({ 'password/a': text(lie) }), { code: expected })
     await t.throwsAsync(world.launch({ kms }), { code: expected })
   }
   lie = undefined
   // Only the first was ever written; its commit was repeated until it was heard.
-  t.is(await opened.flow.checkpoint({ 'password/b': text('b') }).then(() => 'served', (error: KeyriseError) => error.code), 'served')
+  await t.notThrowsAsync(opened.flow.checkpoint({ 'password/b': text('b') }))
   t.is(await readText(opened, 'password/a'), 'ERR_FENCED')
 })
 

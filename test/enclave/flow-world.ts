@@ -74,7 +74,13 @@ export const startWorld = async () => {
     const channel = options.kms ?? kms.service
     const attester: Attester = {
       attest: ({ nonce, confirmationKey }) =>
-        Promise.resolve(kms.platform.attest({ nonce: copyBytes(nonce), confirmationKey: copyBytes(confirmationKey), measurement: image })),
+        Promise.resolve(
+          kms.platform.attest({
+            nonce: copyBytes(nonce),
+            confirmationKey: copyBytes(confirmationKey),
+            measurement: image,
+          }),
+        ),
     }
     return openFlow({
       store: aroundStore(options.store ?? store, around),
@@ -128,7 +134,10 @@ interface Kill {
  * @param script - gives each instance that is to die an interrupt of its own.
  * @returns the moments.
  */
-export const atEveryMoment = async (script: (interrupt: () => Interrupt) => Promise<void>, onlyBefore = false): Promise<string[]> => {
+export const atEveryMoment = async (
+  script: (interrupt: () => Interrupt) => Promise<void>,
+  onlyBefore = false,
+): Promise<string[]> => {
   const moments: string[] = []
   for (let n = 0; ; n++) {
     let state: Kill['state'] | undefined
@@ -153,7 +162,11 @@ export const dies = async (work: () => Promise<unknown>): Promise<boolean> => {
 }
 
 /** Fails every operation of one kind while `active`, its effect having happened (`after`) or not (`before`). */
-export const failing = (operation: string, at: 'before' | 'after', code: ConstructorParameters<typeof KeyriseError>[0]) => {
+export const failing = (
+  operation: string,
+  at: 'before' | 'after',
+  code: ConstructorParameters<typeof KeyriseError>[0],
+) => {
   const state = { active: false, count: 0 }
   const interrupt: Interrupt = (moment) => {
     if (!state.active || moment.operation !== operation || moment.at !== at) return

@@ -10,7 +10,13 @@ test('what a checkpoint acknowledged is there after a relaunch, bit for bit', as
   const first = await world.launch()
   t.deepEqual(first.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
   t.is(first.flow.epoch, 1)
-  t.is(await first.flow.checkpoint({ 'password/db': text('hunter2'), 'session/peer': { to: 'kms', bytes: text('resume') } }), 2)
+  t.is(
+    await first.flow.checkpoint({
+      'password/db': text('hunter2'),
+      'session/peer': { to: 'kms', bytes: text('resume') },
+    }),
+    2,
+  )
   t.is(await first.flow.checkpoint({ 'password/db': text('hunter3'), 'final-result/model': new Uint8Array(0) }), 3)
   const before = await readAll(first)
   t.deepEqual(before, { 'final-result/model': '', 'password/db': 'hunter3', 'session/peer': 'resume' })
@@ -26,7 +32,9 @@ test('what a checkpoint acknowledged is there after a relaunch, bit for bit', as
 test('a large entry, of many chunks, survives sealed either way', async (t) => {
   const world = await startWorld()
   const large = new Uint8Array(300_000).map((_, index) => index % 251)
-  await (await world.launch()).flow.checkpoint({ 'processed-data/a': large, 'processed-data/b': { to: 'kms', bytes: large } })
+  await (
+    await world.launch()
+  ).flow.checkpoint({ 'processed-data/a': large, 'processed-data/b': { to: 'kms', bytes: large } })
   const { flow } = await world.launch()
   t.true(equalPublicBytes((await flow.read('processed-data/a')) ?? text(''), large))
   t.true(equalPublicBytes((await flow.read('processed-data/b')) ?? text(''), large))
@@ -50,9 +58,17 @@ test('values are copied in and out', async (t) => {
 test('concurrent checkpoints commit one after the other', async (t) => {
   const world = await startWorld()
   const { flow } = await world.launch()
-  const epochs = await Promise.all([1, 2, 3, 4].map((n) => flow.checkpoint({ [`session/${n}`]: text(String(n)), 'session/last': text(String(n)) })))
+  const epochs = await Promise.all(
+    [1, 2, 3, 4].map((n) => flow.checkpoint({ [`session/${n}`]: text(String(n)), 'session/last': text(String(n)) })),
+  )
   t.deepEqual(epochs, [2, 3, 4, 5])
-  t.deepEqual(await readAll(await world.launch()), { 'session/1': '1', 'session/2': '2', 'session/3': '3', 'session/4': '4', 'session/last': '4' })
+  t.deepEqual(await readAll(await world.launch()), {
+    'session/1': '1',
+    'session/2': '2',
+    'session/3': '3',
+    'session/4': '4',
+    'session/last': '4',
+  })
 })
 
 test('delete removes entries as an epoch of its own, and names what is not there', async (t) => {
@@ -87,7 +103,11 @@ test('files that no entry needs any more are collected, the rest stays', async (
   const world = await startWorld()
   const { flow } = await world.launch()
   await flow.checkpoint({ 'password/long-lived': text('stays'), 'password/a': text('0') })
-  for (let round = 1; round <= 5; round++) await flow.checkpoint({ 'password/a': text(String(round)), 'session/kms': { to: 'kms', bytes: text(String(round)) } })
+  for (let round = 1; round <= 5; round++)
+    await flow.checkpoint({
+      'password/a': text(String(round)),
+      'session/kms': { to: 'kms', bytes: text(String(round)) },
+    })
   // The root, epoch 2 for the long-lived entry, the head, and what the last commit dropped.
   t.is((await world.store.names('root')).length, 1)
   t.is((await world.store.names('epoch')).length, 3)
@@ -95,13 +115,19 @@ test('files that no entry needs any more are collected, the rest stays', async (
   const { flow: next } = await world.launch()
   await next.checkpoint({ 'password/a': text('6') })
   t.is((await world.store.names('direct')).length, 1)
-  t.deepEqual(await readAll(await world.launch()), { 'password/a': '6', 'password/long-lived': 'stays', 'session/kms': '5' })
+  t.deepEqual(await readAll(await world.launch()), {
+    'password/a': '6',
+    'password/long-lived': 'stays',
+    'session/kms': '5',
+  })
 })
 
 test('one durable publish and one exchange with the KMS carry a checkpoint of any number of entries', async (t) => {
   const world = await startWorld()
   const operations: string[] = []
-  const interrupt: Interrupt = ({ at, operation }) => void (at === 'before' && operations.push(operation))
+  const interrupt: Interrupt = ({ at, operation }) => {
+    if (at === 'before') operations.push(operation)
+  }
   const { flow } = await world.launch({ interrupt })
   operations.length = 0
   await flow.checkpoint(Object.fromEntries(Array.from({ length: 500 }, (_, n) => [`password/${n}`, text(String(n))])))
@@ -112,7 +138,10 @@ test('a recovery takes one asymmetric unwrap, and one batch for all that was sea
   const world = await startWorld()
   const { flow } = await world.launch()
   for (let round = 1; round <= 3; round++) {
-    await flow.checkpoint({ [`intermediate-result/${round}`]: { to: 'kms' as const, bytes: text(`c${round}`) }, [`password/${round}`]: text('p') })
+    await flow.checkpoint({
+      [`intermediate-result/${round}`]: { to: 'kms' as const, bytes: text(`c${round}`) },
+      [`password/${round}`]: text('p'),
+    })
   }
   world.kms.events.length = 0
   const recovered = await world.launch()
@@ -129,7 +158,12 @@ test('seal and open: under one step only, of one flow only, for ever', async (t)
   const { flow } = await world.launch()
   t.deepEqual(flow.open('training/inputs', envelope), text('rows'))
   t.throws(() => flow.open('training/outputs', envelope))
-  t.throws(() => flow.open('training/inputs', envelope.map((byte, index) => (index === envelope.length - 1 ? byte ^ 1 : byte))))
+  t.throws(() =>
+    flow.open(
+      'training/inputs',
+      envelope.map((byte, index) => (index === envelope.length - 1 ? byte ^ 1 : byte)),
+    ),
+  )
   t.throws(() => flow.seal('../x', text('')), { code: 'ERR_NAME_INVALID' })
   const other = await world.launch({ flow: 'flow-2' })
   t.throws(() => other.flow.open('training/inputs', envelope))
@@ -153,7 +187,13 @@ test('signing and agreement keys are the flow’s, in every incarnation', async 
   const again = await world.launch({ flow: 'a' })
 
   const roster = await again.flow.roster()
-  t.deepEqual(roster.map(({ flow, image }) => [flow, image]), [['a', 'party'], ['b', 'decryptor']])
+  t.deepEqual(
+    roster.map(({ flow, image }) => [flow, image]),
+    [
+      ['a', 'party'],
+      ['b', 'decryptor'],
+    ],
+  )
   const [memberA, memberB] = roster
   t.deepEqual(memberB?.published['public-key'], text('he'))
   t.true(verifyEd25519(memberA?.signingKey ?? text(''), text('m'), again.flow.sign(text('m'))))
@@ -197,8 +237,13 @@ test('no value, name or key stands in the clear in the store or on the way to th
   const frames: Uint8Array[] = []
   const kms = { exchange: async (frame: Uint8Array) => (frames.push(frame), world.kms.service.exchange(frame)) }
   const { flow } = await world.launch({ kms })
-  await flow.checkpoint({ 'password/unique-name': text('a unique value'), 'password/direct': { to: 'kms', bytes: text('a unique value') } })
-  const seen = [...frames, ...(await world.store.objects()).values()].map((bytes) => Buffer.from(bytes).toString('latin1'))
+  await flow.checkpoint({
+    'password/unique-name': text('a unique value'),
+    'password/direct': { to: 'kms', bytes: text('a unique value') },
+  })
+  const seen = [...frames, ...(await world.store.objects()).values()].map((bytes) =>
+    Buffer.from(bytes).toString('latin1'),
+  )
   t.true(seen.some((bytes) => bytes.includes('keyrise/sub-key')))
   t.false(seen.some((bytes) => bytes.includes('a unique value') || bytes.includes('unique-name')))
   t.true((await world.store.list('')).every((name) => name.startsWith(`${FLOW}/`)))

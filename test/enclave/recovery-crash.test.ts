@@ -39,7 +39,12 @@ test('a first launch killed at any moment, and the next one too, ends in one wor
   ])
 })
 
-const OLD = { 'password/a': 'old', 'password/kept': 'kept', 'session/direct': 'old direct', 'session/kept': 'kept direct' }
+const OLD = {
+  'password/a': 'old',
+  'password/kept': 'kept',
+  'session/direct': 'old direct',
+  'session/kept': 'kept direct',
+}
 const NEW = { ...OLD, 'password/a': 'new', 'password/added': 'added', 'session/direct': 'new direct' }
 
 /** A flow with some history, whose instances are gone. */
@@ -52,7 +57,11 @@ const worldWithHistory = async (): Promise<World> => {
   return world
 }
 const change = ({ flow }: OpenedFlow): Promise<number> =>
-  flow.checkpoint({ 'password/a': text('new'), 'password/added': text('added'), 'session/direct': { to: 'kms', bytes: text('new direct') } })
+  flow.checkpoint({
+    'password/a': text('new'),
+    'password/added': text('added'),
+    'session/direct': { to: 'kms', bytes: text('new direct') },
+  })
 
 test('a checkpoint killed at any moment is there as a whole or not at all, and is there once acknowledged', async (t) => {
   const outcomes = new Set<string>()
@@ -97,7 +106,10 @@ const dyingAt = (moment: string, count: number) => {
 
 test('a recovery killed at any moment, of a checkpoint that died unacknowledged, loses and doubles nothing', async (t) => {
   // The epoch file is durable and the ledger does not know; and it knows, and the answer is lost.
-  for (const [moment, count] of [['after store-put', 2], ['after kms-exchange', 1]] as const) {
+  for (const [moment, count] of [
+    ['after store-put', 2],
+    ['after kms-exchange', 1],
+  ] as const) {
     await atEveryMoment(async (second) => {
       const world = await worldWithHistory()
       const first = dyingAt(moment, count)
@@ -121,13 +133,18 @@ test('any one operation of a checkpoint that fails leaves an instance that goes 
         const world = await worldWithHistory()
         const failing = { on: false, count }
         const interrupt: Interrupt = (moment) => {
-          if (failing.on && moment.operation === operation && moment.at === at && --failing.count === 0) throw new Error('EIO')
+          if (failing.on && moment.operation === operation && moment.at === at && --failing.count === 0)
+            throw new Error('EIO')
         }
         const opened = await world.launch({ interrupt })
         failing.on = true
         const failed = await dies(() => change(opened))
         failing.on = false
-        t.is(failed, operation === 'store-put', 'only the store’s failure is one: the rest is repeated, or no part of the outcome')
+        t.is(
+          failed,
+          operation === 'store-put',
+          'only the store’s failure is one: the rest is repeated, or no part of the outcome',
+        )
         const now = await readAll(opened)
         t.deepEqual(now, failed ? OLD : NEW)
         await opened.flow.checkpoint({ 'final-result/model': text('m') })
@@ -141,10 +158,12 @@ test('a recovery that dies on the way to the KMS says ERR_KMS_UNREACHABLE, and n
   const moments = await atEveryMoment(async (interrupt) => {
     const world = await worldWithHistory()
     let moment = ''
-    const noting = (interrupted: Interrupt): Interrupt => (at) => {
-      moment = at.operation
-      return interrupted(at)
-    }
+    const noting =
+      (interrupted: Interrupt): Interrupt =>
+      (at) => {
+        moment = at.operation
+        return interrupted(at)
+      }
     try {
       await world.launch({ interrupt: noting(interrupt()) })
     } catch (error) {

@@ -22,7 +22,12 @@ const worldAtEpoch4 = async () => {
   const at = (epoch: number): Map<string, Bytes> => copies[epoch] ?? new Map<string, Bytes>()
   return { ...world, flow, at, head: await nameOf(world, 4) }
 }
-const STATE = { 'password/a': 'epoch 4', 'session/2': 'kept since 2', 'session/3': 'kept since 3', 'session/4': 'kept since 4' }
+const STATE = {
+  'password/a': 'epoch 4',
+  'session/2': 'kept since 2',
+  'session/3': 'kept since 3',
+  'session/4': 'kept since 4',
+}
 
 const nameOf = async ({ store }: World, epoch: number): Promise<string> => {
   const [name] = await store.names(`epoch-${String(epoch).padStart(10, '0')}`)
@@ -40,7 +45,10 @@ test('case 10: a store rolled back as a whole is ERR_ROLLBACK, naming both epoch
   const world = await worldAtEpoch4()
   for (const epoch of [1, 2, 3]) {
     await world.store.restore(world.at(epoch))
-    await t.throwsAsync(world.launch(), { code: 'ERR_ROLLBACK', message: new RegExp(`newest epoch is ${epoch}, the ledger’s 4`) })
+    await t.throwsAsync(world.launch(), {
+      code: 'ERR_ROLLBACK',
+      message: new RegExp(`newest epoch is ${epoch}, the ledger’s 4`),
+    })
   }
   t.true(await recoversWith(world, world.at(4)))
 })
@@ -78,7 +86,10 @@ test('case 17: a root key missing or damaged beside existing ciphertext is ERR_S
   await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST', message: /root key/ })
   t.deepEqual(await world.store.names('root'), [])
   for (const at of [0, 30, 120, envelope.length - 40, envelope.length - 1]) {
-    await world.store.replace(root, envelope.map((byte, index) => (index === at ? byte ^ 1 : byte)))
+    await world.store.replace(
+      root,
+      envelope.map((byte, index) => (index === at ? byte ^ 1 : byte)),
+    )
     await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' }, `byte ${at}`)
   }
   t.true(await recoversWith(world, world.at(4)))
@@ -89,7 +100,11 @@ test('cases 1, 2, 3, 15: a newest file truncated, flipped, extended, empty or ze
   const file = (await world.store.get(world.head)) ?? text('')
   const step = Math.ceil(file.length / 40)
   const damaged = [new Uint8Array(0), new Uint8Array(file.length), Uint8Array.from([...file, 0])]
-  for (let at = 0; at < file.length; at += step) damaged.push(file.subarray(0, at), file.map((byte, index) => (index === at ? byte ^ 0x10 : byte)))
+  for (let at = 0; at < file.length; at += step)
+    damaged.push(
+      file.subarray(0, at),
+      file.map((byte, index) => (index === at ? byte ^ 0x10 : byte)),
+    )
   for (const bytes of damaged) {
     await world.store.replace(world.head, bytes)
     await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
@@ -102,7 +117,9 @@ test('cases 7, 8: another flow’s files in the place of one’s own are refused
   const other = await world.launch({ flow: 'flow-2', image: OTHER_IMAGE })
   for (let epoch = 2; epoch <= 4; epoch++) await other.flow.checkpoint({ 'password/a': text('theirs') })
   const files = await world.store.objects()
-  const swapped = [...files].map(([name, bytes]) => [name, files.get(name.replace('flow-1', 'flow-2')) ?? bytes] as const)
+  const swapped = [...files].map(
+    ([name, bytes]) => [name, files.get(name.replace('flow-1', 'flow-2')) ?? bytes] as const,
+  )
   await world.store.restore(new Map(swapped))
   await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
   t.true(await recoversWith(world, files))
@@ -136,7 +153,8 @@ test('case 7: an entry’s older file swapped, damaged or gone is named when it 
 test('of entries sealed straight to the KMS, those that are lost are named and the others open', async (t) => {
   const world = await startWorld()
   const { flow } = await world.launch()
-  for (const name of ['a', 'b', 'c']) await flow.checkpoint({ [`processed-data/${name}`]: { to: 'kms' as const, bytes: text(name) } })
+  for (const name of ['a', 'b', 'c'])
+    await flow.checkpoint({ [`processed-data/${name}`]: { to: 'kms' as const, bytes: text(name) } })
   const [a = '', b = '', c = ''] = await world.store.names('direct')
   const files = await world.store.objects()
   await world.store.replace(a, files.get(b) ?? text(''))
@@ -156,11 +174,25 @@ test('case 6: what a host seals to the right recipient is nobody’s state', asy
   const [{ certificate }] = world.kms.keyring.rootKeys as unknown as [{ certificate: { encryptionKey: Bytes } }]
   const forged = sealEnvelope(text('a root key, 32 bytes: the host’s'), {
     recipients: [x25519Recipient(certificate.encryptionKey)],
-    context: { flow: parseFlowId('flow-1'), task: parseFlowId('task-1'), kind: 'root', name: 'root', epoch: 1, incarnation: 1, image: IMAGE },
+    context: {
+      flow: parseFlowId('flow-1'),
+      task: parseFlowId('task-1'),
+      kind: 'root',
+      name: 'root',
+      epoch: 1,
+      incarnation: 1,
+      image: IMAGE,
+    },
     random: nodeRandom,
   })
   // An instance claims and dies before its root is written; the host writes one in its place.
-  await t.throwsAsync(world.launch({ interrupt: ({ operation }) => { if (operation === 'store-put') throw new Error('dead') } }))
+  await t.throwsAsync(
+    world.launch({
+      interrupt: ({ operation }) => {
+        if (operation === 'store-put') throw new Error('dead')
+      },
+    }),
+  )
   await world.store.put('flow-1/root-0000000001.age', forged)
   const opened = await world.launch()
   t.deepEqual(opened.recovery, { kind: 'fresh', adopted: false, epoch: 1 })

@@ -77,7 +77,8 @@ test('case 12: of two launches at once one recovers, the other gets a conflict o
     const serving = launched.filter((result) => result.status === 'fulfilled')
     t.is(serving.length, 1)
     for (const result of launched) {
-      if (result.status === 'rejected') t.true(['ERR_LEDGER_CONFLICT', 'ERR_FENCED'].includes((result.reason as KeyriseError).code))
+      if (result.status === 'rejected')
+        t.true(['ERR_LEDGER_CONFLICT', 'ERR_FENCED'].includes((result.reason as KeyriseError).code))
     }
     await serving[0]?.value.flow.checkpoint({ 'password/b': text('b') })
     t.is(await readText(await world.launch(), 'password/b'), 'b')
@@ -149,7 +150,8 @@ test('the answer to a claim is lost: recovery starts again from the ledger, and 
   let exchanges = 0
   const opened = await world.launch({
     interrupt: ({ at, operation }) => {
-      if (operation === 'kms-exchange' && at === 'after' && ++exchanges === 5) throw new KeyriseError('ERR_KMS_UNREACHABLE')
+      if (operation === 'kms-exchange' && at === 'after' && ++exchanges === 5)
+        throw new KeyriseError('ERR_KMS_UNREACHABLE')
     },
   })
   t.is(await readText(opened, 'password/a'), '1')
@@ -182,7 +184,9 @@ test('cases 23, 24: a store that is full or fails leaves the state intact, and t
       const { flow } = await world.launch({ interrupt })
       await flow.checkpoint({ 'password/a': text('1'), 'session/d': { to: 'kms', bytes: text('1') } })
       state.on = true
-      await t.throwsAsync(flow.checkpoint({ 'password/a': text('2'), 'session/d': { to: 'kms', bytes: text('2') } }), { code })
+      await t.throwsAsync(flow.checkpoint({ 'password/a': text('2'), 'session/d': { to: 'kms', bytes: text('2') } }), {
+        code,
+      })
       await t.throwsAsync(flow.checkpoint({ 'password/a': text('3') }), { code })
       t.deepEqual(await flow.read('password/a'), text('1'))
       t.is(flow.epoch, 2)

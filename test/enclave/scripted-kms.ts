@@ -40,7 +40,10 @@ export class ScriptedKms implements KmsChannel {
         this.#offer = await SessionOffer.create(nodeRandom)
         return encodeKmsReply({ ...this.#offer.challenge })
       case 'handshake': {
-        const accepted = await this.#offer?.accept(request, { sign: (transcript) => this.identity.sign(transcript), random: nodeRandom })
+        const accepted = await this.#offer?.accept(request, {
+          sign: (transcript) => this.identity.sign(transcript),
+          random: nodeRandom,
+        })
         if (accepted === undefined) throw new Error('no offer')
         this.#session = accepted.session
         return encodeKmsReply({ ...accepted.reply })
@@ -50,7 +53,9 @@ export class ScriptedKms implements KmsChannel {
         if (session === undefined) throw new Error('no session')
         const claimed = await session.open(request.sealed)
         const asked = decodeSessionRequest(claimed)
-        return encodeKmsReply({ sealed: await session.seal(encodeParts(this.script(this.#answer(asked, claimed, session), asked))) })
+        return encodeKmsReply({
+          sealed: await session.seal(encodeParts(this.script(this.#answer(asked, claimed, session), asked))),
+        })
       }
       default:
         throw new Error(request.op)
@@ -59,7 +64,12 @@ export class ScriptedKms implements KmsChannel {
 
   certificate(by = this.identity): Bytes {
     using key = Secret.random(32, nodeRandom)
-    const body = encodeCertificateBody({ key: 'root@1', suite: 'x25519', encryptionKey: x25519PublicKey(key), originKey: this.origin.publicKey })
+    const body = encodeCertificateBody({
+      key: 'root@1',
+      suite: 'x25519',
+      encryptionKey: x25519PublicKey(key),
+      originKey: this.origin.publicKey,
+    })
     return joinCertificate(body, by.sign(body))
   }
 
