@@ -38,21 +38,33 @@ export const endInstance = (code: number): never => {
 
 const silence = (): void => {
   for (const key of Object.keys(console)) {
-    if (typeof console[key as keyof Console] === 'function') Object.defineProperty(console, key, { value: () => {}, writable: false, configurable: false })
+    if (typeof console[key as keyof Console] === 'function')
+      Object.defineProperty(console, key, { value: () => {}, writable: false, configurable: false })
   }
-  const sink = Object.freeze({ write: () => true, end: () => {}, on: () => sink, once: () => sink, emit: () => false, isTTY: false })
-  for (const stream of ['stdout', 'stderr', 'stdin']) Object.defineProperty(process, stream, { value: sink, writable: false, configurable: false })
+  const sink = Object.freeze({
+    write: () => true,
+    end: () => {},
+    on: () => sink,
+    once: () => sink,
+    emit: () => false,
+    isTTY: false,
+  })
+  for (const stream of ['stdout', 'stderr', 'stdin'])
+    Object.defineProperty(process, stream, { value: sink, writable: false, configurable: false })
 }
 
 /** Ways from `process` into native code, other modules, other processes and handles. */
+// prettier-ignore
 const PROCESS_REMOVED = [
-  'binding', '_linkedBinding', 'dlopen', 'report', 'kill', '_kill', '_rawDebug', 'getBuiltinModule', 'mainModule', '_eval',
-  '_getActiveHandles', '_getActiveRequests', '_debugProcess', '_debugEnd', '_startProfilerIdleNotifier', '_stopProfilerIdleNotifier',
-  '_preload_modules', 'openStdin', 'loadEnvFile', 'setSourceMapsEnabled', 'setUncaughtExceptionCaptureCallback', 'execve', 'finalization',
+  'binding', '_linkedBinding', 'dlopen', 'report', 'kill', '_kill', '_rawDebug', 'getBuiltinModule', 'mainModule',
+  '_eval', '_getActiveHandles', '_getActiveRequests', '_debugProcess', '_debugEnd', '_startProfilerIdleNotifier',
+  '_stopProfilerIdleNotifier', '_preload_modules', 'openStdin', 'loadEnvFile', 'setSourceMapsEnabled',
+  'setUncaughtExceptionCaptureCallback', 'execve', 'finalization',
 ] as const
 
 const closeProcess = (): void => {
-  for (const key of PROCESS_REMOVED) Object.defineProperty(process, key, { value: undefined, writable: false, configurable: false })
+  for (const key of PROCESS_REMOVED)
+    Object.defineProperty(process, key, { value: undefined, writable: false, configurable: false })
   Error.stackTraceLimit = 0
 }
 

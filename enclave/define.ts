@@ -41,7 +41,12 @@ export const ecall = <
     context: EcallContext<Ocalls>,
     input: StandardSchemaV1.InferOutput<Input>,
   ) => StandardSchemaV1.InferInput<Output> | Promise<StandardSchemaV1.InferInput<Output>>,
-): Ecall<Input, Output> => ({ input: declaration.input, output: declaration.output, ocalls: declaration.ocalls ?? {}, handle: handler })
+): Ecall<Input, Output> => ({
+  input: declaration.input,
+  output: declaration.output,
+  ocalls: declaration.ocalls ?? {},
+  handle: handler,
+})
 
 /** Declares a call out of the enclave, which the host implements. Its answer is hostile: `output` is what it must be. */
 export const ocall = <Input extends StandardSchemaV1, Output extends StandardSchemaV1>(declaration: {
@@ -74,12 +79,13 @@ export const defineEnclave = <
   const { name, svn, ecalls, refusals = {} } = definition
   const ocalls = (definition.ocalls ?? {}) as Ocalls
   for (const called of [name, ...Object.keys(ecalls), ...Object.keys(ocalls), ...Object.keys(refusals)]) {
-    if (!isCallName(called)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the name ${called}` })
+    if (!isCallName(called)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the name ${String(called)}` })
   }
   if (!Number.isSafeInteger(svn) || svn < 0) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'svn' })
   for (const declaration of Object.values(ecalls)) {
     for (const [called, used] of Object.entries(declaration.ocalls ?? {})) {
-      if (ocalls[called] !== used) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the OCALL ${called} is used but not listed` })
+      if (ocalls[called] !== used)
+        throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the OCALL ${called} is used but not listed` })
     }
   }
   return { name, svn, ecalls, ocalls, refusals }

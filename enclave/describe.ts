@@ -6,6 +6,12 @@ import type { EnclaveDefinition } from '../protocol/contract.js'
 export const describeEnclave = (definition: EnclaveDefinition): void => {
   const { manifest } = launched as { manifest: MessagePort }
   const { name, svn, ecalls, ocalls, refusals } = definition
-  manifest.postMessage({ name, svn, ecalls: Object.keys(ecalls).sort(), ocalls: Object.keys(ocalls).sort(), refusals: Object.keys(refusals).sort() })
+  manifest.postMessage({
+    name,
+    svn,
+    ecalls: Object.keys(ecalls).sort(),
+    ocalls: Object.keys(ocalls).sort(),
+    refusals: Object.keys(refusals).sort(),
+  })
   endInstance(EXIT_CODES.wiped)
 }

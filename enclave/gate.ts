@@ -68,8 +68,8 @@ const comlinkEnd = (answered: (id: string, outcome: Outcome) => void) => {
   const endpoint: Comlink.Endpoint = {
     postMessage: (message: { id: string; type: string; value: unknown }) =>
       answered(message.id, message.type === 'RAW' ? (message.value as Outcome) : { error: undefined }),
-    addEventListener: (_type, listener) => {
-      listen = listener as unknown as typeof listen
+    addEventListener: (_type: string, listener: unknown) => {
+      listen = listener as typeof listen
     },
     removeEventListener: () => {},
   }

@@ -18,11 +18,11 @@ const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, freeze, hasOwn
 const { ownKeys } = Reflect
 
 /** Globals that reach the network, disk or other threads, or that load half of Node when they are only looked at. */
+// prettier-ignore
 const REMOVED_GLOBALS: readonly string[] = [
-  'require', 'module', 'exports', '__filename', '__dirname',
-  'fetch', 'FormData', 'Headers', 'Request', 'Response', 'WebSocket', 'CloseEvent', 'MessageEvent', 'EventSource',
-  'Blob', 'File', 'BroadcastChannel', 'MessageChannel', 'MessagePort', 'navigator', 'Navigator',
-  'Storage', 'localStorage', 'sessionStorage', 'CustomEvent',
+  'require', 'module', 'exports', '__filename', '__dirname', 'fetch', 'FormData', 'Headers', 'Request', 'Response',
+  'WebSocket', 'CloseEvent', 'MessageEvent', 'EventSource', 'Blob', 'File', 'BroadcastChannel', 'MessageChannel',
+  'MessagePort', 'navigator', 'Navigator', 'Storage', 'localStorage', 'sessionStorage', 'CustomEvent',
   'TransformStream', 'TransformStreamDefaultController', 'WritableStream', 'WritableStreamDefaultController',
   'WritableStreamDefaultWriter', 'ReadableStream', 'ReadableStreamDefaultReader', 'ReadableStreamBYOBReader',
   'ReadableStreamBYOBRequest', 'ReadableByteStreamController', 'ReadableStreamDefaultController',
@@ -32,6 +32,7 @@ const REMOVED_GLOBALS: readonly string[] = [
 ]
 
 /** Properties that classes and instances commonly set for themselves, although a prototype above them has one. */
+// prettier-ignore
 const OVERRIDDEN: ReadonlySet<PropertyKey> = new Set([
   'constructor', 'toString', 'toLocaleString', 'valueOf', 'toJSON', 'name', 'message', 'stack', 'hasOwnProperty',
   'length', 'push', 'then', 'catch', 'finally', 'get', 'set', 'has', 'delete', 'next', 'return', 'throw',
@@ -44,7 +45,12 @@ const removeGlobals = (): void => {
     const descriptor = getOwnPropertyDescriptor(globalThis, key)
     if (descriptor === undefined || hasOwn(descriptor, 'value')) continue
     const value: unknown = (globalThis as Record<PropertyKey, unknown>)[key]
-    defineProperty(globalThis, key, { value, writable: true, enumerable: descriptor.enumerable === true, configurable: true })
+    defineProperty(globalThis, key, {
+      value,
+      writable: true,
+      enumerable: descriptor.enumerable === true,
+      configurable: true,
+    })
   }
 }
 
@@ -59,7 +65,9 @@ const refuseEvaluation = (): never => {
  */
 const removeEvaluators = (): object[] => {
   delete (globalThis as { eval?: unknown }).eval
-  const prototypes = [function () {}, async function () {}, function* () {}, async function* () {}].map((f) => getPrototypeOf(f) as object)
+  const prototypes = [function () {}, async function () {}, function* () {}, async function* () {}].map(
+    (f) => getPrototypeOf(f) as object,
+  )
   return prototypes.map((prototype) => {
     const evaluator = prototype.constructor
     const inert = function (): never {
@@ -68,26 +76,42 @@ const removeEvaluators = (): object[] => {
     // `x instanceof Function` goes on working.
     defineProperty(inert, 'prototype', { value: prototype, writable: false, enumerable: false, configurable: false })
     defineProperty(prototype, 'constructor', { value: inert, writable: false, enumerable: false, configurable: true })
-    if (prototype === Function.prototype) defineProperty(globalThis, 'Function', { value: inert, writable: true, configurable: true })
+    if (prototype === Function.prototype)
+      defineProperty(globalThis, 'Function', { value: inert, writable: true, configurable: true })
     return evaluator
   })
 }
 
 /** Every intrinsic by name, and those that only syntax reaches. */
 const intrinsicRoots = (): object[] => {
-  const isObject = (value: unknown): value is object => (typeof value === 'object' && value !== null) || typeof value === 'function'
+  const isObject = (value: unknown): value is object =>
+    (typeof value === 'object' && value !== null) || typeof value === 'function'
   const named = ownKeys(globalThis)
     .filter((key) => key !== 'process' && key !== 'console')
     .map((key): unknown => getOwnPropertyDescriptor(globalThis, key)?.value)
   const unnamed: unknown[] = [
-    function* () {}, async function () {}, async function* () {}, [][Symbol.iterator](), new Map()[Symbol.iterator](),
-    new Set()[Symbol.iterator](), ''[Symbol.iterator](), 'a'.matchAll(/a/g), (function* () {})(), (async function* () {})(),
+    function* () {},
+    async function () {},
+    async function* () {},
+    [][Symbol.iterator](),
+    new Map()[Symbol.iterator](),
+    new Set()[Symbol.iterator](),
+    ''[Symbol.iterator](),
+    'a'.matchAll(/a/g),
+    (function* () {})(),
+    (async function* () {})(),
   ].map((value: object) => getPrototypeOf(value) as unknown)
   return [...named, ...unnamed].filter(isObject)
 }
 
 /** The value of a hardened property that heirs may set for themselves: assignment to an heir defines its own. */
-const defineOverridable = (owner: object, key: PropertyKey, value: unknown, enumerable: boolean, seen: Set<object>): void => {
+const defineOverridable = (
+  owner: object,
+  key: PropertyKey,
+  value: unknown,
+  enumerable: boolean,
+  seen: Set<object>,
+): void => {
   const { get, set } = {
     get: (): unknown => value,
     set(this: object, replacement: unknown): void {
@@ -101,13 +125,15 @@ const defineOverridable = (owner: object, key: PropertyKey, value: unknown, enum
 }
 
 const isOverridden = (owner: object, key: PropertyKey): boolean =>
-  typeof key === 'string' && (owner === Object.prototype || (OVERRIDDEN.has(key) && typeof owner !== 'function') || owner === Function.prototype)
+  typeof key === 'string' &&
+  (owner === Object.prototype || (OVERRIDDEN.has(key) && typeof owner !== 'function') || owner === Function.prototype)
 
 const harden = (owner: unknown, seen: Set<object>): void => {
   if (owner === null || (typeof owner !== 'object' && typeof owner !== 'function') || seen.has(owner)) return
   seen.add(owner)
   const descriptors = ownKeys(owner).map((key) => [key, getOwnPropertyDescriptor(owner, key)] as const)
-  for (const [, descriptor] of descriptors) for (const part of [descriptor?.value, descriptor?.get, descriptor?.set]) harden(part, seen)
+  for (const [, descriptor] of descriptors)
+    for (const part of [descriptor?.value, descriptor?.get, descriptor?.set]) harden(part, seen)
   harden(getPrototypeOf(owner), seen)
   if (isPrototype(owner)) lockPrototype(owner, descriptors, seen)
   else freeze(owner)
@@ -120,11 +146,16 @@ const isPrototype = (owner: object): boolean => typeof owner !== 'function' && h
  * A prototype is locked property by property: frozen, it would slow every store into the arrays that inherit from it. Done
  * so, it becomes a slow object; an heir makes the engine optimise it again.
  */
-const lockPrototype = (owner: object, descriptors: readonly (readonly [PropertyKey, PropertyDescriptor | undefined])[], seen: Set<object>): void => {
+const lockPrototype = (
+  owner: object,
+  descriptors: readonly (readonly [PropertyKey, PropertyDescriptor | undefined])[],
+  seen: Set<object>,
+): void => {
   for (const [key, descriptor] of descriptors) {
     if (descriptor?.configurable !== true && descriptor?.writable !== true) continue
     if (!hasOwn(descriptor, 'value')) defineProperty(owner, key, { configurable: false })
-    else if (descriptor.configurable === true && isOverridden(owner, key)) defineOverridable(owner, key, descriptor.value, descriptor.enumerable === true, seen)
+    else if (descriptor.configurable === true && isOverridden(owner, key))
+      defineOverridable(owner, key, descriptor.value, descriptor.enumerable === true, seen)
     else defineProperty(owner, key, { writable: false, configurable: false })
   }
   preventExtensions(owner)

@@ -11,7 +11,13 @@ const STORE_DEADLINE_MS = 30_000
 const KMS_DEADLINE_MS = 30_000
 const ATTEST_DEADLINE_MS = 10_000
 
-const STORE_CODES: readonly ErrorCode[] = ['ERR_STORE_CONFLICT', 'ERR_STORE_FULL', 'ERR_STORE_UNWRITABLE', 'ERR_STORE_IO', 'ERR_NAME_INVALID']
+const STORE_CODES: readonly ErrorCode[] = [
+  'ERR_STORE_CONFLICT',
+  'ERR_STORE_FULL',
+  'ERR_STORE_UNWRITABLE',
+  'ERR_STORE_IO',
+  'ERR_NAME_INVALID',
+]
 const KMS_CODES: readonly ErrorCode[] = ['ERR_KMS_UNREACHABLE']
 
 /** An answer that is not one counts as a failure of the service, of which `code` is the name. */
@@ -23,29 +29,46 @@ const expectBytes = (reply: unknown, code: ErrorCode): Bytes => {
 
 export const hostStore = (calls: OutgoingCalls): Store => {
   const call = (name: RuntimeOcallName, argument: unknown): Promise<unknown> =>
-    calls.call(name, argument, { deadlineMs: STORE_DEADLINE_MS, codes: STORE_CODES, otherwise: 'ERR_STORE_IO' }).catch((error: unknown) => {
-      // A host that does not answer, or answers nonsense, is a store that failed.
-      throw error instanceof KeyriseError && STORE_CODES.includes(error.code) ? error : new KeyriseError('ERR_STORE_IO', { cause: error })
-    })
+    calls
+      .call(name, argument, { deadlineMs: STORE_DEADLINE_MS, codes: STORE_CODES, otherwise: 'ERR_STORE_IO' })
+      .catch((error: unknown) => {
+        // A host that does not answer, or answers nonsense, is a store that failed.
+        throw error instanceof KeyriseError && STORE_CODES.includes(error.code)
+          ? error
+          : new KeyriseError('ERR_STORE_IO', { cause: error })
+      })
   const listed = (reply: unknown, prefix: string): string[] => {
-    if (!Array.isArray(reply)) throw new KeyriseError('ERR_STORE_IO', { detail: 'not a list' })
-    return [...new Set(reply.map(parsePath))].filter((name) => name.startsWith(prefix)).sort()
+    try {
+      if (Array.isArray(reply))
+        return [...new Set(reply.map(parsePath))].filter((name) => name.startsWith(prefix)).sort()
+    } catch {
+      // Not a name: the answer is nonsense as a whole.
+    }
+    throw new KeyriseError('ERR_STORE_IO', { detail: 'not a list of names' })
   }
   return {
-    put: async (name, bytes) => void (await call(RUNTIME_OCALLS.storePut, { name, bytes })),
+    put: async (name, bytes) => {
+      await call(RUNTIME_OCALLS.storePut, { name, bytes })
+    },
     get: async (name) => {
       const reply = await call(RUNTIME_OCALLS.storeGet, { name })
       return reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
     },
     list: async (prefix) => listed(await call(RUNTIME_OCALLS.storeList, { prefix }), prefix),
-    delete: async (name) => void (await call(RUNTIME_OCALLS.storeDelete, { name })),
+    delete: async (name) => {
+      await call(RUNTIME_OCALLS.storeDelete, { name })
+    },
   }
 }
 
 export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
   exchange: async (frame) => {
     try {
-      const reply = await calls.call(RUNTIME_OCALLS.kmsExchange, { frame }, { deadlineMs: KMS_DEADLINE_MS, codes: KMS_CODES, otherwise: 'ERR_KMS_UNREACHABLE' })
+      const reply = await calls.call(
+        RUNTIME_OCALLS.kmsExchange,
+        { frame },
+        { deadlineMs: KMS_DEADLINE_MS, codes: KMS_CODES, otherwise: 'ERR_KMS_UNREACHABLE' },
+      )
       return expectBytes(reply, 'ERR_KMS_UNREACHABLE')
     } catch (error) {
       throw new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
@@ -56,7 +79,11 @@ export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
 /** The platform signs evidence; `calls` go to it on a port of its own, which the host does not see. */
 export const platformAttester = (calls: OutgoingCalls): Attester => ({
   attest: async (claims) => {
-    const reply = await calls.call('attest', claims, { deadlineMs: ATTEST_DEADLINE_MS, codes: [], otherwise: 'ERR_LAUNCH_FAILED' })
+    const reply = await calls.call('attest', claims, {
+      deadlineMs: ATTEST_DEADLINE_MS,
+      codes: [],
+      otherwise: 'ERR_LAUNCH_FAILED',
+    })
     return expectBytes(reply, 'ERR_LAUNCH_FAILED')
   },
 })

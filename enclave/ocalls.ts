@@ -42,14 +42,17 @@ export class OutgoingCalls {
     const { message, transfer } = encodeCall(id, name, argument, options.limits)
     const reply = await new Promise<ClaimedReply>((resolve, reject) => {
       const timer = this.#clock.timer(options.deadlineMs, () => this.#take(id)?.fail(new KeyriseError('ERR_DEADLINE')))
-      const stopped = <T>(then: (value: T) => void) => (value: T) => {
-        timer[Symbol.dispose]()
-        then(value)
-      }
+      const stopped =
+        <T>(then: (value: T) => void) =>
+        (value: T) => {
+          timer[Symbol.dispose]()
+          then(value)
+        }
       this.#pending.set(id, { settle: stopped(resolve), fail: stopped(reject) })
       this.#port.post(message, transfer)
     })
-    if ('error' in reply) throw options.codes.includes(reply.error.code) ? reply.error : new KeyriseError(options.otherwise)
+    if ('error' in reply)
+      throw options.codes.includes(reply.error.code) ? reply.error : new KeyriseError(options.otherwise)
     try {
       return admitValue(reply.claimedValue, options.limits)
     } catch (error) {
@@ -76,12 +79,21 @@ const OCALL_CODES: readonly ErrorCode[] = ['ERR_OCALL_UNKNOWN', 'ERR_OCALL_FAILE
 type OcallFunction = (input: unknown) => Promise<unknown>
 
 /** The OCALLs that one ECALL declares, as functions: both schemas checked on this side, whatever the host checks. */
-export const ocallFunctions = (declaration: EcallDeclaration, calls: OutgoingCalls, limits: ValueLimits): Readonly<Record<string, OcallFunction>> => {
+export const ocallFunctions = (
+  declaration: EcallDeclaration,
+  calls: OutgoingCalls,
+  limits: ValueLimits,
+): Readonly<Record<string, OcallFunction>> => {
   const functions = Object.create(null) as Record<string, OcallFunction>
   for (const [name, { input, output }] of Object.entries(declaration.ocalls ?? {})) {
     functions[name] = async (argument) => {
       const checked = await parse(input, argument, 'ERR_ARGUMENT_INVALID')
-      const reply = await calls.call(name, checked, { deadlineMs: OCALL_DEADLINE_MS, limits, codes: OCALL_CODES, otherwise: 'ERR_OCALL_FAILED' })
+      const reply = await calls.call(name, checked, {
+        deadlineMs: OCALL_DEADLINE_MS,
+        limits,
+        codes: OCALL_CODES,
+        otherwise: 'ERR_OCALL_FAILED',
+      })
       return parse(output, reply, 'ERR_REPLY_INVALID')
     }
   }

@@ -37,7 +37,10 @@ const clock: Clock = {
  * The last thing that an image does: opens the flow, says READY, then serves. A flow that does not open says FAILED with
  * its code, and the instance ends.
  */
-export const startEnclave = async (definition: EnclaveDefinition, openFlow: (options: FlowOptions) => Promise<OpenedFlow>): Promise<void> => {
+export const startEnclave = async (
+  definition: EnclaveDefinition,
+  openFlow: (options: FlowOptions) => Promise<OpenedFlow>,
+): Promise<void> => {
   const instance = launched as Launched
   // The platform closes its end before it ends the instance: the time to wipe. So does a platform that disappears.
   instance.platform.on('close', () => endInstance(EXIT_CODES.wiped))

@@ -53,18 +53,24 @@ export const bundle = async (contents: string, directory: string): Promise<Bundl
  * `require` and `Function` become the script's own, so that boot can take them from everybody else: libraries compiled to
  * WebAssembly make their glue with `new Function`, and what reaches a function from outside must not find it.
  */
-const enclose = (script: string): string => `'use strict';((require,Function)=>{${script.trimEnd()}\n})(require,Function);\n`
+const enclose = (script: string): string =>
+  `'use strict';((require,Function)=>{${script.trimEnd()}\n})(require,Function);\n`
 
-const isBuildFailure = (error: unknown): error is BuildFailure => error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors)
+const isBuildFailure = (error: unknown): error is BuildFailure =>
+  error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors)
 
 const asImageError = (error: unknown): KeyriseError => {
   if (!isBuildFailure(error)) return new KeyriseError('ERR_IMAGE_BUILD', { cause: error })
-  const code = error.errors.some(({ text }) => text.startsWith('Top-level await')) ? 'ERR_IMAGE_TOP_LEVEL_AWAIT' : 'ERR_IMAGE_BUILD'
+  const code = error.errors.some(({ text }) => text.startsWith('Top-level await'))
+    ? 'ERR_IMAGE_TOP_LEVEL_AWAIT'
+    : 'ERR_IMAGE_BUILD'
   return new KeyriseError(code, { detail: error.errors.map(describe).join('; '), cause: error })
 }
 
-const describe = ({ text, location }: Message): string => (location === null ? text : `${location.file}:${location.line}: ${text}`)
+const describe = ({ text, location }: Message): string =>
+  location === null ? text : `${location.file}:${location.line}: ${text}`
 
 /** The directory of a module, for `bundle`. */
 export const directoryOf = (entry: string | URL): string => dirname(pathOf(entry))
-export const pathOf = (entry: string | URL): string => (entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry)
+export const pathOf = (entry: string | URL): string =>
+  entry instanceof URL || entry.startsWith('file:') ? fileURLToPath(entry) : entry

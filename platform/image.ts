@@ -32,7 +32,7 @@ export interface Image<Definition = unknown> {
 }
 
 const MANIFEST_PREFIX = '//keyrise '
-const MANIFEST_SIZE_BYTES_MAX = 64 * 1024
+const MANIFEST_LENGTH_MAX = 64 * 1024
 const LONE_SURROGATE = /\p{Surrogate}/u
 const DECLARED_COUNT_MAX = 256
 const DESCRIBE_TIMEOUT_MS = 30_000
@@ -76,7 +76,9 @@ export const describeModule = async (path: string): Promise<ImageManifest> => {
   const claimed = receiveMessageOnPort(port1)?.message as unknown
   port1.close()
   if (typeof claimed !== 'object' || claimed === null || !('ecalls' in claimed)) {
-    throw new KeyriseError('ERR_IMAGE_BUILD', { detail: 'the module failed when it was loaded, or its default export is not defineEnclave(…)' })
+    throw new KeyriseError('ERR_IMAGE_BUILD', {
+      detail: 'the module failed when it was loaded, or its default export is not defineEnclave(…)',
+    })
   }
   return readManifest({ format: 'keyrise-image/1', ...claimed })
 }
@@ -93,9 +95,11 @@ const manifestLine = (manifest: ImageManifest): string => MANIFEST_PREFIX + JSON
  * @throws {KeyriseError} ERR_IMAGE_INVALID.
  */
 export const parseImage = <Definition = unknown>(source: string): Image<Definition> => {
-  if (typeof source !== 'string' || source.length > IMAGE_SIZE_BYTES_MAX || LONE_SURROGATE.test(source)) return invalid('not text')
-  const line = source.slice(0, Math.min(source.indexOf('\n') + 1, MANIFEST_SIZE_BYTES_MAX)).trimEnd()
-  if (!line.startsWith(MANIFEST_PREFIX)) return invalid('no manifest')
+  if (typeof source !== 'string' || source.length > IMAGE_SIZE_BYTES_MAX || LONE_SURROGATE.test(source))
+    return invalid('not text')
+  const lineLength = source.indexOf('\n')
+  if (lineLength > MANIFEST_LENGTH_MAX || !source.startsWith(MANIFEST_PREFIX)) return invalid('no manifest')
+  const line = source.slice(0, lineLength)
   const manifest = readManifest(parseJson(line.slice(MANIFEST_PREFIX.length)))
   if (manifestLine(manifest) !== line) return invalid('manifest')
   return { manifest, source, measurement: copyBytes(createHash('sha256').update(source, 'utf8').digest()) }
@@ -114,7 +118,11 @@ const parseJson = (text: string): unknown => {
 }
 
 const readManifest = (claimed: unknown): ImageManifest => {
-  const fields = new FieldReader(claimed, ['format', 'name', 'svn', 'ecalls', 'ocalls', 'refusals'], 'ERR_IMAGE_INVALID')
+  const fields = new FieldReader(
+    claimed,
+    ['format', 'name', 'svn', 'ecalls', 'ocalls', 'refusals'],
+    'ERR_IMAGE_INVALID',
+  )
   const callName = (name: unknown): string => (isCallName(name) ? name : invalid('a name'))
   if (fields.text('format', 32) !== 'keyrise-image/1') return fields.refuse('format')
   return {

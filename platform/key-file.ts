@@ -1,6 +1,6 @@
 import { constants } from 'node:fs'
 import { link, mkdir, open, unlink, type FileHandle } from 'node:fs/promises'
-import { createPrivateKey, randomFillSync, type KeyObject } from 'node:crypto'
+import { createPrivateKey, randomFillSync, randomUUID, type KeyObject } from 'node:crypto'
 import { join } from 'node:path'
 import { allocate, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -33,12 +33,15 @@ const fromSystem = async <T>(work: () => Promise<T>): Promise<T> => {
     return await work()
   } catch (error) {
     if (error instanceof KeyriseError) throw error
-    const code = hasCode(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST') ? 'ERR_STORE_UNWRITABLE' : 'ERR_STORE_IO'
+    const code = hasCode(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST')
+      ? 'ERR_STORE_UNWRITABLE'
+      : 'ERR_STORE_IO'
     throw new KeyriseError(code, { detail: 'the platform’s key file', cause: error })
   }
 }
 
-const hasCode = (error: unknown, ...codes: string[]): boolean => error instanceof Error && 'code' in error && codes.includes(String(error.code))
+const hasCode = (error: unknown, ...codes: string[]): boolean =>
+  error instanceof Error && 'code' in error && codes.includes(String(error.code))
 
 const refuse = (detail: string): never => {
   throw new KeyriseError('ERR_CONFIG_INVALID', { detail })
@@ -50,7 +53,8 @@ const readSeed = async (directory: string): Promise<Bytes | undefined> => {
     file = await open(join(directory, NAME), constants.O_RDONLY | constants.O_NOFOLLOW)
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return undefined
-    return hasCode(error, 'ELOOP') ? refuse(`${NAME} is a symbolic link`) : Promise.reject(error as Error)
+    if (hasCode(error, 'ELOOP')) return refuse(`${NAME} is a symbolic link`)
+    throw error
   }
   try {
     const { size, mode } = await file.stat()
@@ -67,10 +71,10 @@ const readSeed = async (directory: string): Promise<Bytes | undefined> => {
 /** Written and synced under another name, then linked: a crash leaves the whole key or none, and of two makers one wins. */
 const makeSeed = async (directory: string): Promise<Bytes> => {
   await mkdir(directory, { recursive: true, mode: 0o700 })
-  const temporary = join(directory, `${NAME}.${process.pid}.tmp`)
+  const temporary = join(directory, `${NAME}.${randomUUID()}.tmp`)
   const seed = randomFillSync(allocate(SEED_SIZE_BYTES))
   try {
-    await withFile(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, async (file) => {
+    await withFile(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, async (file) => {
       const { bytesWritten } = await file.write(seed)
       if (bytesWritten !== SEED_SIZE_BYTES) throw new KeyriseError('ERR_STORE_FULL')
       await file.sync()

@@ -41,7 +41,8 @@ export class SimulatedPlatform implements Platform {
   launch(image: Image, options: LaunchOptions): Instance {
     // Read once, measured here, and run: no other string can take its place in between.
     const measured = parseImage(image.source)
-    if (!equalPublicBytes(measured.measurement, image.measurement)) throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
+    if (!equalPublicBytes(measured.measurement, image.measurement))
+      throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
     const configuration = copyBytes(options.configuration)
     const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
     const configDigest = sha256(configuration)
@@ -81,7 +82,11 @@ export class SimulatedPlatform implements Platform {
       try {
         const { id, name, claimedArgument } = parseCall(claimed)
         if (name !== 'attest') throw new KeyriseError('ERR_MESSAGE_INVALID')
-        const fields = new FieldReader(admitValue(claimedArgument, { sizeBytesMax: ATTEST_SIZE_BYTES_MAX }), ['nonce', 'confirmationKey'], 'ERR_ARGUMENT_INVALID')
+        const fields = new FieldReader(
+          admitValue(claimedArgument, { sizeBytesMax: ATTEST_SIZE_BYTES_MAX }),
+          ['nonce', 'confirmationKey'],
+          'ERR_ARGUMENT_INVALID',
+        )
         const { name: imageName, svn } = measured.manifest
         const evidence = prepareEvidence({
           nonce: fields.bytes('nonce', 32),

@@ -32,7 +32,11 @@ const EXIT_REASONS: ReadonlyMap<number, string> = new Map([
 ])
 
 /** Starts `source`, exactly as given, with the recipe of security.md, "Launch recipe". */
-export const startWorker = (source: string, workerData: unknown, transferList: NonNullable<WorkerOptions['transferList']>): IsolatedWorker => {
+export const startWorker = (
+  source: string,
+  workerData: unknown,
+  transferList: NonNullable<WorkerOptions['transferList']>,
+): IsolatedWorker => {
   const worker = new Worker(source, { ...ISOLATION, workerData, transferList })
   pin(worker)
   let reason: string | undefined
@@ -42,7 +46,9 @@ export const startWorker = (source: string, workerData: unknown, transferList: N
       reason = isOutOfMemory(error) ? 'out of memory' : 'failed'
     })
     // A turn later, when what the worker posted last has been delivered: FAILED is read before the end.
-    worker.on('exit', (code) => setImmediate(resolve, { reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }))
+    worker.on('exit', (code) =>
+      setImmediate(resolve, { reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }),
+    )
   })
   return {
     exited,
@@ -53,7 +59,8 @@ export const startWorker = (source: string, workerData: unknown, transferList: N
   }
 }
 
-const isOutOfMemory = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_OUT_OF_MEMORY'
+const isOutOfMemory = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_OUT_OF_MEMORY'
 
 /**
  * Gives an object its own copies of the methods it inherits, and so for what it is made of. Code that patches a prototype
@@ -68,11 +75,21 @@ export const pin = (owner: object): void => {
 /** Ports and handles; plain objects, arrays and maps have no methods that would be called with the worker. */
 const isNodeObject = (part: object): boolean => {
   const prototype: unknown = Object.getPrototypeOf(part)
-  return prototype !== Object.prototype && prototype !== null && !Array.isArray(part) && !(part instanceof Map) && !(part instanceof Promise)
+  return (
+    prototype !== Object.prototype &&
+    prototype !== null &&
+    !Array.isArray(part) &&
+    !(part instanceof Map) &&
+    !(part instanceof Promise)
+  )
 }
 
 const pinMethods = (owner: object): void => {
-  for (let prototype = Object.getPrototypeOf(owner) as object | null; prototype !== null && prototype !== Object.prototype; prototype = Object.getPrototypeOf(prototype) as object | null) {
+  for (
+    let prototype = Object.getPrototypeOf(owner) as object | null;
+    prototype !== null && prototype !== Object.prototype;
+    prototype = Object.getPrototypeOf(prototype) as object | null
+  ) {
     for (const key of Reflect.ownKeys(prototype)) {
       const method: unknown = Object.getOwnPropertyDescriptor(prototype, key)?.value
       if (typeof method !== 'function' || key === 'constructor' || Object.hasOwn(owner, key)) continue

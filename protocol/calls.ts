@@ -38,7 +38,8 @@ export interface ClaimedCall {
   readonly claimedArgument: unknown
 }
 
-export type ClaimedReply = { readonly id: string; readonly claimedValue: unknown } | { readonly id: string; readonly error: KeyriseError }
+export type ClaimedReply =
+  { readonly id: string; readonly claimedValue: unknown } | { readonly id: string; readonly error: KeyriseError }
 
 const ID_LENGTH_MAX = 64
 const NAME_LENGTH_MAX = 64
@@ -46,7 +47,8 @@ const REASON_LENGTH_MAX = 256
 
 /** An author's name of an ECALL, an OCALL or a refusal. */
 const CALL_NAME = /^[A-Za-z][A-Za-z0-9_-]{0,63}$/
-export const isCallName = (claimed: unknown): claimed is string => typeof claimed === 'string' && CALL_NAME.test(claimed)
+export const isCallName = (claimed: unknown): claimed is string =>
+  typeof claimed === 'string' && CALL_NAME.test(claimed)
 
 /** An own field of a claimed object, or undefined: nothing inherited, no accessor. */
 const field = (claimed: unknown, key: PropertyKey): unknown =>
@@ -58,14 +60,16 @@ export const claimedId = (claimed: unknown): string | undefined => {
   return typeof id === 'string' && id.length > 0 && id.length <= ID_LENGTH_MAX ? id : undefined
 }
 
-const only = (claimed: unknown): unknown => (Array.isArray(claimed) && claimed.length === 1 ? field(claimed, 0) : undefined)
+const only = (claimed: unknown): unknown =>
+  Array.isArray(claimed) && claimed.length === 1 ? field(claimed, 0) : undefined
 
 /** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
 export const parseCall = (claimed: unknown): ClaimedCall => {
   const id = claimedId(claimed)
   const name = only(field(claimed, 'path'))
   if (id === undefined || field(claimed, 'type') !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
-  if (typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX) throw new KeyriseError('ERR_MESSAGE_INVALID')
+  if (typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX)
+    throw new KeyriseError('ERR_MESSAGE_INVALID')
   const claimedList = field(claimed, 'argumentList')
   if (Array.isArray(claimedList) && claimedList.length === 0) return { id, name, claimedArgument: undefined }
   const wire = only(claimedList)
@@ -76,7 +80,10 @@ export const parseCall = (claimed: unknown): ClaimedCall => {
 /** @throws {KeyriseError} as `releaseValue`, when the argument cannot cross. */
 export const encodeCall = (id: string, name: string, argument: unknown, limits?: ValueLimits): Outgoing => {
   const { value, transfer } = releaseValue(argument, limits)
-  return { message: { id, type: 'APPLY', path: [name], argumentList: value === undefined ? [] : [{ type: 'RAW', value }] }, transfer }
+  return {
+    message: { id, type: 'APPLY', path: [name], argumentList: value === undefined ? [] : [{ type: 'RAW', value }] },
+    transfer,
+  }
 }
 
 /** @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */
@@ -89,12 +96,25 @@ export const encodeReply = (id: string, reply: unknown, limits?: ValueLimits): O
  * A refusal: the code and its fixed text; for ERR_APPLICATION the declared reason and its declared text. No detail, cause
  * or stack leaves, and what is not a KeyriseError leaves as `otherwise`.
  */
-export const encodeRefusal = (id: string | undefined, error: unknown, otherwise: ErrorCode = 'ERR_ENCLAVE_FAILED'): Outgoing => {
+export const encodeRefusal = (
+  id: string | undefined,
+  error: unknown,
+  otherwise: ErrorCode = 'ERR_ENCLAVE_FAILED',
+): Outgoing => {
   const code = error instanceof KeyriseError ? outsideCode(error.code) : otherwise
   const reason = code === 'ERR_APPLICATION' && error instanceof KeyriseError ? error.reason : undefined
   const message = reason !== undefined && error instanceof KeyriseError ? error.message : describeError(code).text
-  const value = { name: 'KeyriseError', message, code, remedy: describeError(code).remedy, ...(reason === undefined ? {} : { reason }) }
-  return { message: { ...(id === undefined ? {} : { id }), type: 'HANDLER', name: 'throw', value: { isError: true, value } }, transfer: [] }
+  const value = {
+    name: 'KeyriseError',
+    message,
+    code,
+    remedy: describeError(code).remedy,
+    ...(reason === undefined ? {} : { reason }),
+  }
+  return {
+    message: { ...(id === undefined ? {} : { id }), type: 'HANDLER', name: 'throw', value: { isError: true, value } },
+    transfer: [],
+  }
 }
 
 const claimedError = (claimed: unknown): KeyriseError | undefined => {

@@ -35,7 +35,7 @@ const getterOf = (prototype: object, key: PropertyKey): ((target: unknown) => un
   const get = Object.getOwnPropertyDescriptor(prototype, key)?.get
   if (get === undefined) throw new KeyriseError('ERR_VALUE_UNSUPPORTED', { detail: 'this JavaScript engine' })
   const { apply } = Reflect
-  return (target) => apply(get, target, [])
+  return (target): unknown => apply(get, target, [])
 }
 
 const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype) as object
@@ -118,7 +118,8 @@ class Copier {
   }
 
   #copyBytes(claimed: Uint8Array): Bytes {
-    if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed))) refuse('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
+    if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed)))
+      refuse('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
     const size = typedArrayLength(claimed) as number
     this.#spend(size, 1)
     const copy = allocate(size)

@@ -9,7 +9,9 @@ const image = buildTarget()
 const wiped = (message: unknown): true | undefined => (JSON.stringify(message).includes('"wiped"') ? true : undefined)
 
 /** Launches, lets `end` end the enclave, and tells why it ended and whether it wiped. */
-const lastWords = (end: (host: Host) => Promise<unknown>): Promise<{ reason: string; wiped: boolean; seen: unknown[] }> =>
+const lastWords = (
+  end: (host: Host) => Promise<unknown>,
+): Promise<{ reason: string; wiped: boolean; seen: unknown[] }> =>
   withPlatform(async (platform) => {
     const host = new Host(launchTarget(platform, await image))
     await host.ready()

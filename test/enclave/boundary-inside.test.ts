@@ -18,7 +18,10 @@ const ask = (name: string): Promise<string[]> =>
 /** The same question to a worker without hardening: the control, which must find something. */
 const askBare = async (question: string): Promise<string[]> => {
   const inside = fileURLToPath(new URL('./inside.js', import.meta.url))
-  const { source } = await bundle(`import { ${question} } from ${JSON.stringify(inside)}\nimport { parentPort } from 'node:worker_threads'\nparentPort.postMessage(${question}())`, directoryOf(inside))
+  const { source } = await bundle(
+    `import { ${question} } from ${JSON.stringify(inside)}\nimport { parentPort } from 'node:worker_threads'\nparentPort.postMessage(${question}())`,
+    directoryOf(inside),
+  )
   const worker = new Worker(source, { eval: true })
   const found = await new Promise<string[]>((resolve, reject) => worker.once('message', resolve).once('error', reject))
   await worker.terminate()

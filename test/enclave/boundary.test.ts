@@ -7,7 +7,10 @@ import { buildTarget, Host, launchTarget, outcome, withPlatform } from './target
 const image = buildTarget()
 
 /** Runs an attack, then proves that the enclave lives and that its state is as before. */
-const survives = (title: string, attack: (host: Host, is: (code: unknown, expected: string) => void) => Promise<void>): void =>
+const survives = (
+  title: string,
+  attack: (host: Host, is: (code: unknown, expected: string) => void) => Promise<void> | void,
+): void =>
   test(title, async (t) => {
     await withPlatform(async (platform) => {
       const host = new Host(launchTarget(platform, await image))
@@ -25,17 +28,47 @@ const raw = (value: unknown) => [{ type: 'RAW', value }]
 const apply = (path: unknown, argumentList: unknown = []) => ({ type: 'APPLY', path, argumentList })
 
 survives('an ECALL that is not declared is refused', async (host, is) => {
-  for (const name of ['missing', 'constructor', '__proto__', 'toString', 'hasOwnProperty', 'then', 'valueOf']) is(await host.call(name), 'ERR_ECALL_UNKNOWN')
+  for (const name of ['missing', 'constructor', '__proto__', 'toString', 'hasOwnProperty', 'then', 'valueOf'])
+    is(await host.call(name), 'ERR_ECALL_UNKNOWN')
 })
 
 survives('Comlink messages other than a plain call are refused', async (host, is) => {
-  for (const type of ['GET', 'SET', 'CONSTRUCT', 'ENDPOINT', 'RELEASE', 'RAW', 'HANDLER', 'apply', '', 7, null, undefined]) {
-    is(outcome(await host.raw({ type, path: ['increment'], argumentList: [], value: raw(1)[0] })), 'ERR_MESSAGE_INVALID')
+  for (const type of [
+    'GET',
+    'SET',
+    'CONSTRUCT',
+    'ENDPOINT',
+    'RELEASE',
+    'RAW',
+    'HANDLER',
+    'apply',
+    '',
+    7,
+    null,
+    undefined,
+  ]) {
+    is(
+      outcome(await host.raw({ type, path: ['increment'], argumentList: [], value: raw(1)[0] })),
+      'ERR_MESSAGE_INVALID',
+    )
   }
 })
 
 survives('a path other than one name is refused', async (host, is) => {
-  for (const path of [[], ['increment', 'constructor'], ['constructor', 'constructor'], [['increment']], [1], [null], 'increment', { 0: 'increment', length: 1 }, undefined, [''], ['x'.repeat(65)], new Array(1)]) {
+  for (const path of [
+    [],
+    ['increment', 'constructor'],
+    ['constructor', 'constructor'],
+    [['increment']],
+    [1],
+    [null],
+    'increment',
+    { 0: 'increment', length: 1 },
+    undefined,
+    [''],
+    ['x'.repeat(65)],
+    new Array(1),
+  ]) {
     is(outcome(await host.raw(apply(path))), 'ERR_MESSAGE_INVALID')
   }
 })
@@ -43,28 +76,73 @@ survives('a path other than one name is refused', async (host, is) => {
 survives('arguments other than one raw value are refused', async (host, is) => {
   is(outcome(await host.raw({ type: 'APPLY', path: ['increment'] })), 'ERR_MESSAGE_INVALID')
   const { port1, port2 } = new MessageChannel()
-  for (const argumentList of [[...raw(1), ...raw(2)], [{ type: 'HANDLER', name: 'throw', value: { isError: false, value: 1 } }], [{ type: 'HANDLER', name: 'proxy', value: 1 }], [1], [null], 'x', { length: 0 }, null]) {
+  for (const argumentList of [
+    [...raw(1), ...raw(2)],
+    [{ type: 'HANDLER', name: 'throw', value: { isError: false, value: 1 } }],
+    [{ type: 'HANDLER', name: 'proxy', value: 1 }],
+    [1],
+    [null],
+    'x',
+    { length: 0 },
+    null,
+  ]) {
     is(outcome(await host.raw(apply(['increment'], argumentList))), 'ERR_MESSAGE_INVALID')
   }
   const id = 'port'
   host.instance.ecalls.post({ id, ...apply(['increment'], raw(port1)) }, [port1 as unknown as ArrayBuffer])
-  is(outcome(await host.find(host.seen, (m) => ((m as { id?: unknown }).id === id ? m : undefined))), 'ERR_VALUE_UNSUPPORTED')
+  is(
+    outcome(await host.find(host.seen, (m) => ((m as { id?: unknown }).id === id ? m : undefined))),
+    'ERR_VALUE_UNSUPPORTED',
+  )
   port2.close()
 })
 
-survives('messages that are not even objects, or have no usable id, harm nobody', async (host) => {
-  for (const message of [null, undefined, 0, 'READY', [], { id: {} }, { id: '' }, { id: 'x'.repeat(65) }, { type: 'FAILED', code: 'ERR_ROLLBACK' }, new Map([['id', 'x']]), new Error('x'), createSecretKey(new Uint8Array(16))]) host.instance.ecalls.post(message)
+survives('messages that are not even objects, or have no usable id, harm nobody', (host) => {
+  for (const message of [
+    null,
+    undefined,
+    0,
+    'READY',
+    [],
+    { id: {} },
+    { id: '' },
+    { id: 'x'.repeat(65) },
+    { type: 'FAILED', code: 'ERR_ROLLBACK' },
+    new Map([['id', 'x']]),
+    new Error('x'),
+    createSecretKey(new Uint8Array(16)),
+  ])
+    host.instance.ecalls.post(message)
 })
 
 survives('a forged throw is a message like any other', async (host, is) => {
-  is(outcome(await host.raw({ type: 'HANDLER', name: 'throw', value: { isError: true, value: { message: 'x' } } })), 'ERR_MESSAGE_INVALID')
+  is(
+    outcome(await host.raw({ type: 'HANDLER', name: 'throw', value: { isError: true, value: { message: 'x' } } })),
+    'ERR_MESSAGE_INVALID',
+  )
 })
 
 survives('values of other types are refused, whatever the schema says', async (host, is) => {
   const cyclic: unknown[] = []
   cyclic.push(cyclic)
   const deep = Array.from({ length: 40 }).reduce<unknown>((inner) => [inner], 1)
-  for (const value of [new Map(), new Set(), new Date(0), /x/, new Error('x'), 1n, NaN, Infinity, new ArrayBuffer(8), new Float64Array(2), new DataView(new ArrayBuffer(1)), new Number(1), [undefined], [new Date(0)], new Array(3)]) {
+  for (const value of [
+    new Map(),
+    new Set(),
+    new Date(0),
+    /x/,
+    new Error('x'),
+    1n,
+    NaN,
+    Infinity,
+    new ArrayBuffer(8),
+    new Float64Array(2),
+    new DataView(new ArrayBuffer(1)),
+    new Number(1),
+    [undefined],
+    [new Date(0)],
+    new Array(3),
+  ]) {
     is(outcome(await host.raw(apply(['merge'], raw(value)))), 'ERR_VALUE_UNSUPPORTED')
   }
   is(outcome(await host.raw(apply(['merge'], raw(cyclic)))), 'ERR_SIZE_LIMIT')
@@ -73,7 +151,12 @@ survives('values of other types are refused, whatever the schema says', async (h
 
 survives('shared memory is refused wherever it hides', async (host, is) => {
   const shared = new SharedArrayBuffer(8)
-  for (const value of [shared, new Uint8Array(shared), { bytes: new Uint8Array(shared) }, [[new Uint8Array(shared, 2, 2)]]]) {
+  for (const value of [
+    shared,
+    new Uint8Array(shared),
+    { bytes: new Uint8Array(shared) },
+    [[new Uint8Array(shared, 2, 2)]],
+  ]) {
     is(outcome(await host.raw(apply(['echo'], raw(value)))), 'ERR_SHARED_MEMORY')
   }
 })
@@ -81,23 +164,39 @@ survives('shared memory is refused wherever it hides', async (host, is) => {
 survives('what is too large is refused before it is copied', async (host, is) => {
   const sparse: unknown[] = []
   sparse.length = 2 ** 32 - 1
-  for (const value of [new Uint8Array(64 * 1024 + 1), 'x'.repeat(40_000), { bytes: [new Uint8Array(40_000), new Uint8Array(40_000)] }, sparse, Array.from({ length: 20_000 }, () => 0)]) {
+  for (const value of [
+    new Uint8Array(64 * 1024 + 1),
+    'x'.repeat(40_000),
+    { bytes: [new Uint8Array(40_000), new Uint8Array(40_000)] },
+    sparse,
+    Array.from({ length: 20_000 }, () => 0),
+  ]) {
     is(outcome(await host.raw(apply(['echo'], raw(value)))), 'ERR_SIZE_LIMIT')
   }
 })
 
 survives('a value of the wrong shape is refused by the declared schema', async (host, is) => {
-  for (const value of [undefined, null, 1, 'x', {}, { a: 1 }, { a: 1, b: '2' }, [1, 2], new Uint8Array(2)]) is(await host.call('add', value), 'ERR_ARGUMENT_INVALID')
+  for (const value of [undefined, null, 1, 'x', {}, { a: 1 }, { a: 1, b: '2' }, [1, 2], new Uint8Array(2)])
+    is(await host.call('add', value), 'ERR_ARGUMENT_INVALID')
 })
 
 survives('prototype pollution by data reaches nothing', async (host, is) => {
   is(await host.call('merge', JSON.parse('{"constructor": {"prototype": {"polluted": 1}}}')), 'undefined')
   is(await host.call('merge', { toString: { polluted: 1 }, hasOwnProperty: { call: { polluted: 1 } } }), 'undefined')
-  is(outcome(await host.raw(apply(['merge'], raw(JSON.parse('{"__proto__": {"polluted": 1}}'))))), 'ERR_VALUE_UNSUPPORTED')
+  is(
+    outcome(await host.raw(apply(['merge'], raw(JSON.parse('{"__proto__": {"polluted": 1}}'))))),
+    'ERR_VALUE_UNSUPPORTED',
+  )
 })
 
 survives('errors leave as a code and fixed text', async (host, is) => {
-  const answers = [host.raw(apply(['crash'])), host.raw(apply(['forged'])), host.raw(apply(['undeclared'])), host.raw(apply(['badOutput'])), host.raw(apply(['closed']))]
+  const answers = [
+    host.raw(apply(['crash'])),
+    host.raw(apply(['forged'])),
+    host.raw(apply(['undeclared'])),
+    host.raw(apply(['badOutput'])),
+    host.raw(apply(['closed'])),
+  ]
   const codes = ['ERR_ENCLAVE_FAILED', 'ERR_STORE_FULL', 'ERR_ENCLAVE_FAILED', 'ERR_REPLY_INVALID', 'ERR_APPLICATION']
   for (const [index, answer] of (await Promise.all(answers)).entries()) {
     is(outcome(answer), codes[index] ?? '')
@@ -142,8 +241,8 @@ survives('a field that the output schema does not name stays inside', async (hos
 
 test('bare Comlink hands over what the gate refuses', async (t) => {
   const { port1, port2 } = new MessageChannel()
-  Comlink.expose({ add: () => createHmac('sha256', 'x') }, port2 as unknown as Comlink.Endpoint)
-  const api = Comlink.wrap<Record<string, { constructor: new (code: string) => unknown }>>(port1 as unknown as Comlink.Endpoint) as unknown as {
+  Comlink.expose({ add: () => createHmac('sha256', 'x') }, port2)
+  const api = Comlink.wrap<Record<string, { constructor: new (code: string) => unknown }>>(port1) as unknown as {
     add: { constructor: new (code: string) => Promise<unknown> }
   }
   await t.notThrowsAsync(async () => new api.add.constructor('return globalThis'))
@@ -152,7 +251,8 @@ test('bare Comlink hands over what the gate refuses', async (t) => {
 
 test('Comlink.wrap works against the gate, and is refused like anybody', async (t) => {
   await withPlatform(async (platform) => {
-    const { ecalls, terminate } = launchTarget(platform, await image)
+    const instance = launchTarget(platform, await image)
+    const { ecalls } = instance
     const listeners: ((event: { data: unknown }) => void)[] = []
     ecalls.onMessage((data) => listeners.forEach((listen) => listen({ data })))
     const endpoint = {
@@ -160,11 +260,19 @@ test('Comlink.wrap works against the gate, and is refused like anybody', async (
       addEventListener: (_: string, listen: (event: { data: unknown }) => void) => listeners.push(listen),
       removeEventListener: () => {},
     } as unknown as Comlink.Endpoint
-    const api = Comlink.wrap(endpoint) as unknown as { add(sum: { a: number; b: number }): Promise<number>; closed(): Promise<never>; missing: { deep(): Promise<never> } } & (new () => Promise<never>)
+    const api = Comlink.wrap(endpoint) as unknown as {
+      add(sum: { a: number; b: number }): Promise<number>
+      closed(): Promise<never>
+      missing: { deep(): Promise<never> }
+    } & (new () => Promise<never>)
     t.is(await api.add({ a: 20, b: 22 }), 42)
-    t.like(await t.throwsAsync(api.closed()), { code: 'ERR_APPLICATION', reason: 'not-today', message: 'The enclave refused the call: The office is closed' })
+    t.like(await t.throwsAsync(api.closed()), {
+      code: 'ERR_APPLICATION',
+      reason: 'not-today',
+      message: 'The enclave refused the call: The office is closed',
+    })
     await t.throwsAsync(api.missing.deep(), { code: 'ERR_MESSAGE_INVALID' })
     await t.throwsAsync(async () => new api(), { code: 'ERR_MESSAGE_INVALID' })
-    await terminate()
+    await instance.terminate()
   })
 })

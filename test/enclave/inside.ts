@@ -24,7 +24,10 @@ export const probeCapabilities = (): string[] => {
   const claimedGlobal = globalThis as unknown as Record<string, unknown>
   return tryEach({
     'read a file': () => fs.readFileSync('/etc/hostname'),
-    'write a file': () => fs.writeFileSync('/tmp/keyrise-probe', 'x') ?? 'written',
+    'write a file': () => {
+      fs.writeFileSync('/tmp/keyrise-probe', 'x')
+      return 'written'
+    },
     'start a process': () => childProcess.spawnSync('true').pid,
     'start a worker': () => new workerThreads.Worker('', { eval: true }),
     'inspect itself': () => {
@@ -47,7 +50,16 @@ export const probeCapabilities = (): string[] => {
     'open a BroadcastChannel': () => claimedGlobal['BroadcastChannel'],
     fetch: () => claimedGlobal['fetch'],
     ...Object.fromEntries(
-      ['binding', '_linkedBinding', 'dlopen', 'kill', '_rawDebug', 'getBuiltinModule', 'mainModule', '_getActiveHandles'].map((name) => [`process.${name}`, () => claimedProcess[name]]),
+      [
+        'binding',
+        '_linkedBinding',
+        'dlopen',
+        'kill',
+        '_rawDebug',
+        'getBuiltinModule',
+        'mainModule',
+        '_getActiveHandles',
+      ].map((name) => [`process.${name}`, () => claimedProcess[name]]),
     ),
     'have stack traces': () => (new Error('x').stack?.includes('\n') === true ? 'yes' : undefined),
     'replace a function of node:crypto': () => {
@@ -57,12 +69,21 @@ export const probeCapabilities = (): string[] => {
   })
 }
 
-const isObject = (value: unknown): value is object => (typeof value === 'object' && value !== null) || typeof value === 'function'
+const isObject = (value: unknown): value is object =>
+  (typeof value === 'object' && value !== null) || typeof value === 'function'
 
 /** Everything that can be reached by properties and prototypes from the globals and from what Node gives an enclave. */
 const reachable = (): Map<object, string> => {
   const found = new Map<object, string>()
-  const queue: (readonly [unknown, string])[] = [[globalThis, 'globalThis'], [process, 'process'], [console, 'console'], [crypto, 'crypto'], [async () => {}, 'async'], [function* () {}, 'generator'], [async function* () {}, 'async generator']]
+  const queue: (readonly [unknown, string])[] = [
+    [globalThis, 'globalThis'],
+    [process, 'process'],
+    [console, 'console'],
+    [crypto, 'crypto'],
+    [async () => {}, 'async'],
+    [function* () {}, 'generator'],
+    [async function* () {}, 'async generator'],
+  ]
   for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
     const [value, path] = next
     if (!isObject(value) || found.has(value) || value === vm || path.length > 200) continue
@@ -70,7 +91,8 @@ const reachable = (): Map<object, string> => {
     queue.push([Object.getPrototypeOf(value), `${path}.[[Prototype]]`])
     for (const key of Reflect.ownKeys(value)) {
       const descriptor = Object.getOwnPropertyDescriptor(value, key)
-      for (const part of [descriptor?.value, descriptor?.get, descriptor?.set] as unknown[]) queue.push([part, `${path}.${String(key)}`])
+      for (const part of [descriptor?.value, descriptor?.get, descriptor?.set] as unknown[])
+        queue.push([part, `${path}.${String(key)}`])
     }
   }
   return found
@@ -95,24 +117,35 @@ export const listEscapes = (): string[] => {
   return escapes.sort()
 }
 
-const INTRINSICS = [
-  Object, Function, Array, String, Number, Boolean, Symbol, BigInt, Error, TypeError, RangeError, Promise, Map, Set, WeakMap,
-  WeakSet, WeakRef, ArrayBuffer, SharedArrayBuffer, DataView, Uint8Array, Uint32Array, Float64Array, RegExp, Date, Proxy,
-  TextEncoder, TextDecoder, AbortController, AbortSignal, EventTarget, URL, Buffer,
-] as const
+// prettier-ignore
+const INTRINSICS: readonly string[] = [
+  'Object', 'Function', 'Array', 'String', 'Number', 'Boolean', 'Symbol', 'BigInt', 'Error', 'TypeError',
+  'RangeError', 'Promise', 'Map', 'Set', 'WeakMap', 'WeakSet', 'WeakRef', 'ArrayBuffer', 'SharedArrayBuffer',
+  'DataView', 'Uint8Array', 'Uint32Array', 'Float64Array', 'RegExp', 'Date', 'Proxy', 'TextEncoder', 'TextDecoder',
+  'AbortController', 'AbortSignal', 'EventTarget', 'URL', 'Buffer',
+]
 
 /** Intrinsics of which a property can be added, replaced or redefined. */
 export const listSoftIntrinsics = (): string[] => {
   const soft: string[] = []
-  const owners: [string, object][] = INTRINSICS.flatMap((intrinsic): [string, object][] => [
-    [intrinsic.name, intrinsic],
-    ...(isObject(intrinsic.prototype) ? [[`${intrinsic.name}.prototype`, intrinsic.prototype as object] satisfies [string, object]] : []),
-  ])
+  const owners: [string, object][] = []
+  for (const name of INTRINSICS) {
+    const intrinsic = (globalThis as unknown as Record<string, { readonly prototype?: unknown }>)[name]
+    if (intrinsic === undefined) continue
+    owners.push([name, intrinsic])
+    if (isObject(intrinsic.prototype)) owners.push([`${name}.prototype`, intrinsic.prototype])
+  }
+  // What the bundle itself calls Function is not the global.
+  owners.push(['the bundle’s Function', Function])
   const generator = Object.getPrototypeOf(function* () {}) as object
   owners.push(['Math', Math], ['JSON', JSON], ['Reflect', Reflect], ['Atomics', Atomics], ['generator', generator])
-  owners.push(['array iterator', Object.getPrototypeOf([][Symbol.iterator]()) as object], ['%TypedArray%', Object.getPrototypeOf(Uint8Array.prototype) as object])
+  owners.push(
+    ['array iterator', Object.getPrototypeOf([][Symbol.iterator]()) as object],
+    ['%TypedArray%', Object.getPrototypeOf(Uint8Array.prototype) as object],
+  )
   for (const [name, owner] of owners) {
-    if (Reflect.defineProperty(owner, 'polluted', { value: 1, configurable: true })) soft.push(`${name} can be extended`)
+    if (Reflect.defineProperty(owner, 'polluted', { value: 1, configurable: true }))
+      soft.push(`${name} can be extended`)
     for (const key of Reflect.ownKeys(owner)) {
       const before = Object.getOwnPropertyDescriptor(owner, key)
       tryEach({
@@ -121,7 +154,8 @@ export const listSoftIntrinsics = (): string[] => {
         delete: () => Reflect.deleteProperty(owner, key),
       })
       const after = Object.getOwnPropertyDescriptor(owner, key)
-      if (!Object.is(before?.value, after?.value) || before?.get !== after?.get || before?.set !== after?.set) soft.push(`${name}.${String(key)}`)
+      if (!Object.is(before?.value, after?.value) || before?.get !== after?.get || before?.set !== after?.set)
+        soft.push(`${name}.${String(key)}`)
     }
   }
   return soft

@@ -7,7 +7,12 @@ import type { FlowOptions, OpenedFlow } from '../../enclave/flow.js'
 export const openFlow = ({ store, flow, task, attester }: FlowOptions): Promise<OpenedFlow> => {
   if (flow === 'refused') throw new Error('nothing of this text leaves')
   const asked = { nonce: new Uint8Array(32).fill(1), confirmationKey: new Uint8Array(32).fill(2) }
-  const vocabulary = { id: flow, task, epoch: 0, checkpoint: (claims: typeof asked) => attester.attest({ ...asked, ...claims }) }
+  const vocabulary = {
+    id: flow,
+    task,
+    epoch: 0,
+    checkpoint: (claims: typeof asked) => attester.attest({ ...asked, ...claims }),
+  }
   return Promise.resolve({
     flow: vocabulary as unknown as OpenedFlow['flow'],
     recovery: { kind: 'fresh', adopted: false, epoch: 1 },

@@ -14,7 +14,8 @@ const key = randomFillSync(new Uint8Array(new ArrayBuffer(32)))
 const merge = (into: Record<string, unknown>, from: Record<string, unknown>): void => {
   for (const name of Object.keys(from)) {
     const [old, next] = [into[name], from[name]]
-    const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' || typeof value === 'function'
+    const isObject = (value: unknown): value is Record<string, unknown> =>
+      typeof value === 'object' || typeof value === 'function'
     if (isObject(old) && isObject(next)) merge(old, next)
     else into[name] = next
   }
@@ -34,7 +35,10 @@ export default defineEnclave({
     // 16 bytes of Node's pool, which holds other Buffers too.
     smallView: ecall({ input: nothing, output: bytes }, () => Buffer.from('sixteen bytes ok')),
     keyPart: ecall({ input: nothing, output: bytes }, () => key.subarray(0, 4)),
-    extraField: ecall({ input: nothing, output: v.object({ shown: v.number() }) }, () => ({ shown: 1, hidden: 'secret text' })),
+    extraField: ecall({ input: nothing, output: v.object({ shown: v.number() }) }, () => ({
+      shown: 1,
+      hidden: 'secret text',
+    })),
     badOutput: ecall({ input: nothing, output: v.number() }, () => 'secret text' as unknown as number),
     crash: ecall({ input: nothing, output: v.number() }, () => {
       throw new Error('secret text')
@@ -55,8 +59,14 @@ export default defineEnclave({
     probe: ecall({ input: nothing, output: v.array(v.string()) }, () => probeCapabilities()),
     escapes: ecall({ input: nothing, output: v.array(v.string()) }, () => listEscapes()),
     softIntrinsics: ecall({ input: nothing, output: v.array(v.string()) }, () => listSoftIntrinsics()),
-    attest: ecall({ input: v.any(), output: bytes }, ({ flow }, claims) => flow.checkpoint(claims as never) as unknown as Promise<Uint8Array<ArrayBuffer>>),
-    consult: ecall({ input: v.object({ question: v.string() }), output: v.string(), ocalls: { ask } }, ({ ocalls }, input) => ocalls.ask(input)),
+    attest: ecall(
+      { input: v.any(), output: bytes },
+      ({ flow }, claims) => flow.checkpoint(claims as never) as unknown as Promise<Uint8Array<ArrayBuffer>>,
+    ),
+    consult: ecall(
+      { input: v.object({ question: v.string() }), output: v.string(), ocalls: { ask } },
+      ({ ocalls }, input) => ocalls.ask(input),
+    ),
     hang: ecall({ input: nothing, output: v.number() }, () => new Promise<number>(() => {})),
     spin: ecall({ input: nothing, output: v.number() }, () => {
       for (;;) total += 0

@@ -25,7 +25,9 @@ export const buildTarget = (): Promise<Image<typeof target>> => buildStubImage('
 
 export const CONFIGURATION = encodeConfiguration({ kmsIdentity: allocate(32), messageSizeBytesMax: 64 * 1024 })
 
-export const withPlatform = async <T>(use: (platform: SimulatedPlatform, directory: string) => Promise<T>): Promise<T> => {
+export const withPlatform = async <T>(
+  use: (platform: SimulatedPlatform, directory: string) => Promise<T>,
+): Promise<T> => {
   const directory = await mkdtemp(join(tmpdir(), 'keyrise-platform-'))
   try {
     return await use(await SimulatedPlatform.open(directory), directory)
@@ -41,7 +43,7 @@ export const launchTarget = (platform: SimulatedPlatform, image: Image, flow = '
 export class Host {
   readonly seen: unknown[] = []
   readonly ocalls: unknown[] = []
-  #waiting: (() => void)[] = []
+  readonly #waiting: (() => void)[] = []
   #count = 0
 
   constructor(readonly instance: Instance) {
@@ -60,12 +62,17 @@ export class Host {
 
   /** The first message in `list` that `wanted` takes, whenever it comes. */
   async find<T>(list: unknown[], wanted: (message: unknown) => T | undefined): Promise<T> {
-    let ended = false
-    void this.instance.exited.then(() => setImmediate(() => ((ended = true), this.#wake())))
+    const end = { reached: false }
+    void this.instance.exited.then(() =>
+      setImmediate(() => {
+        end.reached = true
+        this.#wake()
+      }),
+    )
     for (;;) {
       const found = list.map(wanted).find((result) => result !== undefined)
       if (found !== undefined) return found
-      if (ended) throw new Error('The enclave ended first')
+      if (end.reached) throw new Error('The enclave ended first')
       await new Promise<void>((wake) => this.#waiting.push(wake))
     }
   }
@@ -100,7 +107,9 @@ export class Host {
   }
 }
 
-const field = (claimed: unknown, key: string): unknown => (typeof claimed === 'object' && claimed !== null ? (claimed as Record<string, unknown>)[key] : undefined)
+const field = (claimed: unknown, key: string): unknown =>
+  typeof claimed === 'object' && claimed !== null ? (claimed as Record<string, unknown>)[key] : undefined
 
 /** The value of an answer, or the code of a refusal. */
-export const outcome = (answer: unknown): unknown => (field(answer, 'type') === 'RAW' ? field(answer, 'value') : field(field(field(answer, 'value'), 'value'), 'code'))
+export const outcome = (answer: unknown): unknown =>
+  field(answer, 'type') === 'RAW' ? field(answer, 'value') : field(field(field(answer, 'value'), 'value'), 'code')

@@ -1,0 +1,191 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { KeyriseError } from '../../protocol/errors.js'
+import { admitValue, releaseValue } from '../../protocol/values.js'
+
+const code = (work: () => unknown): string | undefined => {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    return error instanceof KeyriseError ? error.code : String(error)
+  }
+}
+
+const { value: anyValue } = fc.letrec((tie) => ({
+  value: fc.oneof(
+    { depthSize: 'small' },
+    fc.constant(null),
+    fc.boolean(),
+    fc.double({ noNaN: true, noDefaultInfinity: true }),
+    fc.string(),
+    fc.uint8Array(),
+    fc.array(tie('value')),
+    fc.dictionary(
+      fc
+        .oneof(fc.string(), fc.constantFrom('constructor', 'toString', 'then', 'length'))
+        .filter((key) => key !== '__proto__'),
+      tie('value'),
+      { noNullPrototype: true },
+    ),
+  ),
+}))
+
+test('property: what is admitted or released equals what was given, and shares nothing with it', (t) => {
+  fc.assert(
+    fc.property(anyValue, (given) => {
+      for (const copy of [admitValue(given), releaseValue(given).value]) {
+        t.deepEqual(copy, given)
+        if (typeof given === 'object' && given !== null) t.not(copy, given)
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('property: released bytes have buffers of their own, exact, all listed for transfer', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 100 })), (given) => {
+      const pooled = given.map((bytes) => Buffer.from(bytes))
+      const { value, transfer } = releaseValue([...pooled, ...pooled])
+      const buffers = (value as Uint8Array[]).map(({ buffer }) => buffer)
+      t.deepEqual(
+        buffers.map(({ byteLength }) => byteLength),
+        [...given, ...given].map(({ length }) => length),
+      )
+      t.deepEqual(new Set(transfer), new Set(buffers))
+      t.is(new Set(transfer).size, transfer.length)
+    }),
+    { numRuns: 100 },
+  )
+})
+
+test('neither accessors nor inherited values nor methods of the value run', (t) => {
+  const run = () => t.fail('it ran')
+  const hostile = Object.defineProperty({}, 'x', { get: run, enumerable: true })
+  const array = Object.defineProperty([1], 0, { get: run })
+  const inherited = Object.setPrototypeOf([,], {
+    0: 1,
+    get length() {
+      return run()
+    },
+  }) as unknown
+  t.is(
+    code(() => admitValue(hostile)),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+  t.is(
+    code(() => admitValue(array)),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+  t.is(
+    code(() => admitValue(inherited)),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+  const bytes = Object.defineProperties(new Uint8Array([1, 2, 3]), {
+    length: { get: run },
+    buffer: { get: run },
+    constructor: { get: run },
+    [Symbol.iterator]: { get: run },
+  })
+  t.deepEqual(admitValue(bytes), new Uint8Array([1, 2, 3]))
+  t.deepEqual(admitValue({ toJSON: undefined, valueOf: undefined }), {})
+})
+
+test('an object that only claims to be bytes is not', (t) => {
+  const fake = Object.create(Uint8Array.prototype) as unknown
+  t.is(
+    code(() => admitValue(fake)),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+  t.is(
+    code(() => admitValue({ [Symbol.toStringTag]: 'Uint8Array' })),
+    undefined,
+  )
+  t.is(
+    code(() => admitValue(new (class extends Array {})(3))),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+})
+
+test('shared memory is refused, growable and resized too', (t) => {
+  const growable = new (
+    SharedArrayBuffer as unknown as new (size: number, o: { maxByteLength: number }) => SharedArrayBuffer
+  )(4, { maxByteLength: 8 })
+  for (const value of [
+    new SharedArrayBuffer(4),
+    new Uint8Array(new SharedArrayBuffer(4)),
+    growable,
+    new Uint8Array(growable),
+  ])
+    t.is(
+      code(() => admitValue([value])),
+      'ERR_SHARED_MEMORY',
+    )
+})
+
+test('a field named __proto__ is refused; constructor and toString are data', (t) => {
+  t.is(
+    code(() => admitValue(JSON.parse('{"__proto__": {}}'))),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+  const copy = admitValue({ constructor: 1, toString: 'x', hasOwnProperty: null }) as object
+  t.deepEqual(Object.entries(copy), [
+    ['constructor', 1],
+    ['toString', 'x'],
+    ['hasOwnProperty', null],
+  ])
+  t.is(Object.getPrototypeOf(copy), Object.prototype)
+})
+
+test('each limit is exact', (t) => {
+  t.is(
+    code(() => admitValue(new Uint8Array(10), { sizeBytesMax: 10 })),
+    undefined,
+  )
+  t.is(
+    code(() => admitValue(new Uint8Array(11), { sizeBytesMax: 10 })),
+    'ERR_SIZE_LIMIT',
+  )
+  t.is(
+    code(() => admitValue('12345', { sizeBytesMax: 10 })),
+    undefined,
+  )
+  t.is(
+    code(() => admitValue('123456', { sizeBytesMax: 10 })),
+    'ERR_SIZE_LIMIT',
+  )
+  t.is(
+    code(() => admitValue([[1]], { depthMax: 2 })),
+    undefined,
+  )
+  t.is(
+    code(() => admitValue([[[1]]], { depthMax: 2 })),
+    'ERR_SIZE_LIMIT',
+  )
+  t.is(
+    code(() => admitValue([1, 2], { nodeCountMax: 3 })),
+    undefined,
+  )
+  t.is(
+    code(() => admitValue([1, 2, 3], { nodeCountMax: 3 })),
+    'ERR_SIZE_LIMIT',
+  )
+  t.is(
+    code(() => admitValue({ key: null }, { sizeBytesMax: 14 })),
+    'ERR_SIZE_LIMIT',
+  )
+  t.is(
+    code(() => admitValue({ key: null }, { sizeBytesMax: 15 })),
+    undefined,
+  )
+})
+
+test('undefined is no argument, a missing field, and nothing else', (t) => {
+  t.is(admitValue(undefined), undefined)
+  t.deepEqual(Object.keys(admitValue({ a: undefined, b: 1 }) as object), ['b'])
+  t.is(
+    code(() => admitValue([undefined])),
+    'ERR_VALUE_UNSUPPORTED',
+  )
+})
