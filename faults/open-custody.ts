@@ -38,11 +38,18 @@ export interface CustodyOptions {
 const SECRET_SIZE = 32
 
 /** @throws {KeyriseError} ERR_IDENTITY_MISMATCH: another passphrase; ERR_STATE_LOST; what opening an envelope throws. */
-export const openCustody = async ({ custody, passphrase, store, flows, steps = [] }: CustodyOptions): Promise<Custody> => {
+export const openCustody = async ({
+  custody,
+  passphrase,
+  store,
+  flows,
+  steps = [],
+}: CustodyOptions): Promise<Custody> => {
   const keys = new Keys()
   const rootKeys = openKeyring(await readFile(custody), passphrase, keys)
   const entries = new Map<string, ReadonlyMap<EntryName, Bytes>>()
-  for (const flow of flows) entries.set(flow, await openFlowEntries(parseFlowId(flow), { store, rootKeys, keys, steps }))
+  for (const flow of flows)
+    entries.set(flow, await openFlowEntries(parseFlowId(flow), { store, rootKeys, keys, steps }))
   return {
     keys: keys.all,
     entries,
@@ -94,7 +101,10 @@ interface Opening {
   readonly steps: readonly string[]
 }
 
-const openFlowEntries = async (flow: FlowId, { store, rootKeys, keys, steps }: Opening): Promise<Map<EntryName, Bytes>> => {
+const openFlowEntries = async (
+  flow: FlowId,
+  { store, rootKeys, keys, steps }: Opening,
+): Promise<Map<EntryName, Bytes>> => {
   const objects = parseStoreNames(flow, await store.list(`${flow}/`)).sort(byAge)
   const read = async (object: ObjectName): Promise<Uint8Array> => {
     const bytes = await store.get(storeName(flow, object))
@@ -114,9 +124,11 @@ const openFlowEntries = async (flow: FlowId, { store, rootKeys, keys, steps }: O
       epochs.set(formatObjectName(object), openEpoch(flow, object, await read(object), roots, keys))
     }
     const head = objects.find(({ kind }) => kind === 'epoch')
-    return head === undefined ? new Map() : await collectEntries(flow, head, epochs, async (object) =>
-      openWith(await read(object), rootKeys, `${flow}/${formatObjectName(object)}`, keys),
-    )
+    return head === undefined
+      ? new Map()
+      : await collectEntries(flow, head, epochs, async (object) =>
+          openWith(await read(object), rootKeys, `${flow}/${formatObjectName(object)}`, keys),
+        )
   } finally {
     for (const root of roots.values()) root[Symbol.dispose]()
     for (const plaintext of epochs.values()) plaintext.fill(0)
@@ -137,7 +149,13 @@ const addRootKeys = (name: string, root: Secret, keys: Keys, steps: readonly str
 }
 
 /** An epoch's context names the root that it hangs from. */
-const openEpoch = (flow: string, object: ObjectName, envelope: Uint8Array, roots: ReadonlyMap<string, Secret>, keys: Keys): Bytes => {
+const openEpoch = (
+  flow: string,
+  object: ObjectName,
+  envelope: Uint8Array,
+  roots: ReadonlyMap<string, Secret>,
+  keys: Keys,
+): Bytes => {
   const root = roots.get(claimedContext(parseHeader(envelope))?.name ?? '')
   const name = `${flow}/${formatObjectName(object)}`
   if (root === undefined) throw new KeyriseError('ERR_STATE_LOST', { detail: `the root of ${name}` })
@@ -156,7 +174,8 @@ const collectEntries = async (
 ): Promise<Map<EntryName, Bytes>> => {
   const epochOf = (object: ObjectName): Bytes => {
     const plaintext = epochs.get(formatObjectName(object))
-    if (plaintext === undefined) throw new KeyriseError('ERR_STATE_LOST', { detail: `${flow}/${formatObjectName(object)}` })
+    if (plaintext === undefined)
+      throw new KeyriseError('ERR_STATE_LOST', { detail: `${flow}/${formatObjectName(object)}` })
     return plaintext
   }
   const entries = new Map<EntryName, Bytes>()

@@ -22,6 +22,8 @@ export const encodeAnswer = ({ participants, digest, sum }: Answer): Uint8Array<
 export const decodeAnswer = (bytes: Uint8Array): Answer => {
   const nameSize = new DataView(bytes.buffer, bytes.byteOffset).getUint32(DIGEST_SIZE)
   const end = DIGEST_SIZE + 4 + nameSize
-  const participants = Buffer.from(bytes.subarray(DIGEST_SIZE + 4, end)).toString().split(',')
+  const participants = Buffer.from(bytes.subarray(DIGEST_SIZE + 4, end))
+    .toString()
+    .split(',')
   return { participants, digest: bytes.slice(0, DIGEST_SIZE), sum: bytes.slice(end) }
 }

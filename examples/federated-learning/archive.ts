@@ -30,7 +30,15 @@ export class Archive {
     return { sealed: this.#records }
   }
 
-  deliver({ nonce, proof, sealed }: { nonce: Uint8Array; proof: Uint8Array; sealed: Uint8Array }): Record<string, never> {
+  deliver({
+    nonce,
+    proof,
+    sealed,
+  }: {
+    nonce: Uint8Array
+    proof: Uint8Array
+    sealed: Uint8Array
+  }): Record<string, never> {
     this.#check(nonce, deliveryStatement(nonce, sealed), proof)
     this.#delivered = sealed
     return {}

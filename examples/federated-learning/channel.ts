@@ -29,7 +29,11 @@ export const sealMessage = (session: Uint8Array, { from, to }: Route, message: U
 }
 
 /** The message, or undefined where it is not one of this session and direction. */
-export const openMessage = (session: Uint8Array, { from, to }: Route, claimed: Uint8Array): Uint8Array<ArrayBuffer> | undefined => {
+export const openMessage = (
+  session: Uint8Array,
+  { from, to }: Route,
+  claimed: Uint8Array,
+): Uint8Array<ArrayBuffer> | undefined => {
   if (claimed.length < NONCE_SIZE + TAG_SIZE) return undefined
   const key = directionKey(session, from, to)
   const decipher = createDecipheriv('aes-256-gcm', key, claimed.subarray(0, NONCE_SIZE), { authTagLength: TAG_SIZE })

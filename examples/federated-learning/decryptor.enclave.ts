@@ -42,56 +42,71 @@ const open = ecall({ input: messages.Terms, output: messages.Opened }, async ({ 
 })
 
 /** Checks a hospital's authorization and sends it the interaction id, both within their session. */
-const admit = ecall({ input: messages.Admitting, output: messages.Admitted }, async ({ flow }, { flow: hospital, authorization }) => {
-  const terms = await readTerms(flow)
-  const member = await memberOf(flow, hospital)
-  if (!terms.hospitals.includes(hospital)) return refuse('peer-unknown')
-  const session = flow.agree(member.published['agreement'] ?? refuse('peer-unknown'), 'federated-learning')
-  const signature = openMessage(session, { from: hospital, to: flow.id }, authorization)
-  const digest = statements.digestOf(await required(flow, PUBLIC_KEY))
-  const statement = statements.authorizationStatement(flow.task, hospital, terms, digest)
-  if (signature === undefined || !statements.verifySignature(member.signingKey, statement, signature)) {
-    return refuse('authorization-invalid')
-  }
-  const names = [sessionWith(hospital), authorizationOf(hospital)] as const
-  const admitted = (await flow.read(authorizationOf(hospital))) !== undefined
-  const receipts = admitted
-    ? await receiptsOf(flow, names)
-    : await store(flow, { [sessionWith(hospital)]: session, [authorizationOf(hospital)]: signature })
-  const interaction = await required(flow, INTERACTION)
-  return { admission: sealMessage(session, { from: flow.id, to: hospital }, interaction), receipts }
-})
+const admit = ecall(
+  { input: messages.Admitting, output: messages.Admitted },
+  async ({ flow }, { flow: hospital, authorization }) => {
+    const terms = await readTerms(flow)
+    const member = await memberOf(flow, hospital)
+    if (!terms.hospitals.includes(hospital)) return refuse('peer-unknown')
+    const session = flow.agree(member.published['agreement'] ?? refuse('peer-unknown'), 'federated-learning')
+    const signature = openMessage(session, { from: hospital, to: flow.id }, authorization)
+    const digest = statements.digestOf(await required(flow, PUBLIC_KEY))
+    const statement = statements.authorizationStatement(flow.task, hospital, terms, digest)
+    if (signature === undefined || !statements.verifySignature(member.signingKey, statement, signature)) {
+      return refuse('authorization-invalid')
+    }
+    const names = [sessionWith(hospital), authorizationOf(hospital)] as const
+    const admitted = (await flow.read(authorizationOf(hospital))) !== undefined
+    const receipts = admitted
+      ? await receiptsOf(flow, names)
+      : await store(flow, { [sessionWith(hospital)]: session, [authorizationOf(hospital)]: signature })
+    const interaction = await required(flow, INTERACTION)
+    return { admission: sealMessage(session, { from: flow.id, to: hospital }, interaction), receipts }
+  },
+)
 
 /** Decrypts the sum of one round. */
-const release = ecall({ input: messages.Releasing, output: messages.Released }, async ({ flow }, { round, sum, contributions }) => {
-  const name = answerTo(round)
-  const recorded = await flow.read(name)
-  if (recorded !== undefined) {
-    const { participants, digest, sum: values } = decodeAnswer(recorded)
-    // One answer a round: a second sum, over another subset, would give away the difference.
-    if (Buffer.compare(digest, digestOfSet(contributions)) !== 0) return refuse('round-answered')
-    return { release: signRelease(flow, { round, participants, sum: values }), receipts: await receiptsOf(flow, [name]) }
-  }
-  const terms = await readTerms(flow)
-  if (round > terms.roundCount) return refuse('round-order')
-  if (round > STATISTICS_ROUND && (await flow.read(answerTo(round - 1))) === undefined) return refuse('round-order')
-  const participants = contributions.map((contribution) => contribution.flow).sort()
-  if (new Set(participants).size !== participants.length || participants.length < terms.quorum) return refuse('quorum-missing')
-  for (const contribution of contributions) await checkContribution(flow, round, participants, contribution)
+const release = ecall(
+  { input: messages.Releasing, output: messages.Released },
+  async ({ flow }, { round, sum, contributions }) => {
+    const name = answerTo(round)
+    const recorded = await flow.read(name)
+    if (recorded !== undefined) {
+      const { participants, digest, sum: values } = decodeAnswer(recorded)
+      // One answer a round: a second sum, over another subset, would give away the difference.
+      if (Buffer.compare(digest, digestOfSet(contributions)) !== 0) return refuse('round-answered')
+      return {
+        release: signRelease(flow, { round, participants, sum: values }),
+        receipts: await receiptsOf(flow, [name]),
+      }
+    }
+    const terms = await readTerms(flow)
+    if (round > terms.roundCount) return refuse('round-order')
+    if (round > STATISTICS_ROUND && (await flow.read(answerTo(round - 1))) === undefined) return refuse('round-order')
+    const participants = contributions.map((contribution) => contribution.flow).sort()
+    if (new Set(participants).size !== participants.length || participants.length < terms.quorum)
+      return refuse('quorum-missing')
+    for (const contribution of contributions) await checkContribution(flow, round, participants, contribution)
 
-  // Signed by enclaves of the party's image, so SEAL may load them. The aggregator's sum only counts if it is theirs.
-  const scheme = await loadScheme()
-  const added = scheme.add(contributions.map(({ ciphertext }) => ciphertext))
-  if (Buffer.compare(added, sum) !== 0) return refuse('sum-differs')
-  const size = round === STATISTICS_ROUND ? STATISTICS_SIZE : GRADIENT_SIZE
-  const values = encodeSum(scheme.decrypt(await required(flow, SECRET_KEY), added, size))
-  const answer = { participants, digest: digestOfSet(contributions), sum: values }
-  const receipts = await store(flow, { [name]: encodeAnswer(answer) })
-  return { release: signRelease(flow, { round, participants, sum: values }), receipts }
-})
+    // Signed by enclaves of the party's image, so SEAL may load them. The aggregator's sum only counts if it is theirs.
+    const scheme = await loadScheme()
+    const added = scheme.add(contributions.map(({ ciphertext }) => ciphertext))
+    if (Buffer.compare(added, sum) !== 0) return refuse('sum-differs')
+    const size = round === STATISTICS_ROUND ? STATISTICS_SIZE : GRADIENT_SIZE
+    const values = encodeSum(scheme.decrypt(await required(flow, SECRET_KEY), added, size))
+    const answer = { participants, digest: digestOfSet(contributions), sum: values }
+    const receipts = await store(flow, { [name]: encodeAnswer(answer) })
+    return { release: signRelease(flow, { round, participants, sum: values }), receipts }
+  },
+)
 
 /** Refuses what is not this round's contribution by an admitted member, for exactly these participants. */
-const checkContribution = async (flow: Flow, round: number, participants: readonly string[], contribution: Contribution): Promise<void> => {
+const checkContribution = async (
+  flow: Flow,
+  round: number,
+  participants: readonly string[],
+  contribution: Contribution,
+): Promise<void> => {
   if ((await flow.read(authorizationOf(contribution.flow))) === undefined) return refuse('authorization-invalid')
   const member = await memberOf(flow, contribution.flow)
   const interaction = await required(flow, INTERACTION)
@@ -111,7 +126,9 @@ const memberOf = async (flow: Flow, hospital: string): Promise<RosterMember> => 
 }
 
 const digestOfSet = (contributions: readonly Contribution[]): Uint8Array<ArrayBuffer> => {
-  const digests = contributions.map(({ flow, ciphertext }) => `${flow}:${Buffer.from(statements.digestOf(ciphertext)).toString('hex')}`)
+  const digests = contributions.map(
+    ({ flow, ciphertext }) => `${flow}:${Buffer.from(statements.digestOf(ciphertext)).toString('hex')}`,
+  )
   return statements.digestOf(Buffer.from(digests.sort().join('\n')))
 }
 

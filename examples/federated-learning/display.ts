@@ -15,7 +15,7 @@ const EXPLAINED: Readonly<Record<string, string>> = {
   'write-done': 'while it wrote; the file is there, half a checkpoint',
   'commit-lost': 'before the KMS heard of its checkpoint',
   'commit-done': 'after the KMS recorded its checkpoint, before it knew',
-  recovering: 'and again while it recovers',
+  recovering: 'again, while it recovered',
 }
 
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`
@@ -26,7 +26,9 @@ const lineOf = (event: JobEvent, paint: Paint): string | undefined => {
     case 'killed':
       return `${paint('bad', '✕')} ${event.kill.flow} killed ${EXPLAINED[event.kill.moment] ?? ''} (${event.kill.step})`
     case 'serving':
-      return event.recoveredInMs === undefined ? undefined : `${paint('good', '↑')} ${event.flow} recovered in ${seconds(event.recoveredInMs)}`
+      return event.recoveredInMs === undefined
+        ? undefined
+        : `${paint('good', '↑')} ${event.flow} recovered in ${seconds(event.recoveredInMs)}`
     case 'kms-killed':
       return `${paint('bad', '✕')} KMS killed with SIGKILL, in the middle of a commit`
     case 'kms-restored':
@@ -93,7 +95,8 @@ export class LiveDisplay implements Display {
       if (event.name.startsWith('launching')) this.#states.set('KMS', 'serving')
     } else if (event.type === 'round') {
       this.#round = event.round.round
-      if (event.round.accuracy !== undefined) this.#score = `accuracy ${event.round.accuracy.toFixed(3)}, loss ${(event.round.loss ?? 0).toFixed(3)}`
+      if (event.round.accuracy !== undefined)
+        this.#score = `accuracy ${event.round.accuracy.toFixed(3)}, loss ${(event.round.loss ?? 0).toFixed(3)}`
     } else if (event.type === 'killed') this.#fall(event.kill.flow)
     else if (event.type === 'kms-killed') this.#fall('KMS')
     else if (event.type === 'kms-restored') this.#states.set('KMS', 'serving')
@@ -114,7 +117,14 @@ export class LiveDisplay implements Display {
       return `  ${name.padEnd(17)}${this.#paint(mood, `● ${state}`.padEnd(14))}${this.#paint('bad', '✕'.repeat(this.#kills.get(name) ?? 0))}`
     })
     const history = this.#history.slice(-HISTORY_COUNT).map((line) => `  ${line}`)
-    return [`  ${progress}  ${this.#phase}`, `  ${' '.repeat(ROUNDS_WIDTH)}  ${this.#score}`, '', ...lanes, '', ...history]
+    return [
+      `  ${progress}  ${this.#phase}`,
+      `  ${' '.repeat(ROUNDS_WIDTH)}  ${this.#score}`,
+      '',
+      ...lanes,
+      '',
+      ...history,
+    ]
   }
 
   #draw(lines: readonly string[]): void {

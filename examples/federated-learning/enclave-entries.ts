@@ -8,10 +8,12 @@ import { COMMITMENT_KEY, commitmentOf } from './receipts.js'
 
 export type Entries = Record<EntryName, CheckpointValue>
 
-export const randomBytes = (size: number): Uint8Array<ArrayBuffer> => randomFillSync(new Uint8Array(new ArrayBuffer(size)))
+export const randomBytes = (size: number): Uint8Array<ArrayBuffer> =>
+  randomFillSync(new Uint8Array(new ArrayBuffer(size)))
 
 /** The entry, which an earlier step must have stored. */
-export const required = async (flow: Flow, name: EntryName): Promise<Uint8Array> => (await flow.read(name)) ?? refuse('not-ready')
+export const required = async (flow: Flow, name: EntryName): Promise<Uint8Array> =>
+  (await flow.read(name)) ?? refuse('not-ready')
 
 const commitTo = (key: Uint8Array, name: string, value: CheckpointValue): Receipt => ({
   name,
@@ -34,4 +36,5 @@ export const store = async (flow: Flow, entries: Entries): Promise<Receipt[]> =>
 /** Names and numbers that everyone knows: stored to survive, not to be secret. */
 export const TERMS: EntryName = 'interaction-id/terms'
 export const encodeTerms = (terms: Terms): Uint8Array => Buffer.from(JSON.stringify(terms))
-export const readTerms = async (flow: Flow): Promise<Terms> => JSON.parse(Buffer.from(await required(flow, TERMS)).toString()) as Terms
+export const readTerms = async (flow: Flow): Promise<Terms> =>
+  JSON.parse(Buffer.from(await required(flow, TERMS)).toString()) as Terms

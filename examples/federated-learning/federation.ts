@@ -1,4 +1,15 @@
-import { connectKms, DirectoryStore, isKeyriseError, launch, type EnclaveEvent, type EnclaveHandle, type ErrorCode, type Image, type KmsLink, type Store } from 'keyrise'
+import {
+  connectKms,
+  DirectoryStore,
+  isKeyriseError,
+  launch,
+  type EnclaveEvent,
+  type EnclaveHandle,
+  type ErrorCode,
+  type Image,
+  type KmsLink,
+  type Store,
+} from 'keyrise'
 import { faultyKms, faultyStore, type KillablePlatform, type Recorder } from 'keyrise/faults'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -38,7 +49,13 @@ export interface FederationOptions {
 }
 
 /** The outcome is unknown, or the call was not made: the ECALLs of this job may all be repeated. */
-const REPEATABLE: readonly ErrorCode[] = ['ERR_ENCLAVE_LOST', 'ERR_DEADLINE', 'ERR_KMS_UNREACHABLE', 'ERR_KMS_FAILED', 'ERR_SESSION_INVALID']
+const REPEATABLE: readonly ErrorCode[] = [
+  'ERR_ENCLAVE_LOST',
+  'ERR_DEADLINE',
+  'ERR_KMS_UNREACHABLE',
+  'ERR_KMS_FAILED',
+  'ERR_SESSION_INVALID',
+]
 const ATTEMPT_COUNT_MAX = 10
 
 interface Hospital {
@@ -50,7 +67,9 @@ interface Hospital {
 export class Federation implements AsyncDisposable {
   readonly #o: FederationOptions
   readonly #link: KmsLink
-  readonly #hospitals = new Map<HospitalFlow, Hospital>(HOSPITAL_FLOWS.map((flow) => [flow, { archive: { current: undefined }, handle: undefined }]))
+  readonly #hospitals = new Map<HospitalFlow, Hospital>(
+    HOSPITAL_FLOWS.map((flow) => [flow, { archive: { current: undefined }, handle: undefined }]),
+  )
   #decryptor: EnclaveHandle<DecryptorEnclave> | undefined
   readonly #releases: Release[] = []
   /** By flow and entry: what the enclaves said that they have stored. */
@@ -71,7 +90,12 @@ export class Federation implements AsyncDisposable {
   }
 
   get terms(): Terms {
-    return { hospitals: [...HOSPITAL_FLOWS].sort(), decryptor: DECRYPTOR_FLOW, quorum: QUORUM, roundCount: this.#o.roundCount }
+    return {
+      hospitals: [...HOSPITAL_FLOWS].sort(),
+      decryptor: DECRYPTOR_FLOW,
+      quorum: QUORUM,
+      roundCount: this.#o.roundCount,
+    }
   }
 
   get releases(): readonly Release[] {
@@ -117,11 +141,15 @@ export class Federation implements AsyncDisposable {
     const { terms } = this
     const joined = new Map<HospitalFlow, Uint8Array>()
     await this.#each(async (flow) => {
-      const { authorization } = await this.step(flow, 'join', () => this.party(flow).ecalls.join({ terms, homomorphicKey }))
+      const { authorization } = await this.step(flow, 'join', () =>
+        this.party(flow).ecalls.join({ terms, homomorphicKey }),
+      )
       joined.set(flow, authorization)
     })
     for (const [flow, authorization] of joined) {
-      const { admission } = await this.step(DECRYPTOR_FLOW, `admit-${flow}`, () => this.decryptor.ecalls.admit({ flow, authorization }))
+      const { admission } = await this.step(DECRYPTOR_FLOW, `admit-${flow}`, () =>
+        this.decryptor.ecalls.admit({ flow, authorization }),
+      )
       await this.step(flow, 'accept', () => this.party(flow).ecalls.accept({ admission }))
     }
   }
@@ -163,7 +191,11 @@ export class Federation implements AsyncDisposable {
   }
 
   /** A step of the schedule: makes the call, and makes it again while its outcome is unknown. */
-  async step<T extends { readonly receipts: readonly Receipt[] }>(flow: string, step: string, call: () => Promise<T>): Promise<T> {
+  async step<T extends { readonly receipts: readonly Receipt[] }>(
+    flow: string,
+    step: string,
+    call: () => Promise<T>,
+  ): Promise<T> {
     await this.#o.executioner.enter(flow, step)
     try {
       for (let attempt = 1; ; attempt++) {
@@ -218,7 +250,10 @@ export class Federation implements AsyncDisposable {
   }
 
   async #launchDecryptor(): Promise<void> {
-    this.#decryptor = await launch<DecryptorEnclave>({ ...this.surroundingsOf(DECRYPTOR_FLOW), image: this.#o.images.decryptor })
+    this.#decryptor = await launch<DecryptorEnclave>({
+      ...this.surroundingsOf(DECRYPTOR_FLOW),
+      image: this.#o.images.decryptor,
+    })
   }
 
   #hospital(flow: HospitalFlow): Hospital {

@@ -12,7 +12,8 @@ const ENCAPSULATED_SIZE = 32
 const pairOf = (seed: Uint8Array) => suite.DeriveKeyPair(seed)
 
 /** The public key of a seed. */
-export const intakeKeyOf = async (seed: Uint8Array): Promise<Uint8Array> => suite.SerializePublicKey((await pairOf(seed)).publicKey)
+export const intakeKeyOf = async (seed: Uint8Array): Promise<Uint8Array> =>
+  suite.SerializePublicKey((await pairOf(seed)).publicKey)
 
 /** In the data station. */
 export const sealRecords = async (publicKey: Uint8Array, records: Uint8Array): Promise<Uint8Array<ArrayBuffer>> => {
@@ -26,4 +27,6 @@ export const sealRecords = async (publicKey: Uint8Array, records: Uint8Array): P
 
 /** In the enclave. Throws where they are not sealed to this key. */
 export const openRecords = async (seed: Uint8Array, sealed: Uint8Array): Promise<Uint8Array> =>
-  suite.Open(await pairOf(seed), sealed.subarray(0, ENCAPSULATED_SIZE), sealed.subarray(ENCAPSULATED_SIZE), { info: INFO })
+  suite.Open(await pairOf(seed), sealed.subarray(0, ENCAPSULATED_SIZE), sealed.subarray(ENCAPSULATED_SIZE), {
+    info: INFO,
+  })

@@ -107,7 +107,9 @@ export const runJob = async (options: JobOptions): Promise<JobResult> => {
       ...{ events, rounds, place, passphrase },
       accuracy: rounds.at(-1)?.accuracy ?? 0,
       modelDigest: modelDigest(model),
-      receipts: Object.fromEntries([...federation.receipts].map(([flow, entries]) => [flow, Object.fromEntries(entries)])),
+      receipts: Object.fromEntries(
+        [...federation.receipts].map(([flow, entries]) => [flow, Object.fromEntries(entries)]),
+      ),
       enclaveKills: platform.killCount,
     }
   } finally {
@@ -117,7 +119,11 @@ export const runJob = async (options: JobOptions): Promise<JobResult> => {
 
 type Tell = (detail: JobEventDetail) => void
 
-const runTask = async (federation: Federation, { schedule, roundCount, split }: JobOptions, tell: Tell): Promise<RoundFigures[]> => {
+const runTask = async (
+  federation: Federation,
+  { schedule, roundCount, split }: JobOptions,
+  tell: Tell,
+): Promise<RoundFigures[]> => {
   tell({ type: 'phase', name: 'making keys, sealing records' })
   const homomorphicKey = await federation.enrol()
   tell({ type: 'phase', name: 'agreeing on terms and sessions' })
@@ -125,7 +131,10 @@ const runTask = async (federation: Federation, { schedule, roundCount, split }: 
   const { flow, firstRound } = schedule.dropout
   const figures: RoundFigures[] = []
   for (let round = 0; round <= roundCount; round++) {
-    tell({ type: 'phase', name: round === 0 ? 'round 0: statistics' : `round ${String(round)} of ${String(roundCount)}` })
+    tell({
+      type: 'phase',
+      name: round === 0 ? 'round 0: statistics' : `round ${String(round)} of ${String(roundCount)}`,
+    })
     if (round === firstRound) {
       await federation.leave(flow as HospitalFlow)
       tell({ type: 'away', flow })
@@ -171,12 +180,18 @@ const followEnclaves = (tell: Tell): ((flow: string, event: EnclaveEvent) => voi
 }
 
 /** The KMS's directory, the third place for its keyring, and the policy: which platform and which two images get keys. */
-export const layOut = (directory: string, { platform, images }: { platform: Uint8Array; images: FederationImages }): KmsPlace => {
+export const layOut = (
+  directory: string,
+  { platform, images }: { platform: Uint8Array; images: FederationImages },
+): KmsPlace => {
   for (const name of ['custody', 'kms']) mkdirSync(join(directory, name), { recursive: true })
   const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
   const policy = {
     platforms: [hex(platform)],
-    images: Object.entries(images).map(([name, { measurement }]) => ({ name, measurement: hex(measurement as Uint8Array) })),
+    images: Object.entries(images).map(([name, { measurement }]) => ({
+      name,
+      measurement: hex(measurement as Uint8Array),
+    })),
   }
   const place = {
     directory: join(directory, 'kms'),

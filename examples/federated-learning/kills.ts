@@ -51,7 +51,7 @@ export class Executioner {
     const recovering = this.#take(flow, 'recovering')
     if (recovering !== undefined) {
       state.recoveryCallsLeft = recovering.recoveryCallCount
-      await this.#kill(flow, step, 'recovering')
+      await this.#kill(flow, step, 'between-calls')
     } else if (this.#take(flow, 'between-calls') !== undefined) await this.#kill(flow, step, 'between-calls')
   }
 

@@ -40,7 +40,16 @@ export class KmsProcess {
   /** Makes the keys and puts the keyring into custody. @param workFactor - of the passphrase: 2 to that power. */
   async init(workFactor: number): Promise<void> {
     const { directory, custody } = this.#place
-    const child = this.#spawn(['kms', 'init', '--directory', directory, '--custody', custody, '--work-factor', String(workFactor)])
+    const child = this.#spawn([
+      'kms',
+      'init',
+      '--directory',
+      directory,
+      '--custody',
+      custody,
+      '--work-factor',
+      String(workFactor),
+    ])
     const [code] = (await once(child, 'exit')) as [number | null]
     if (code !== 0) throw new Error(`keyrise kms init failed, see ${this.#place.log}`)
   }
@@ -49,7 +58,19 @@ export class KmsProcess {
   async start(): Promise<void> {
     const { directory, custody, policy } = this.#place
     const port = String(this.#port)
-    const child = this.#spawn(['kms', 'serve', '--directory', directory, '--custody', custody, '--policy', policy, '--port', port, '--json'])
+    const child = this.#spawn([
+      'kms',
+      'serve',
+      '--directory',
+      directory,
+      '--custody',
+      custody,
+      '--policy',
+      policy,
+      '--port',
+      port,
+      '--json',
+    ])
     this.#child = child
     const url = await new Promise<string>((resolve, reject) => {
       createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {

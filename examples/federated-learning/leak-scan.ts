@@ -31,7 +31,12 @@ export interface LeakScanResult {
   /** Entries and keys that were searched for. */
   readonly secretsSearched: number
   readonly unsearchable: readonly string[]
-  readonly leaks: readonly { readonly secret: string; readonly path: string; readonly form: string; readonly offset: number }[]
+  readonly leaks: readonly {
+    readonly secret: string
+    readonly path: string
+    readonly form: string
+    readonly offset: number
+  }[]
   readonly filesScanned: number
   readonly bytesScanned: number
   readonly kinds: readonly string[]
@@ -56,7 +61,10 @@ export const scanInProcess = async (request: LeakScanRequest, passphrase: Uint8A
   })
   const pipe = child.stdio[3] as Writable
   pipe.end(passphrase)
-  const [said, [code]] = await Promise.all([text(child.stdout as Readable), once(child, 'exit') as Promise<[number | null]>])
+  const [said, [code]] = await Promise.all([
+    text(child.stdout as Readable),
+    once(child, 'exit') as Promise<[number | null]>,
+  ])
   if (code !== 0) throw new Error(`the leak scan failed with ${String(code)}`)
   return JSON.parse(said) as LeakScanResult
 }
@@ -68,16 +76,22 @@ const scan = async (request: LeakScanRequest, passphrase: Uint8Array): Promise<L
   for (const [flow, named] of opened.entries) {
     for (const [name, bytes] of named) if (!isReleased(name)) entries.push({ name: `${flow}: ${name}`, bytes })
   }
-  const stored = Object.entries(receipts).flatMap(([flow, named]) => Object.entries(named).map(([name, claimed]) => ({ flow, name, claimed })))
+  const stored = Object.entries(receipts).flatMap(([flow, named]) =>
+    Object.entries(named).map(([name, claimed]) => ({ flow, name, claimed })),
+  )
   const lost = stored.filter(({ flow, name, claimed }) => {
     const named = opened.entries.get(flow) as ReadonlyMap<string, Uint8Array> | undefined
     const [key, value] = [named?.get(COMMITMENT_KEY), named?.get(name)]
-    return key === undefined || value === undefined || Buffer.from(commitmentOf(key, name, value)).toString('hex') !== claimed
+    return (
+      key === undefined ||
+      value === undefined ||
+      Buffer.from(commitmentOf(key, name, value)).toString('hex') !== claimed
+    )
   })
-  const { leaks, bytesScanned, filesScanned, secretsSearched, unsearchable } = await scanForSecrets(filesUnder(request.directory), [
-    ...opened.keys,
-    ...entries,
-  ])
+  const { leaks, bytesScanned, filesScanned, secretsSearched, unsearchable } = await scanForSecrets(
+    filesUnder(request.directory),
+    [...opened.keys, ...entries],
+  )
   return {
     ...{ leaks, bytesScanned, filesScanned, secretsSearched, unsearchable },
     secretsStored: stored.length,

@@ -52,10 +52,14 @@ class UsageError extends Error {}
 const readFlags = (args: string[]): Flags | 'help' => {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean', default: false } as const
-  const { values } = parseArgs({ args, options: { seed: text, kills: text, json: text, svg: text, tamper: flag, keep: flag, help: flag } })
+  const { values } = parseArgs({
+    args,
+    options: { seed: text, kills: text, json: text, svg: text, tamper: flag, keep: flag, help: flag },
+  })
   const whole = (name: string, value: string | undefined, otherwise: number, max: number): number => {
     if (value === undefined) return otherwise
-    if (!/^\d{1,9}$/.test(value) || Number(value) > max) throw new UsageError(`--${name} takes a whole number up to ${String(max)}`)
+    if (!/^\d{1,9}$/.test(value) || Number(value) > max)
+      throw new UsageError(`--${name} takes a whole number up to ${String(max)}`)
     return Number(value)
   }
   if (values.help) return 'help'
@@ -74,7 +78,8 @@ const line = (text = ''): void => {
 }
 const STYLES = { good: 'green', bad: 'red', strong: 'bold', dim: 'dim' } as const
 const paint = (mood: Mood, text: string): string => (hasColour ? styleText(STYLES[mood], text) : text)
-const newDisplay = (): Display => (isLive ? new LiveDisplay({ write, paint, roundCount: ROUND_COUNT }) : lineDisplay(write, paint))
+const newDisplay = (): Display =>
+  isLive ? new LiveDisplay({ write, paint, roundCount: ROUND_COUNT }) : lineDisplay(write, paint)
 
 const buildImages = async (): Promise<FederationImages> => {
   const [party, decryptor] = await Promise.all([
@@ -84,7 +89,13 @@ const buildImages = async (): Promise<FederationImages> => {
   return { party, decryptor }
 }
 
-const runOnce = async (directory: string, split: Split, schedule: Schedule, images: FederationImages, workFactor: number): Promise<JobResult> => {
+const runOnce = async (
+  directory: string,
+  split: Split,
+  schedule: Schedule,
+  images: FederationImages,
+  workFactor: number,
+): Promise<JobResult> => {
   mkdirSync(directory)
   const display = newDisplay()
   try {
@@ -97,14 +108,26 @@ const runOnce = async (directory: string, split: Split, schedule: Schedule, imag
 
 const scanRun = (directory: string, { place, passphrase, receipts }: JobResult): Promise<LeakScanResult> =>
   scanInProcess(
-    { directory, custody: place.custody, store: join(directory, 'store'), flows: FLOWS, steps: ['predictions'], receipts },
+    {
+      directory,
+      custody: place.custody,
+      store: join(directory, 'store'),
+      flows: FLOWS,
+      steps: ['predictions'],
+      receipts,
+    },
     passphrase,
   )
 
 const runBoth = async (directory: string, flags: Flags, split: Split): Promise<Outcome> => {
   const images = await buildImages()
   const schedule = planSchedule({ seed: flags.seed, kills: flags.kills, roundCount: ROUND_COUNT })
-  line(paint('strong', `\nFirst run: ${String(flags.kills)} enclaves will be killed, the KMS once, and one hospital drops out`))
+  line(
+    paint(
+      'strong',
+      `\nFirst run: ${String(flags.kills)} enclaves will be killed, the KMS once, and one hospital drops out`,
+    ),
+  )
   const [first, second] = [join(directory, 'killed'), join(directory, 'uninterrupted')]
   const killed = await runOnce(first, split, schedule, images, WORK_FACTOR)
   // The search of what the first run wrote goes on beside the second run, in a process of its own.
@@ -115,17 +138,25 @@ const runBoth = async (directory: string, flags: Flags, split: Split): Promise<O
   line(paint('dim', '\nOpening custody, searching everything that was written or sent …'))
   const scans = await Promise.all([firstScan, scanRun(second, uninterrupted)])
   for (const { passphrase } of [killed, uninterrupted]) passphrase.fill(0)
-  return { seed: flags.seed, killed, uninterrupted, scans, yardsticks: yardsticksOf(split, ROUND_COUNT), testPatients: split.test.count }
+  return {
+    seed: flags.seed,
+    killed,
+    uninterrupted,
+    scans,
+    yardsticks: yardsticksOf(split, ROUND_COUNT),
+    testPatients: split.test.count,
+  }
 }
 
 const show = (outcome: Outcome): void => {
-  const width = Math.min(process.stdout.columns ?? 100, 120)
+  const width = Math.min(process.stdout.columns || 100, 120)
   const moods = { serving: 'good', recovering: 'bad', away: 'dim', kill: 'bad', round: 'dim' } as const
   line()
   for (const text of reportOf(outcome, paint)) line(text)
   line()
   line(paint('strong', 'The first run   ━ serving   ✕ killed   ░ recovering   blank: away'))
-  for (const text of drawText(timelineOf(outcome.killed.events), width, (what, sign) => paint(moods[what], sign))) line(text)
+  for (const text of drawText(timelineOf(outcome.killed.events), width, (what, sign) => paint(moods[what], sign)))
+    line(text)
 }
 
 const main = async (flags: Flags): Promise<boolean> => {
@@ -138,10 +169,15 @@ const main = async (flags: Flags): Promise<boolean> => {
     const figures = figuresOf(outcome)
     show(outcome)
     if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify(figures, null, 2)}\n`)
-    if (flags.svg !== undefined) writeFileSync(flags.svg, drawSvg(timelineOf(outcome.killed.events), `Run of seed ${String(flags.seed)}`))
+    if (flags.svg !== undefined)
+      writeFileSync(flags.svg, drawSvg(timelineOf(outcome.killed.events), `Run of seed ${String(flags.seed)}`))
     line()
     const all = `${((performance.now() - startMs) / 1000).toFixed(1)} s for everything`
-    line(isGood(figures) ? paint('good', `Nothing lost, nothing leaked; ${all}.`) : paint('bad', `NOT as promised; ${all}.`))
+    line(
+      isGood(figures)
+        ? paint('good', `Nothing lost, nothing leaked; ${all}.`)
+        : paint('bad', `NOT as promised; ${all}.`),
+    )
     return isGood(figures)
   } finally {
     if (flags.keep) line(paint('dim', `Everything written: ${directory}`))
@@ -155,8 +191,16 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     if (flags === 'help') write(HELP)
     else process.exitCode = (await main(flags)) ? 0 : 1
   } catch (error) {
-    const isUsage = error instanceof UsageError || (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS'))
-    const said = isKeyriseError(error) ? `${error.code}: ${error.message}. ${error.remedy}.` : error instanceof Error ? (isUsage ? error.message : error.stack) : String(error)
+    const isUsage =
+      error instanceof UsageError ||
+      (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS'))
+    const said = isKeyriseError(error)
+      ? `${error.code}: ${error.message}. ${error.remedy}.`
+      : error instanceof Error
+        ? isUsage
+          ? error.message
+          : error.stack
+        : String(error)
     process.stderr.write(`${String(said)}\n${isUsage ? '\n' + HELP : ''}`)
     process.exitCode = isUsage ? 2 : 1
   }

@@ -1,6 +1,15 @@
 import { defineEnclave, ecall, ocall, refuse, type EntryName, type Flow, type RosterMember } from 'keyrise/enclave'
 import { openMessage, sealMessage } from './channel.js'
-import { encodeTerms, randomBytes, readTerms, receiptsOf, required, store, TERMS, type Entries } from './enclave-entries.js'
+import {
+  encodeTerms,
+  randomBytes,
+  readTerms,
+  receiptsOf,
+  required,
+  store,
+  TERMS,
+  type Entries,
+} from './enclave-entries.js'
 import { loadScheme } from './homomorphic.js'
 import { intakeKeyOf, openRecords } from './intake.js'
 import { maskValues } from './mask.js'
@@ -70,27 +79,33 @@ const prepare = ecall(
 )
 
 /** Agrees to the terms: sessions with every peer, and the signed authorization that the decryptor waits for. */
-const join = ecall({ input: messages.Joining, output: messages.Joined }, async ({ flow }, { terms, homomorphicKey }) => {
-  const peers = terms.hospitals.filter((hospital) => hospital !== flow.id)
-  const members = await membersOf(flow, terms)
-  const digest = members.get(terms.decryptor)?.published['homomorphic-key']
-  // The aggregator that carries the key could put its own in its place: the roster, signed by the KMS, says which it is.
-  if (digest === undefined || Buffer.compare(statements.digestOf(homomorphicKey), digest) !== 0) return refuse('key-substituted')
-  const sessions = [...peers, terms.decryptor].map((peer) => [sessionWith(peer), agreeWith(flow, members, peer)] as const)
-  const authorization = flow.sign(statements.authorizationStatement(flow.task, flow.id, terms, digest))
-  const entries: Entries = {
-    ...Object.fromEntries(sessions),
-    [AUTHORIZATION]: authorization,
-    [TERMS]: encodeTerms(terms),
-    [HOMOMORPHIC_KEY]: homomorphicKey,
-  }
-  const joined = await flow.read(TERMS)
-  if (joined !== undefined && Buffer.compare(joined, encodeTerms(terms)) !== 0) return refuse('terms-fixed')
-  const names = Object.keys(entries) as EntryName[]
-  const receipts = joined === undefined ? await store(flow, entries) : await receiptsOf(flow, names)
-  const session = await required(flow, sessionWith(terms.decryptor))
-  return { authorization: sealMessage(session, { from: flow.id, to: terms.decryptor }, authorization), receipts }
-})
+const join = ecall(
+  { input: messages.Joining, output: messages.Joined },
+  async ({ flow }, { terms, homomorphicKey }) => {
+    const peers = terms.hospitals.filter((hospital) => hospital !== flow.id)
+    const members = await membersOf(flow, terms)
+    const digest = members.get(terms.decryptor)?.published['homomorphic-key']
+    // The aggregator that carries the key could put its own in its place: the roster, signed by the KMS, says which it is.
+    if (digest === undefined || Buffer.compare(statements.digestOf(homomorphicKey), digest) !== 0)
+      return refuse('key-substituted')
+    const sessions = [...peers, terms.decryptor].map(
+      (peer) => [sessionWith(peer), agreeWith(flow, members, peer)] as const,
+    )
+    const authorization = flow.sign(statements.authorizationStatement(flow.task, flow.id, terms, digest))
+    const entries: Entries = {
+      ...Object.fromEntries(sessions),
+      [AUTHORIZATION]: authorization,
+      [TERMS]: encodeTerms(terms),
+      [HOMOMORPHIC_KEY]: homomorphicKey,
+    }
+    const joined = await flow.read(TERMS)
+    if (joined !== undefined && Buffer.compare(joined, encodeTerms(terms)) !== 0) return refuse('terms-fixed')
+    const names = Object.keys(entries) as EntryName[]
+    const receipts = joined === undefined ? await store(flow, entries) : await receiptsOf(flow, names)
+    const session = await required(flow, sessionWith(terms.decryptor))
+    return { authorization: sealMessage(session, { from: flow.id, to: terms.decryptor }, authorization), receipts }
+  },
+)
 
 /** Takes the interaction id that the decryptor sends in the session. */
 const accept = ecall({ input: messages.Admission, output: messages.Receipted }, async ({ flow }, { admission }) => {
@@ -104,32 +119,36 @@ const accept = ecall({ input: messages.Admission, output: messages.Receipted }, 
 })
 
 /** Contributes to one round, once: a repeat gets the recorded contribution, bit for bit. */
-const train = ecall({ input: messages.Training, output: messages.Trained }, async ({ flow }, { round, participants, releases }) => {
-  const name = contributionTo(round)
-  const recorded = await flow.read(name)
-  if (recorded !== undefined) {
-    const contribution = await signContribution(flow, round, decodeContribution(recorded))
-    // Two sets of masks for one round would let their difference be seen.
-    if (contribution.participants.join() !== participants.join()) return refuse('round-fixed')
-    return { contribution, receipts: await receiptsOf(flow, [name, ...storedAlong(flow)]) }
-  }
-  const terms = await readTerms(flow)
-  const known = participants.every((participant) => terms.hospitals.includes(participant))
-  if (!known || !participants.includes(flow.id) || participants.length < terms.quorum) return refuse('participants-invalid')
-  const { wholes, entries } = await contributionValues(flow, terms, round, releases)
-  const scheme = await loadScheme()
-  const peers = await Promise.all(
-    participants
-      .filter((peer) => peer !== flow.id)
-      .map(async (peer) => ({ flow: peer, seed: await required(flow, sessionWith(peer)) })),
-  )
-  const label = `${String(round)}/${participants.join()}`
-  const masked = maskValues(wholes, { flow: flow.id, peers, label, modulus: scheme.modulus })
-  const ciphertext = scheme.encrypt(await required(flow, HOMOMORPHIC_KEY), masked)
-  const bytes = encodeContribution({ participants, ciphertext })
-  const receipts = await store(flow, { ...entries, [name]: { to: 'kms', bytes } })
-  return { contribution: await signContribution(flow, round, { participants, ciphertext }), receipts }
-})
+const train = ecall(
+  { input: messages.Training, output: messages.Trained },
+  async ({ flow }, { round, participants, releases }) => {
+    const name = contributionTo(round)
+    const recorded = await flow.read(name)
+    if (recorded !== undefined) {
+      const contribution = await signContribution(flow, round, decodeContribution(recorded))
+      // Two sets of masks for one round would let their difference be seen.
+      if (contribution.participants.join() !== participants.join()) return refuse('round-fixed')
+      return { contribution, receipts: await receiptsOf(flow, [name, ...storedAlong(flow)]) }
+    }
+    const terms = await readTerms(flow)
+    const known = participants.every((participant) => terms.hospitals.includes(participant))
+    if (!known || !participants.includes(flow.id) || participants.length < terms.quorum)
+      return refuse('participants-invalid')
+    const { wholes, entries } = await contributionValues(flow, terms, round, releases)
+    const scheme = await loadScheme()
+    const peers = await Promise.all(
+      participants
+        .filter((peer) => peer !== flow.id)
+        .map(async (peer) => ({ flow: peer, seed: await required(flow, sessionWith(peer)) })),
+    )
+    const label = `${String(round)}/${participants.join()}`
+    const masked = maskValues(wholes, { flow: flow.id, peers, label, modulus: scheme.modulus })
+    const ciphertext = scheme.encrypt(await required(flow, HOMOMORPHIC_KEY), masked)
+    const bytes = encodeContribution({ participants, ciphertext })
+    const receipts = await store(flow, { ...entries, [name]: { to: 'kms', bytes } })
+    return { contribution: await signContribution(flow, round, { participants, ciphertext }), receipts }
+  },
+)
 
 /** Applies the last releases, predicts for the hospital's own patients, and releases the model. */
 const conclude = ecall(
@@ -143,7 +162,10 @@ const conclude = ecall(
     const receipts = [
       ...(await store(flow, { [PREDICTIONS]: predictions })),
       // Whatever this instance has not seen yet comes from the KMS in one batch.
-      ...(await receiptsOf(flow, contributed.map((entry) => entry.name))),
+      ...(await receiptsOf(
+        flow,
+        contributed.map((entry) => entry.name),
+      )),
     ]
     const sealed = flow.seal('predictions', predictions)
     const { nonce } = await ocalls.archiveChallenge({})
@@ -200,7 +222,10 @@ const contributionValues = async (flow: Flow, terms: Terms, round: number, relea
 
 /** What a contribution's checkpoint holds beside it. */
 const storedAlong = (flow: Flow): EntryName[] =>
-  flow.list().map((entry) => entry.name).filter((name) => name === RESIDUAL || name === SCALED_RECORDS)
+  flow
+    .list()
+    .map((entry) => entry.name)
+    .filter((name) => name === RESIDUAL || name === SCALED_RECORDS)
 
 const signContribution = async (
   flow: Flow,
@@ -209,7 +234,10 @@ const signContribution = async (
 ): Promise<Contribution> => {
   const contribution = { flow: flow.id as string, round, ...recorded }
   const interaction = await required(flow, INTERACTION)
-  return { ...contribution, signature: flow.sign(statements.contributionStatement(flow.task, interaction, contribution)) }
+  return {
+    ...contribution,
+    signature: flow.sign(statements.contributionStatement(flow.task, interaction, contribution)),
+  }
 }
 
 const party = defineEnclave({

@@ -12,7 +12,8 @@ export interface Verifier {
 }
 
 const hash = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest()
-const mac = (key: Uint8Array, message: Uint8Array | string): Buffer => createHmac('sha256', key).update(message).digest()
+const mac = (key: Uint8Array, message: Uint8Array | string): Buffer =>
+  createHmac('sha256', key).update(message).digest()
 const xor = (a: Uint8Array, b: Uint8Array): Uint8Array => a.map((byte, index) => byte ^ (b[index] ?? 0))
 
 const clientKey = (password: Uint8Array, salt: Uint8Array): Buffer =>

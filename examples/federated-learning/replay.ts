@@ -22,9 +22,15 @@ export const decodeSum = (bytes: Uint8Array): Int32Array => {
  * alike, so nobody has to be believed or asked, and a hospital that missed rounds is up to date at once.
  * @param releases - from round 0, in order; verified.
  */
-export const replayReleases = (releases: readonly Release[]): { scaling: Scaling; model: Model; gradients: Gradient[] } => {
+export const replayReleases = (
+  releases: readonly Release[],
+): { scaling: Scaling; model: Model; gradients: Gradient[] } => {
   const [statistics, ...rounds] = releases.map(({ sum }) => decodeSum(sum))
   if (statistics === undefined) throw new RangeError('no statistics')
   const gradients = rounds.map(restoreGradient)
-  return { scaling: scalingOf(restoreStatistics(statistics)), model: gradients.reduce(applyGradient, newModel()), gradients }
+  return {
+    scaling: scalingOf(restoreStatistics(statistics)),
+    model: gradients.reduce(applyGradient, newModel()),
+    gradients,
+  }
 }

@@ -13,7 +13,7 @@ export const KILLS_DEFAULT = 16
  * - `call-posted`: the call is on its way.
  * - `write-lost`, `write-done`: in the middle of the OCALL that writes its checkpoint; the file never came to be, or did.
  * - `commit-lost`, `commit-done`: the file is written; the KMS never heard of it, or has recorded it and the answer is lost.
- * - `recovering`: before the call, and the instance that replaces it dies as well, while it recovers.
+ * - `recovering`: before the call, and the instance that replaces it dies as well, while it recovers: two deaths.
  */
 export const KILL_MOMENTS = [
   'between-calls',

@@ -64,7 +64,10 @@ export const runTampering = async ({ directory, split, images, line, paint }: Ta
       const refusal = await refusalOf(attempt)
       attemptCount++
       if (refusal === expected) refusedCount++
-      const said = refusal === expected ? paint('good', `refused: ${refusal}`) : paint('bad', `${refusal ?? 'WENT THROUGH'}, not ${expected}`)
+      const said =
+        refusal === expected
+          ? paint('good', `refused: ${refusal}`)
+          : paint('bad', `${refusal ?? 'WENT THROUGH'}, not ${expected}`)
       line(`  ${title.padEnd(66)}${said}`)
     }
   }
@@ -100,7 +103,12 @@ interface Scene {
 }
 type TryAll = (attempts: readonly Attempt[]) => Promise<void>
 
-const cheatAsAggregator = async ({ federation }: Scene, tryAll: TryAll, line: TamperOptions['line'], paint: Paint): Promise<void> => {
+const cheatAsAggregator = async (
+  { federation }: Scene,
+  tryAll: TryAll,
+  line: TamperOptions['line'],
+  paint: Paint,
+): Promise<void> => {
   const { terms } = federation
   const hospitals = terms.hospitals
   const homomorphicKey = await federation.enrol()
@@ -119,28 +127,48 @@ const cheatAsAggregator = async ({ federation }: Scene, tryAll: TryAll, line: Ta
   const contributions = await contributionsTo(federation, 1)
   const [first, ...others] = contributions as [Contribution, ...Contribution[]]
   const release = (changed: Contribution[], sumOf = changed) =>
-    addContributions(sumOf).then((sum) => federation.decryptor.ecalls.release({ round: 1, sum, contributions: changed }))
+    addContributions(sumOf).then((sum) =>
+      federation.decryptor.ecalls.release({ round: 1, sum, contributions: changed }),
+    )
   const forged = await forge(first, homomorphicKey)
   await tryAll([
-    { title: 'signs a contribution with a key of its own', expected: refused('contribution-invalid'), attempt: () => release([forged, ...others]) },
+    {
+      title: 'signs a contribution with a key of its own',
+      expected: refused('contribution-invalid'),
+      attempt: () => release([forged, ...others]),
+    },
     {
       title: 'replays the contributions of the round before',
       expected: refused('contribution-invalid'),
       attempt: () => release(old.map((contribution) => ({ ...contribution, round: 1 }))),
     },
-    { title: 'asks for one hospital’s values alone', expected: refused('quorum-missing'), attempt: () => release([first]) },
+    {
+      title: 'asks for one hospital’s values alone',
+      expected: refused('quorum-missing'),
+      attempt: () => release([first]),
+    },
     { title: 'counts one hospital twice', expected: refused('quorum-missing'), attempt: () => release([first, first]) },
-    { title: 'leaves one hospital out of the sum', expected: refused('sum-differs'), attempt: () => release(contributions, others) },
+    {
+      title: 'leaves one hospital out of the sum',
+      expected: refused('sum-differs'),
+      attempt: () => release(contributions, others),
+    },
   ])
   const answer = await federation.release(1, contributions)
   const steered = { ...answer, sum: answer.sum.map((byte, index) => (index === 0 ? byte ^ 1 : byte)) }
   await tryAll([
-    { title: 'asks for a second sum of the same round, without one hospital', expected: refused('round-answered'), attempt: () => release(others) },
+    {
+      title: 'asks for a second sum of the same round, without one hospital',
+      expected: refused('round-answered'),
+      attempt: () => release(others),
+    },
     {
       title: 'gives a hospital a sum that the decryptor did not release',
       expected: refused('release-invalid'),
       attempt: () =>
-        federation.party(VICTIM).ecalls.train({ round: 2, participants: hospitals, releases: [...federation.releases.slice(0, 1), steered] }),
+        federation
+          .party(VICTIM)
+          .ecalls.train({ round: 2, participants: hospitals, releases: [...federation.releases.slice(0, 1), steered] }),
     },
     {
       title: 'asks a hospital for the same round with other participants',
@@ -155,7 +183,12 @@ const cheatAsAggregator = async ({ federation }: Scene, tryAll: TryAll, line: Ta
   ])
 }
 
-const cheatAsHost = async ({ federation, images, lieWith }: Scene, tryAll: TryAll, line: TamperOptions['line'], paint: Paint): Promise<void> => {
+const cheatAsHost = async (
+  { federation, images, lieWith }: Scene,
+  tryAll: TryAll,
+  line: TamperOptions['line'],
+  paint: Paint,
+): Promise<void> => {
   const honest = federation.storeOf(VICTIM)
   const older = await snapshot(honest, VICTIM)
   await federation.runRound(2, federation.terms.hospitals)

@@ -55,7 +55,9 @@ export const timelineOf = (events: readonly JobEvent[]): Timeline => {
     const spans = starts.map((span, index) => ({ ...span, toMs: starts[index + 1]?.fromMs ?? endMs }))
     return { name, spans, killsMs: events.filter((event) => killOf(event) === name).map(({ atMs }) => atMs) }
   })
-  const roundsMs = events.flatMap((event) => (event.type === 'phase' && event.name.startsWith('round') ? [event.atMs] : []))
+  const roundsMs = events.flatMap((event) =>
+    event.type === 'phase' && event.name.startsWith('round') ? [event.atMs] : [],
+  )
   return { lanes, roundsMs, endMs }
 }
 
@@ -113,7 +115,9 @@ export const drawSvg = ({ lanes, roundsMs, endMs }: Timeline, title: string): st
         const size = Math.max(0.5, ((toMs - fromMs) / endMs) * (width - left - right)).toFixed(1)
         return `<rect x="${x(fromMs)}" y="${String(y)}" width="${size}" height="${String(barHeight)}" fill="${COLOUR[state]}"/>`
       })
-    const kills = killsMs.map((ms) => `<text x="${x(ms)}" y="${String(middle + 6)}" text-anchor="middle" class="kill">${KILL}</text>`)
+    const kills = killsMs.map(
+      (ms) => `<text x="${x(ms)}" y="${String(middle + 6)}" text-anchor="middle" class="kill">${KILL}</text>`,
+    )
     return `<text x="${String(left - 10)}" y="${String(middle + 4)}" text-anchor="end">${name}</text>${parts.join('')}${kills.join('')}`
   })
   const legend = `${KILL} killed · yellow: recovering · gap: away · numbers: rounds · ${(endMs / 1000).toFixed(1)} s in all`

@@ -7,7 +7,12 @@ export interface Yardsticks {
   /** All training data in one place, as many rounds, no quantisation, nobody away. */
   readonly centralised: number
   /** Each hospital with its own data only. */
-  readonly alone: readonly { readonly name: string; readonly accuracy: number; readonly patients: number; readonly malignant: number }[]
+  readonly alone: readonly {
+    readonly name: string
+    readonly accuracy: number
+    readonly patients: number
+    readonly malignant: number
+  }[]
 }
 
 /** A hospital alone may take all the time it likes: the better of as many rounds as the federation, and of many more. */
