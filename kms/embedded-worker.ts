@@ -55,7 +55,7 @@ try {
   serve(kms)
   port.postMessage({ type: 'ready', identity, keys } satisfies EmbeddedReady)
 } catch (error) {
-  const { code, detail = '' } = isKeyriseError(error) ? error : { code: 'ERR_KMS_FAILED' as const }
-  port.postMessage({ type: 'failed', code, detail } satisfies EmbeddedReady)
+  const { code, detail } = isKeyriseError(error) ? error : { code: 'ERR_KMS_FAILED' as const, detail: undefined }
+  port.postMessage({ type: 'failed', code, ...(detail === undefined ? {} : { detail }) } satisfies EmbeddedReady)
   port.close()
 }

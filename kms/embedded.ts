@@ -88,7 +88,7 @@ class EmbeddedLink {
     })
     if (ready.type === 'failed') {
       await this.#exited
-      throw new KeyriseError(ready.code, { detail: ready.detail })
+      throw new KeyriseError(ready.code, ready.detail === undefined ? {} : { detail: ready.detail })
     }
     this.#port.on('message', (reply: EmbeddedReply) => this.#settle(reply))
     const close = (): Promise<void> => this.#close()
