@@ -1,7 +1,7 @@
 import { createRequire, syncBuiltinESMExports } from 'node:module'
 import { readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Worker } from 'node:worker_threads'
+import type { MessageChannel, MessagePort, Worker } from 'node:worker_threads'
 import test from 'ava'
 import type { StartKmsOptions } from '../../kms/embedded.js'
 import { encodeKmsRequest, decodeKmsReply } from '../../protocol/kms.js'
@@ -9,9 +9,16 @@ import { AttestedClient, newestKey, sealToKms, TestPlatform } from './attested-c
 import { IMAGE } from './in-process.js'
 import { makePlace, PASSPHRASE } from './served.js'
 
-/** Captures workers as a hostile host could, before launch. */
-const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker }
+/** Captures workers, and the host’s ends of their channels, as a hostile host could before launch. */
+const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker; MessageChannel: typeof MessageChannel }
 const workers: Worker[] = []
+const ports: MessagePort[] = []
+threads.MessageChannel = class extends threads.MessageChannel {
+  constructor() {
+    super()
+    ports.push(this.port1)
+  }
+}
 threads.Worker = class extends threads.Worker {
   constructor(...parameters: ConstructorParameters<typeof Worker>) {
     super(...parameters)
@@ -72,8 +79,14 @@ test.serial('what keeps it from starting is said by code, and the caller’s pas
 test.serial('messages that are not frames are ignored; frames are answered meanwhile', async (t) => {
   const { directory } = await makePlace(t)
   await using kms = await start({ directory })
-  // The link sends frames only; what else a host could post goes to the worker’s own port, which listens to nothing.
-  workers.at(-1)?.postMessage({ id: 1, frame: new Uint8Array(8) })
+  const port = ports.at(-1)
+  const hostile: readonly unknown[] = [
+    undefined, null, 1, 'x', [], {}, { id: 1 }, { id: '1', frame: new Uint8Array(1) }, { id: 1, frame: [1] },
+    { id: 1, frame: new Uint8Array(new SharedArrayBuffer(8)) }, { id: 1, frame: new ArrayBuffer(8) }, new Map([['id', 1]]),
+  ]
+  for (const message of hostile) port?.postMessage(message)
+  // Nobody waits for this answer.
+  port?.postMessage({ id: -7, frame: new Uint8Array(8) })
   const shared = new Uint8Array(new SharedArrayBuffer(8))
   await t.throwsAsync(async () => decodeKmsReply('identity', await kms.exchange(shared)), { code: 'ERR_REQUEST_INVALID' })
   t.true(decodeKmsReply('identity', await kms.exchange(encodeKmsRequest({ op: 'identity' }))).ready)
