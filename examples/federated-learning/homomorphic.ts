@@ -30,9 +30,9 @@ const scoped = <T>(use: (own: <F extends Freeable>(object: F) => F) => T): T => 
 }
 
 /** SEAL's optional-argument functions return nothing only where a destination was given. */
-const made = <T>(result: T | void): T => {
+const made = <T>(result: T): Exclude<T, void> => {
   if (result === undefined) throw new TypeError('SEAL made nothing')
-  return result as T
+  return result as Exclude<T, void>
 }
 
 const copyOut = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
@@ -42,18 +42,21 @@ const copyOut = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
 }
 
 const createScheme = (seal: Seal) => {
+  // The library types its constants as `any`.
+  const bfv = seal.SchemeType.bfv as Seal['SchemeType']
+  const bits128 = seal.SecurityLevel.tc128 as Seal['SecurityLevel']
   const modulusObject = seal.PlainModulus.Batching(SLOT_COUNT, MODULUS_BITS)
   const modulus = Number(modulusObject.value)
-  const parameters = seal.EncryptionParameters(seal.SchemeType.bfv)
+  const parameters = seal.EncryptionParameters(bfv)
   parameters.setPolyModulusDegree(SLOT_COUNT)
-  parameters.setCoeffModulus(seal.CoeffModulus.BFVDefault(SLOT_COUNT, seal.SecurityLevel.tc128))
+  parameters.setCoeffModulus(seal.CoeffModulus.BFVDefault(SLOT_COUNT, bits128))
   parameters.setPlainModulus(modulusObject)
-  const context = seal.Context(parameters, true, seal.SecurityLevel.tc128)
+  const context = seal.Context(parameters, true, bits128)
   if (!context.parametersSet()) throw new RangeError('the parameters are not secure')
   const encoder = seal.BatchEncoder(context)
   const evaluator = seal.Evaluator(context)
   // Ciphertexts are nearly random: to make 88 KB of 131, compression takes as long as encryption.
-  const uncompressed = seal.ComprModeType.none
+  const uncompressed = seal.ComprModeType.none as Seal['ComprModeType']
 
   return {
     /** The plaintext modulus, a prime: slots hold numbers modulo it. */

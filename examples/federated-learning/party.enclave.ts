@@ -183,9 +183,11 @@ let rosterOfTask: ReadonlyMap<string, RosterMember> | undefined
 const membersOf = async (flow: Flow, terms: Terms): Promise<ReadonlyMap<string, RosterMember>> => {
   if (rosterOfTask !== undefined) return rosterOfTask
   const members = new Map((await flow.roster()).map((member) => [member.flow as string, member]))
-  const expected = [...terms.hospitals.map((name) => [name, PARTY_IMAGE]), [terms.decryptor, DECRYPTOR_IMAGE]] as const
-  if (expected.some(([name, image]) => members.get(name as string)?.image !== image)) return refuse('peer-unknown')
-  return (rosterOfTask = members)
+  const runs = (name: string, image: string): boolean => members.get(name)?.image === image
+  const isComplete = terms.hospitals.every((name) => runs(name, PARTY_IMAGE)) && runs(terms.decryptor, DECRYPTOR_IMAGE)
+  if (!isComplete) return refuse('peer-unknown')
+  rosterOfTask = members
+  return members
 }
 
 const agreeWith = (flow: Flow, members: ReadonlyMap<string, RosterMember>, peer: string): Uint8Array =>
