@@ -386,12 +386,12 @@ test('closing in the middle of a relaunch, or between two, ends it for good', as
     const waiting = t.throwsAsync(echo(), { code: 'ERR_ENCLAVE_CLOSED' })
     await handle.close()
     await waiting
+    t.deepEqual(clock.pendingMs, [])
     const count = platform.launched.length
     await clock.advance(1e6)
     await settle()
     t.is(platform.launched.length, count)
     t.is(handle.state, 'closed')
-    t.deepEqual(clock.pendingMs, [])
   }
 })
 
