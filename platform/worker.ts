@@ -45,10 +45,11 @@ export const startWorker = (
     worker.on('error', (error: unknown) => {
       reason = isOutOfMemory(error) ? 'out of memory' : 'failed'
     })
-    // A turn later, when what the worker posted last has been delivered: FAILED is read before the end.
-    worker.on('exit', (code) =>
-      setImmediate(resolve, { reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }),
-    )
+    worker.on('exit', (code) => {
+      const exit = { reason: reason ?? EXIT_REASONS.get(code) ?? `exit code ${code}` }
+      // After one whole turn, what the worker posted last has been delivered: FAILED is read before the end.
+      setImmediate(() => setImmediate(resolve, exit))
+    })
   })
   return {
     exited,
