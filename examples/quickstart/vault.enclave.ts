@@ -1,0 +1,15 @@
+import { defineEnclave, ecall } from 'keyrise/enclave'
+import * as v from 'valibot'
+
+export default defineEnclave({
+  name: 'vault',
+  svn: 1,
+  ecalls: {
+    keep: ecall({ input: v.string(), output: v.number() }, ({ flow }, note) =>
+      flow.checkpoint({ 'final-result/note': new TextEncoder().encode(note) }),
+    ),
+    recall: ecall({ input: v.undefined(), output: v.string() }, async ({ flow }) =>
+      new TextDecoder().decode(await flow.read('final-result/note')),
+    ),
+  },
+})
