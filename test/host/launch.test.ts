@@ -386,6 +386,7 @@ test('closing in the middle of a relaunch, or between two, ends it for good', as
     const waiting = t.throwsAsync(echo(), { code: 'ERR_ENCLAVE_CLOSED' })
     await handle.close()
     await waiting
+    await settle()
     t.deepEqual(clock.pendingMs, [])
     const count = platform.launched.length
     await clock.advance(1e6)
