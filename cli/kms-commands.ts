@@ -45,12 +45,20 @@ const withPlace = (command: Command): Command =>
   command
     .requiredOption('--directory <path>', 'the KMS’s directory: its ledger and, without --custody, its keyring')
     .option('--custody <file>', 'the keyring’s file in a third place, whose directory exists')
-    .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor; otherwise it is asked for', wholeNumber(0, 1023))
+    .option(
+      '--passphrase-fd <n>',
+      'read the passphrase from this file descriptor; otherwise it is asked for',
+      wholeNumber(0, 1023),
+    )
     .option('--json', 'print JSON')
 
 const placeOf = ({ directory, custody }: PlaceFlags) => ({ directory, ...(custody === undefined ? {} : { custody }) })
 
-const withPassphrase = async <T>(flags: PlaceFlags, isNew: boolean, use: (passphrase: Bytes) => Promise<T>): Promise<T> => {
+const withPassphrase = async <T>(
+  flags: PlaceFlags,
+  isNew: boolean,
+  use: (passphrase: Bytes) => Promise<T>,
+): Promise<T> => {
   const passphrase = await readPassphrase({ descriptor: flags.passphraseFd, isNew })
   try {
     return await use(passphrase)
@@ -63,7 +71,13 @@ const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promis
   const made = await withPassphrase(flags, true, async (bytes) => {
     using passphrase = Secret.take(bytes)
     await prepareDirectory(nodeFileSystem, flags.directory)
-    return await createKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, random: nodeRandom, logN: flags.workFactor })
+    return await createKms({
+      place: placeOf(flags),
+      passphrase,
+      fs: nodeFileSystem,
+      random: nodeRandom,
+      logN: flags.workFactor,
+    })
   })
   printIdentity(flags, made, [['keyring', flags.custody ?? `in ${flags.directory}`]])
 }
@@ -72,9 +86,17 @@ const restore = async (flags: PlaceFlags & { readonly newLedger?: boolean }): Pr
   const found = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
     if (flags.newLedger === true) await prepareDirectory(nodeFileSystem, flags.directory)
-    return await restoreKms({ place: placeOf(flags), passphrase, fs: nodeFileSystem, newLedger: flags.newLedger === true })
+    return await restoreKms({
+      place: placeOf(flags),
+      passphrase,
+      fs: nodeFileSystem,
+      newLedger: flags.newLedger === true,
+    })
   })
-  printIdentity(flags, found, [['ledger', `${found.ledger}, ${found.flowCount} flows`]], { ledger: found.ledger, flows: found.flowCount })
+  printIdentity(flags, found, [['ledger', `${found.ledger}, ${found.flowCount} flows`]], {
+    ledger: found.ledger,
+    flows: found.flowCount,
+  })
 }
 
 const identity = async (flags: { readonly directory: string; readonly json?: boolean }): Promise<void> => {
@@ -83,10 +105,19 @@ const identity = async (flags: { readonly directory: string; readonly json?: boo
   printResult(flags.json === true, { identity: toHex(ledger.identity) }, [toHex(ledger.identity)])
 }
 
-const serve = async (flags: PlaceFlags & { readonly policy: string; readonly host: string; readonly port: number }): Promise<void> => {
+const serve = async (
+  flags: PlaceFlags & { readonly policy: string; readonly host: string; readonly port: number },
+): Promise<void> => {
   const policy = await readPolicy(flags.policy)
   const served = await withPassphrase(flags, false, (passphrase) =>
-    serveKms({ ...placeOf(flags), passphrase, policy, host: flags.host, port: flags.port, onEvent: (event) => logEvent(flags, event) }),
+    serveKms({
+      ...placeOf(flags),
+      passphrase,
+      policy,
+      host: flags.host,
+      port: flags.port,
+      onEvent: (event) => logEvent(flags, event),
+    }),
   )
   wipeOnFault(served)
   stopOnSignal(served)
@@ -111,7 +142,11 @@ const printIdentity = (
   fields: object = {},
 ): void => {
   const keyRows = keys.map(({ key: id, recipient }) => [id, recipient] as const)
-  printResult(json === true, { ...fields, identity: toHex(key), keys }, table([['identity', toHex(key)], ...keyRows, ...rows]))
+  printResult(
+    json === true,
+    { ...fields, identity: toHex(key), keys },
+    table([['identity', toHex(key)], ...keyRows, ...rows]),
+  )
 }
 
 /** Calls that an operator wants to see as they happen; the others are every enclave’s everyday. */

@@ -38,7 +38,8 @@ const readSome = async (descriptor: number, buffer: Bytes, offset: number): Prom
     } catch (error) {
       const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined
       if (code === 'EOF') return 0
-      if (code !== 'EAGAIN') throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--passphrase-fd: ${String(code)}` })
+      if (code !== 'EAGAIN')
+        throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--passphrase-fd: ${String(code)}` })
       await new Promise((resolve) => setTimeout(resolve, BUSY_MS))
     }
   }
@@ -49,18 +50,20 @@ const takeLine = (bytes: Bytes): Bytes => {
   const line = end === -1 ? bytes : bytes.subarray(0, end)
   const text = line.at(-1) === KEY.enter[1] ? line.subarray(0, -1) : line
   if (text.length === 0) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the passphrase is empty' })
-  if (text.length > PASSPHRASE_SIZE_BYTES_MAX) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the passphrase is longer than 1024 bytes' })
+  if (text.length > PASSPHRASE_SIZE_BYTES_MAX)
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the passphrase is longer than 1024 bytes' })
   return copyBytes(text)
 }
 
 /** Asks on a terminal, without echo. The caller zero-fills the answer. @throws {Interrupted} on Ctrl-C. */
 export const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> => {
-  process.stderr.write(question)
   const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 1)
   let size = 0
   const wasRaw = terminal.isRaw
   terminal.setRawMode(true)
   terminal.resume()
+  // Only now: what is typed before the echo is off would be seen.
+  process.stderr.write(question)
   return new Promise<Bytes>((resolve, reject) => {
     /** True when the answer is complete. */
     const press = (key: number): boolean => {
@@ -79,7 +82,7 @@ export const askPassphrase = (question: string, terminal: ReadStream): Promise<B
         resolve(takeLine(buffer.subarray(0, size)))
       } catch (error) {
         stop()
-        reject(error as Error)
+        reject(error)
       }
     }
     const stop = (): void => {
@@ -103,9 +106,15 @@ const startOfLast = (buffer: Bytes, size: number): number => {
 }
 
 /** The passphrase by the way that the command line gives; asked twice where a new one is chosen. */
-export const readPassphrase = async (options: { readonly descriptor: number | undefined; readonly isNew: boolean }): Promise<Bytes> => {
+export const readPassphrase = async (options: {
+  readonly descriptor: number | undefined
+  readonly isNew: boolean
+}): Promise<Bytes> => {
   if (options.descriptor !== undefined) return readPassphraseFrom(options.descriptor)
-  if (!process.stdin.isTTY) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'no terminal to ask for the passphrase: give --passphrase-fd' })
+  if (!process.stdin.isTTY)
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: 'no terminal to ask for the passphrase: give --passphrase-fd',
+    })
   const first = await askPassphrase('Passphrase of the keyring: ', process.stdin)
   if (!options.isNew) return first
   const second = await askPassphrase('The same again: ', process.stdin)

@@ -15,14 +15,19 @@ export const printError = (isJson: boolean, error: unknown): number => {
   if (error instanceof Interrupted) return EXIT.interrupted
   const { code, message, remedy } = isKeyriseError(error)
     ? error
-    : { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : 'unknown', remedy: 'Report it: this is a fault of keyrise itself' }
+    : {
+        code: 'ERR_UNEXPECTED',
+        message: error instanceof Error ? error.message : 'unknown',
+        remedy: 'Report it: this is a fault of keyrise itself',
+      }
   const lines = [`${emphasise(code)} ${message}`, `  ${remedy}.`]
   process.stderr.write(isJson ? `${JSON.stringify({ error: { code, message, remedy } })}\n` : `${lines.join('\n')}\n`)
   return EXIT.failed
 }
 
 /** Red where standard error is a terminal with colours; NO_COLOR is heeded by `hasColors`. */
-const emphasise = (text: string): string => (process.stderr.isTTY && process.stderr.hasColors() ? styleText('red', text) : text)
+const emphasise = (text: string): string =>
+  process.stderr.isTTY && process.stderr.hasColors() ? styleText('red', text) : text
 
 /** `name  value` lines with the values below each other. */
 export const table = (rows: readonly (readonly [name: string, value: string])[]): string[] => {

@@ -21,7 +21,9 @@ export interface EmbeddedRequest {
 export const CLOSE = 'close'
 
 /** Worker to host: first one of these, then answers. */
-export type EmbeddedReady = ({ readonly type: 'ready' } & KmsIdentity) | { readonly type: 'failed'; readonly code: ErrorCode; readonly detail?: string }
+export type EmbeddedReady =
+  | ({ readonly type: 'ready' } & KmsIdentity)
+  | { readonly type: 'failed'; readonly code: ErrorCode; readonly detail?: string }
 export interface EmbeddedReply {
   readonly id: number
   readonly frame: Bytes

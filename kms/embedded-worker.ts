@@ -5,7 +5,13 @@ import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { CLOSE, type EmbeddedReady, type EmbeddedReply, type EmbeddedRequest, type EmbeddedStart } from './embedded-messages.js'
+import {
+  CLOSE,
+  type EmbeddedReady,
+  type EmbeddedReply,
+  type EmbeddedRequest,
+  type EmbeddedStart,
+} from './embedded-messages.js'
 import { hardenThread } from './harden-thread.js'
 import { openKms, type OpenKms } from './open-kms.js'
 import { createKms, hasKeyring } from './place.js'
@@ -22,7 +28,8 @@ hardenThread(() => {
 const start = async (): Promise<OpenKms> => {
   const options = { place, passphrase: secret, fs: nodeFileSystem, random: nodeRandom }
   try {
-    if (!(await hasKeyring(place, nodeFileSystem))) await createKms({ ...options, ...(logN === undefined ? {} : { logN }) })
+    if (!(await hasKeyring(place, nodeFileSystem)))
+      await createKms({ ...options, ...(logN === undefined ? {} : { logN }) })
     return await openKms({ ...options, policy, clock: nodeClock })
   } finally {
     secret[Symbol.dispose]()
@@ -33,7 +40,8 @@ const start = async (): Promise<OpenKms> => {
 const readRequest = (claimed: unknown): EmbeddedRequest | undefined => {
   if (typeof claimed !== 'object' || claimed === null) return undefined
   const { id, frame } = claimed as Partial<Record<keyof EmbeddedRequest, unknown>>
-  if (typeof id !== 'number' || !(frame instanceof Uint8Array) || !(frame.buffer instanceof ArrayBuffer)) return undefined
+  if (typeof id !== 'number' || !(frame instanceof Uint8Array) || !(frame.buffer instanceof ArrayBuffer))
+    return undefined
   return frame.length <= KMS_FRAME_SIZE_BYTES_MAX ? { id, frame } : undefined
 }
 

@@ -4,7 +4,13 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { KmsLink } from '../protocol/ports.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { CLOSE, type EmbeddedReady, type EmbeddedReply, type EmbeddedRequest, type EmbeddedStart } from './embedded-messages.js'
+import {
+  CLOSE,
+  type EmbeddedReady,
+  type EmbeddedReply,
+  type EmbeddedRequest,
+  type EmbeddedStart,
+} from './embedded-messages.js'
 import { permissionFlags } from './permissions.js'
 import { prepareDirectory, type KmsIdentity } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
@@ -92,7 +98,13 @@ class EmbeddedLink {
     }
     this.#port.on('message', (reply: EmbeddedReply) => this.#settle(reply))
     const close = (): Promise<void> => this.#close()
-    return { identity: ready.identity, keys: ready.keys, exchange: (frame) => this.#exchange(frame), close, [Symbol.asyncDispose]: close }
+    return {
+      identity: ready.identity,
+      keys: ready.keys,
+      exchange: (frame) => this.#exchange(frame),
+      close,
+      [Symbol.asyncDispose]: close,
+    }
   }
 
   #exchange(frame: Uint8Array): Promise<Uint8Array> {

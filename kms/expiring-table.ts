@@ -9,7 +9,12 @@ interface Row<T> {
 /** At most `countMax` values under ids of bytes, each kept while it is used; the one unused for longest makes room. */
 export class ExpiringTable<T> {
   readonly #rows = new Map<string, Row<T>>()
-  readonly #options: { readonly countMax: number; readonly idleMsMax: number; readonly clock: Clock; readonly drop: (value: T) => void }
+  readonly #options: {
+    readonly countMax: number
+    readonly idleMsMax: number
+    readonly clock: Clock
+    readonly drop: (value: T) => void
+  }
 
   /** @param options.drop - called with each value that leaves unasked: it ends there. */
   constructor(options: { countMax: number; idleMsMax: number; clock: Clock; drop: (value: T) => void }) {

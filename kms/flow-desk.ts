@@ -1,7 +1,13 @@
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
-import { encodeRoster, type Head, type OpenReply, type SessionReplies, type SessionRequest } from '../protocol/session.js'
+import {
+  encodeRoster,
+  type Head,
+  type OpenReply,
+  type SessionReplies,
+  type SessionRequest,
+} from '../protocol/session.js'
 import { equalHeads, type FlowState, type Ledger, type Member } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 
@@ -35,7 +41,8 @@ export class FlowDesk {
     const known = await this.#ledger.read(flow)
     if (known !== undefined) {
       this.#admit(known, image)
-      if (known.task !== task) throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
+      if (known.task !== task)
+        throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
       return { incarnation: known.incarnation, head: known.head }
     }
     await this.#swap(flow, undefined, { task, image, head: null, incarnation: 0, destroyed: false })
@@ -48,7 +55,10 @@ export class FlowDesk {
   }
 
   /** The one compare-and-swap of a recovery: the newest claim holds the flow, older instances are fenced from here on. */
-  async claim({ flow, image }: FlowCaller, { head, incarnation, adopt }: Request<'claim'>): Promise<SessionReplies['claim']> {
+  async claim(
+    { flow, image }: FlowCaller,
+    { head, incarnation, adopt }: Request<'claim'>,
+  ): Promise<SessionReplies['claim']> {
     const state = await this.#read(flow, image)
     if (incarnation !== state.incarnation || !equalHeads(head, state.head)) return refuse('ERR_LEDGER_CONFLICT')
     if (adopt !== null && !isHonest(adopt, state)) return refuse('ERR_FORK')
@@ -59,7 +69,10 @@ export class FlowDesk {
   }
 
   /** Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost. */
-  async commit({ flow, image }: FlowCaller, { incarnation, parent, head }: Request<'commit'>): Promise<SessionReplies['commit']> {
+  async commit(
+    { flow, image }: FlowCaller,
+    { incarnation, parent, head }: Request<'commit'>,
+  ): Promise<SessionReplies['commit']> {
     const state = await this.#readHeld(flow, image, incarnation)
     if (head.epoch !== epochOf(parent) + 1) return refuse('ERR_REQUEST_INVALID')
     if (equalHeads(head, state.head)) return {}
@@ -87,14 +100,19 @@ export class FlowDesk {
     return this.#encodeRoster(task, await this.#ledger.members(task))
   }
 
-  async #publish({ flow, image }: FlowCaller, { signingKey, values }: Request<'publish'>): Promise<SessionReplies['publish']> {
+  async #publish(
+    { flow, image }: FlowCaller,
+    { signingKey, values }: Request<'publish'>,
+  ): Promise<SessionReplies['publish']> {
     const state = await this.#readClaimed(flow, image)
     const members = await this.#ledger.members(state.task)
     const published = members.find((member) => member.flow === flow)
-    if (published !== undefined && !equalPublicBytes(published.signingKey, signingKey)) return refuse('ERR_LEDGER_CONFLICT')
+    if (published !== undefined && !equalPublicBytes(published.signingKey, signingKey))
+      return refuse('ERR_LEDGER_CONFLICT')
     const next: Member = { flow, state, signingKey, values: { ...published?.values, ...values } }
     const roster = this.#encodeRoster(state.task, [...members.filter((member) => member !== published), next])
-    if (Object.keys(next.values).length > PUBLISHED_COUNT_MAX || roster.length > ROSTER_SIZE_BYTES_MAX) return refuse('ERR_SIZE_LIMIT')
+    if (Object.keys(next.values).length > PUBLISHED_COUNT_MAX || roster.length > ROSTER_SIZE_BYTES_MAX)
+      return refuse('ERR_SIZE_LIMIT')
     await this.#ledger.publish(flow, next)
     return {}
   }
@@ -103,7 +121,9 @@ export class FlowDesk {
   #encodeRoster(task: FlowId, members: readonly Member[]): Bytes {
     const listed = members.flatMap(({ flow, state, signingKey, values }) => {
       const image = this.#policy.images.find(({ measurement }) => equalPublicBytes(measurement, state.image))
-      return image === undefined ? [] : [{ flow, image: image.name, measurement: state.image, signingKey, published: values }]
+      return image === undefined
+        ? []
+        : [{ flow, image: image.name, measurement: state.image, signingKey, published: values }]
     })
     return encodeRoster(task, listed)
   }
@@ -127,7 +147,8 @@ export class FlowDesk {
   }
 
   #admit(state: FlowState, image: Bytes): void {
-    if (!equalPublicBytes(state.image, image)) throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'another image opened the flow' })
+    if (!equalPublicBytes(state.image, image))
+      throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'another image opened the flow' })
     if (state.destroyed) refuse('ERR_FLOW_DESTROYED')
   }
 

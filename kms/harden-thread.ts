@@ -1,7 +1,16 @@
 import crypto from 'node:crypto'
 
 /** Ways out of a worker, or into the engine, that the KMS’s own code has no use for. */
-const WAYS_OUT = ['binding', '_linkedBinding', 'dlopen', 'report', 'kill', '_rawDebug', 'getBuiltinModule', 'mainModule'] as const
+const WAYS_OUT = [
+  'binding',
+  '_linkedBinding',
+  'dlopen',
+  'report',
+  'kill',
+  '_rawDebug',
+  'getBuiltinModule',
+  'mainModule',
+] as const
 
 /**
  * Closes down the worker thread that calls it, once its modules are loaded. No author’s code runs here, so the intrinsics
@@ -17,6 +26,7 @@ export const hardenThread = (wipe: () => void): void => {
   process.on('unhandledRejection', fail)
   Error.stackTraceLimit = 0
   for (const stream of [process.stdout, process.stderr]) stream.write = () => true
-  for (const name of WAYS_OUT) Object.defineProperty(process, name, { value: undefined, writable: false, configurable: false })
+  for (const name of WAYS_OUT)
+    Object.defineProperty(process, name, { value: undefined, writable: false, configurable: false })
   Object.freeze(crypto)
 }

@@ -75,14 +75,23 @@ export class Keyring implements Disposable {
   /** The file that `open` opens. @param options.passphrase - borrowed. @param options.logN - scrypt’s work factor. */
   seal(options: { readonly passphrase: Secret; readonly random: Random; readonly logN?: number }): Bytes {
     const { passphrase, random, logN = KEYRING_LOG_N } = options
-    const meta = encodeCbor([FORMAT, { identity: this.identity, keys: this.rootKeys.map(({ state, certificate }) => ({ state, ...certificate })) }])
-    const secrets = [this.#identitySeed, this.originSecret, ...this.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed])]
+    const meta = encodeCbor([
+      FORMAT,
+      { identity: this.identity, keys: this.rootKeys.map(({ state, certificate }) => ({ state, ...certificate })) },
+    ])
+    const secrets = [
+      this.#identitySeed,
+      this.originSecret,
+      ...this.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed]),
+    ]
     const plaintext = allocate(4 + meta.length + secrets.length * SECRET_BYTES)
     try {
       new DataView(plaintext.buffer).setUint32(0, meta.length)
       plaintext.set(meta, 4)
       secrets.forEach((secret, index) => {
-        secret.expose((bytes) => { plaintext.set(bytes, 4 + meta.length + index * SECRET_BYTES) })
+        secret.expose((bytes) => {
+          plaintext.set(bytes, 4 + meta.length + index * SECRET_BYTES)
+        })
       })
       return sealEnvelope(plaintext, { recipients: [scryptRecipient(passphrase, logN)], random })
     } finally {
@@ -116,7 +125,12 @@ export class Keyring implements Disposable {
 
 const makeRootKey = (key: string, privateKey: Secret, originSeed: Secret): RootKey => {
   using signer = ed25519Signer(originSeed)
-  const certificate: RootCertificate = { key, suite: 'x25519', encryptionKey: x25519PublicKey(privateKey), originKey: signer.publicKey }
+  const certificate: RootCertificate = {
+    key,
+    suite: 'x25519',
+    encryptionKey: x25519PublicKey(privateKey),
+    originKey: signer.publicKey,
+  }
   return { key, suite: 'x25519', state: 'enabled', privateKey, originSeed, certificate }
 }
 
@@ -124,7 +138,9 @@ const unseal = (claimed: Uint8Array, passphrase: Secret): Bytes => {
   try {
     return openEnvelope(claimed, { identities: [scryptIdentity(passphrase)] }).plaintext
   } catch (error) {
-    throw new KeyriseError(isKeyriseError(error, 'ERR_IDENTITY_MISMATCH') ? 'ERR_PASSPHRASE_WRONG' : CODE, { cause: error })
+    throw new KeyriseError(isKeyriseError(error, 'ERR_IDENTITY_MISMATCH') ? 'ERR_PASSPHRASE_WRONG' : CODE, {
+      cause: error,
+    })
   }
 }
 
@@ -135,20 +151,26 @@ const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Key
   const metaSize = plaintext.length >= 4 ? new DataView(plaintext.buffer).getUint32(0) : plaintext.length
   if (4 + metaSize > plaintext.length) throw new KeyriseError(CODE, { detail: 'sizes' })
   const meta = decodeCbor(plaintext.subarray(4, 4 + metaSize))
-  if (!Array.isArray(meta) || meta.length !== 2 || meta[0] !== FORMAT) throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
+  if (!Array.isArray(meta) || meta.length !== 2 || meta[0] !== FORMAT)
+    throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
   const fields = new FieldReader(meta[1], ['identity', 'keys'], CODE)
   const certificates = fields.list('keys', 64, readCertificate)
-  if (plaintext.length !== 4 + metaSize + (2 + 2 * certificates.length) * SECRET_BYTES) throw new KeyriseError(CODE, { detail: 'sizes' })
+  if (plaintext.length !== 4 + metaSize + (2 + 2 * certificates.length) * SECRET_BYTES)
+    throw new KeyriseError(CODE, { detail: 'sizes' })
   const secretAt = (index: number): Secret => {
     const start = 4 + metaSize + index * SECRET_BYTES
     return Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
   }
-  const rootKeys = certificates.map(({ key }, index) => makeRootKey(key, secretAt(2 + 2 * index), secretAt(3 + 2 * index)))
+  const rootKeys = certificates.map(({ key }, index) =>
+    makeRootKey(key, secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
+  )
   const keyring = make(secretAt(0), secretAt(1), rootKeys)
   const isWhole =
     equalPublicBytes(keyring.identity, fields.bytes('identity', 32)) &&
     rootKeys.length > 0 &&
-    rootKeys.every(({ certificate }, index) => equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(certificates[index] ?? certificate)))
+    rootKeys.every(({ certificate }, index) =>
+      equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(certificates[index] ?? certificate)),
+    )
   if (!isWhole) {
     keyring[Symbol.dispose]()
     throw new KeyriseError(CODE, { detail: 'its halves do not match' })
@@ -158,6 +180,12 @@ const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Key
 
 const readCertificate = (claimed: unknown): RootCertificate => {
   const f = new FieldReader(claimed, ['state', 'key', 'suite', 'encryptionKey', 'originKey'], CODE)
-  if (f.text('state', 16) !== 'enabled' || f.text('suite', 32) !== 'x25519') throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
-  return { key: f.text('key', 64), suite: 'x25519', encryptionKey: f.bytes('encryptionKey', 32), originKey: f.bytes('originKey', 32) }
+  if (f.text('state', 16) !== 'enabled' || f.text('suite', 32) !== 'x25519')
+    throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
+  return {
+    key: f.text('key', 64),
+    suite: 'x25519',
+    encryptionKey: f.bytes('encryptionKey', 32),
+    originKey: f.bytes('originKey', 32),
+  }
 }

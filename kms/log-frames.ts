@@ -93,12 +93,14 @@ const isCutShort = (rest: Uint8Array, end: LogEnd): boolean => {
   if (rest.length < HEAD_BYTES) return true
   const size = frameSize(rest, end.chain)
   if (size !== undefined) return rest.length < size || (rest.length === size && hasLostSector(rest, end.size, size))
-  return rest.length <= HEAD_BYTES + FRAME_BODY_SIZE_BYTES_MAX + CHAIN_BYTES && hasLostSector(rest, end.size, HEAD_BYTES)
+  return (
+    rest.length <= HEAD_BYTES + FRAME_BODY_SIZE_BYTES_MAX + CHAIN_BYTES && hasLostSector(rest, end.size, HEAD_BYTES)
+  )
 }
 
 /** True when a sector that holds any of the first `size` of `bytes`, which stand at `offset` of the file, is all zeros there. */
 const hasLostSector = (bytes: Uint8Array, offset: number, size: number): boolean => {
-  for (let start = 0; start < size; ) {
+  for (let start = 0; start < size;) {
     const next = Math.min(bytes.length, start + SECTOR_BYTES - ((offset + start) % SECTOR_BYTES))
     if (bytes.subarray(start, next).every((byte) => byte === 0)) return true
     start = next

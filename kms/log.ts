@@ -23,7 +23,7 @@ export class AppendLog {
   readonly #file: OpenFile
   readonly #path: string
   #end: LogEnd
-  #pending: Pending[] = []
+  readonly #pending: Pending[] = []
   #flushing: Promise<void> | undefined
   /** Set for good when the file’s content is no longer known. */
   #failure: KeyriseError | undefined
@@ -49,7 +49,11 @@ export class AppendLog {
    * Opens a log and verifies all of it. A last frame that a crash cut short, and that nobody was told is durable, is removed.
    * @returns undefined where there is no file. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_*.
    */
-  static async open(fs: FileSystem, directory: string, name: string): Promise<{ log: AppendLog; records: Bytes[] } | undefined> {
+  static async open(
+    fs: FileSystem,
+    directory: string,
+    name: string,
+  ): Promise<{ log: AppendLog; records: Bytes[] } | undefined> {
     const path = join(directory, name)
     const bytes = await readWhole(fs, path, LOG_SIZE_BYTES_MAX)
     if (bytes === undefined) return undefined
@@ -72,7 +76,8 @@ export class AppendLog {
    * ERR_LEDGER_DAMAGED: final, whether it was written is unknown until the log is opened anew.
    */
   append(record: Uint8Array): Promise<void> {
-    if (record.length > LOG_RECORD_SIZE_BYTES_MAX) return Promise.reject(new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a ledger record' }))
+    if (record.length > LOG_RECORD_SIZE_BYTES_MAX)
+      return Promise.reject(new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a ledger record' }))
     return new Promise((resolve, reject) => {
       this.#pending.push({ record, resolve, reject })
       this.#flushing ??= this.#flush()
@@ -111,14 +116,20 @@ export class AppendLog {
   /** As many of the waiting records as fit a frame; at least one. */
   #takeBatch(): Pending[] {
     let size = RECORD_HEAD_BYTES_MAX
-    const count = this.#pending.findIndex(({ record }) => (size += RECORD_HEAD_BYTES_MAX + record.length) > FRAME_BODY_SIZE_BYTES_MAX)
+    const count = this.#pending.findIndex(
+      ({ record }) => (size += RECORD_HEAD_BYTES_MAX + record.length) > FRAME_BODY_SIZE_BYTES_MAX,
+    )
     return this.#pending.splice(0, count === -1 ? this.#pending.length : count)
   }
 
   async #write(batch: readonly Pending[]): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure
-    const { frame, end } = encodeFrame(this.#end, batch.map(({ record }) => record))
-    if (end.size > LOG_SIZE_BYTES_MAX) throw new KeyriseError('ERR_STORE_FULL', { detail: 'the ledger has reached its limit' })
+    const { frame, end } = encodeFrame(
+      this.#end,
+      batch.map(({ record }) => record),
+    )
+    if (end.size > LOG_SIZE_BYTES_MAX)
+      throw new KeyriseError('ERR_STORE_FULL', { detail: 'the ledger has reached its limit' })
     await this.#checkSize()
     try {
       await writeAll(this.#file, frame, this.#end.size)
@@ -149,6 +160,7 @@ export class AppendLog {
     } catch (error) {
       throw (this.#failure ??= storeError(error, this.#path))
     }
-    if (size !== this.#end.size) throw (this.#failure ??= new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'another process has written to it' }))
+    if (size !== this.#end.size)
+      throw (this.#failure ??= new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'another process has written to it' }))
   }
 }

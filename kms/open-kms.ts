@@ -44,12 +44,24 @@ export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
   rootKeys: keyring.rootKeys.map(({ key, privateKey }) => ({ key, privateKey: x25519PrivateKeyObject(privateKey) })),
 })
 
-const assemble = (options: OpenKmsOptions, parts: { policy: Policy; keyring: Keyring; ledger: FileLedger }): OpenKms => {
+const assemble = (
+  options: OpenKmsOptions,
+  parts: { policy: Policy; keyring: Keyring; ledger: FileLedger },
+): OpenKms => {
   const { policy, keyring, ledger } = parts
   const { random, clock, onEvent } = options
   const unsealer = new UnsealPool(unsealKeys(keyring))
   const verifier = new SimulatedVerifier(policy.platforms)
-  const service = new KmsService({ keyring, ledger, verifier, policy, unsealer, random, clock, ...(onEvent === undefined ? {} : { onEvent }) })
+  const service = new KmsService({
+    keyring,
+    ledger,
+    verifier,
+    policy,
+    unsealer,
+    random,
+    clock,
+    ...(onEvent === undefined ? {} : { onEvent }),
+  })
   const wipe = (): void => keyring[Symbol.dispose]()
   return {
     ...identify(keyring),

@@ -20,7 +20,9 @@ const modulesFolder = (specifier: string): string => {
  * that it needs. The network stays open to it: Node’s model does not cover it.
  * @param options.folders - where it may read and write. @param options.worker - whether it may start workers.
  */
-export const permissionFlags = (options: { readonly folders?: readonly string[]; readonly worker?: boolean } = {}): string[] => {
+export const permissionFlags = (
+  options: { readonly folders?: readonly string[]; readonly worker?: boolean } = {},
+): string[] => {
   const folders = options.folders ?? []
   const readable = [`${PACKAGE_FOLDER}*`, PACKAGE_MANIFEST, `${modulesFolder('piscina')}*`, ...folders.map(below)]
   return [
@@ -35,6 +37,7 @@ export const permissionFlags = (options: { readonly folders?: readonly string[];
 
 /** A comma or an asterisk in a path would be read as more than the path. */
 const below = (folder: string): string => {
-  if (/[*,]/.test(folder)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'a directory whose name has a comma or an asterisk' })
+  if (/[*,]/.test(folder))
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'a directory whose name has a comma or an asterisk' })
   return `${folder.replace(/\/+$/, '')}/*`
 }

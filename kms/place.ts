@@ -53,12 +53,15 @@ export const hasKeyring = async (place: KmsPlace, fs: FileSystem): Promise<boole
  * @throws {KeyriseError} ERR_KEYRING_EXISTS; ERR_KEYRING_MISSING: the ledger knows of flows, whose keys a new keyring would
  * not have; ERR_STORE_*.
  */
-export const createKms = async (options: PlaceOptions & { readonly random: Random; readonly logN?: number }): Promise<KmsIdentity> => {
+export const createKms = async (
+  options: PlaceOptions & { readonly random: Random; readonly logN?: number },
+): Promise<KmsIdentity> => {
   const { place, passphrase, fs, random, logN } = options
   const path = keyringPath(place)
   if (await hasKeyring(place, fs)) throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: path })
   const ledger = await FileLedger.inspect(fs, place.directory)
-  if (ledger !== undefined && ledger.flowCount > 0) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
+  if (ledger !== undefined && ledger.flowCount > 0)
+    throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
   using keyring = Keyring.create(random)
   const file = keyring.seal({ passphrase, random, ...(logN === undefined ? {} : { logN }) })
   await FileLedger.create(fs, place.directory, keyring.identity)
@@ -84,7 +87,7 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   const known = await FileLedger.inspect(fs, place.directory)
   if (known === undefined) {
     if (!newLedger) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
-      await FileLedger.create(fs, place.directory, keyring.identity)
+    await FileLedger.create(fs, place.directory, keyring.identity)
   }
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   await ledger.close()
@@ -93,7 +96,10 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
 
 export const identify = (keyring: Keyring): KmsIdentity => ({
   identity: keyring.identity,
-  keys: keyring.rootKeys.map(({ key, certificate }) => ({ key, recipient: encodeX25519Recipient(certificate.encryptionKey) })),
+  keys: keyring.rootKeys.map(({ key, certificate }) => ({
+    key,
+    recipient: encodeX25519Recipient(certificate.encryptionKey),
+  })),
 })
 
 const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)

@@ -50,7 +50,10 @@ export const checkPolicy = (policy: Policy): Policy => {
     if (!IMAGE_NAME.test(name)) return refuse(`images[${index}].name: 1 to 64 letters, digits, . _ -`)
     return { name, measurement: checkKey(measurement, `images[${index}].measurement`) }
   })
-  refuseDuplicates(images.map(({ measurement }) => measurement), (index) => `images[${index}].measurement`)
+  refuseDuplicates(
+    images.map(({ measurement }) => measurement),
+    (index) => `images[${index}].measurement`,
+  )
   const platforms = policy.platforms.map((key, index) => checkKey(key, `platforms[${index}]`))
   refuseDuplicates(platforms, (index) => `platforms[${index}]`)
   return { platforms, images }
@@ -82,7 +85,8 @@ const readHex = (claimed: unknown, where: string): Bytes => {
   return bytes ?? refuse(`${where}: 64 lower-case hex digits`)
 }
 
-const checkKey = (key: Uint8Array, where: string): Bytes => (key.length === 32 ? new Uint8Array(key) : refuse(`${where}: 32 bytes`))
+const checkKey = (key: Uint8Array, where: string): Bytes =>
+  key.length === 32 ? new Uint8Array(key) : refuse(`${where}: 32 bytes`)
 
 const refuseDuplicates = (keys: readonly Uint8Array[], where: (index: number) => string): void => {
   keys.forEach((key, index) => {

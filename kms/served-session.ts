@@ -2,7 +2,12 @@ import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { encodeParts, type Parts } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
-import { decodeSessionRequest, encodeSessionError, encodeSessionReply, type SessionRequest } from '../protocol/session.js'
+import {
+  decodeSessionRequest,
+  encodeSessionError,
+  encodeSessionReply,
+  type SessionRequest,
+} from '../protocol/session.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Session } from '../protocol/crypto/session.js'
 import type { FlowCaller, FlowDesk } from './flow-desk.js'
@@ -73,7 +78,11 @@ export class ServedSession {
     try {
       const request = decodeSessionRequest(claimed)
       const parts = await this.#dispatch(request, claimed)
-      this.#options.onEvent({ event: request.op, image: this.#options.image.name, ...(this.#flow === undefined ? {} : { flow: this.#flow }) })
+      this.#options.onEvent({
+        event: request.op,
+        image: this.#options.image.name,
+        ...(this.#flow === undefined ? {} : { flow: this.#flow }),
+      })
       return parts
     } catch (error) {
       return { meta: encodeSessionError(this.#options.report(error, this.#flow)), secrets: NOTHING, proof: NOTHING }
@@ -104,7 +113,8 @@ export class ServedSession {
   }
 
   async #open(request: Extract<SessionRequest, { op: 'open' }>): Promise<Parts> {
-    if (this.#flow !== undefined && this.#flow !== request.flow) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'the session serves another flow' })
+    if (this.#flow !== undefined && this.#flow !== request.flow)
+      throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'the session serves another flow' })
     const { desk, release } = this.#options
     const state = await desk.open(request, this.#image)
     this.#flow = request.flow
@@ -115,7 +125,11 @@ export class ServedSession {
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' | 'bulk' }>, claimed: Bytes): Promise<Parts> {
     const { desk, release, session } = this.#options
     await desk.admit(this.#caller())
-    const unsealed = await release.unseal(this.#caller(), request.op, request.op === 'unwrap' ? request.headers : request.envelopes)
+    const unsealed = await release.unseal(
+      this.#caller(),
+      request.op,
+      request.op === 'unwrap' ? request.headers : request.envelopes,
+    )
     const meta = encodeSessionReply(request.op, { items: unsealed.items })
     const proof = release.prove(unsealed.items, {
       handshakeDigest: session.transcriptDigest,

@@ -151,7 +151,9 @@ class FrontDesk {
   #page(path: string): [status: number, value: object] | undefined {
     switch (path) {
       case '/v1/identity':
-        return this.kms === undefined ? [503, { ready: false }] : [200, { identity: toHex(this.kms.identity), keys: this.kms.keys }]
+        return this.kms === undefined
+          ? [503, { ready: false }]
+          : [200, { identity: toHex(this.kms.identity), keys: this.kms.keys }]
       case '/healthz':
         return [200, { status: 'ok' }]
       case '/readyz':
@@ -174,7 +176,11 @@ class FrontDesk {
       if (frame === 'busy') return refuse(response, BUSY)
       if (frame === 'broken') return void response.destroy()
       const reply = await kms.exchange(frame)
-      response.writeHead(200, { 'content-type': FRAME_TYPE, 'content-length': reply.length, 'cache-control': 'no-store' })
+      response.writeHead(200, {
+        'content-type': FRAME_TYPE,
+        'content-length': reply.length,
+        'cache-control': 'no-store',
+      })
       await new Promise<void>((resolve) => response.once('close', resolve).end(reply, resolve))
     } finally {
       hold.end()
@@ -187,7 +193,8 @@ const checkHeaders = (request: IncomingMessage, size: number | undefined): Refus
   if (request.method !== 'POST') return NOT_THAT_WAY
   if (request.headers['content-type'] !== FRAME_TYPE) return [415, 'ERR_REQUEST_INVALID', `content-type: ${FRAME_TYPE}`]
   if (size === undefined) return [411, 'ERR_REQUEST_INVALID', 'content-length is needed']
-  if (size > KMS_FRAME_SIZE_BYTES_MAX) return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
+  if (size > KMS_FRAME_SIZE_BYTES_MAX)
+    return [413, 'ERR_SIZE_LIMIT', `a frame has at most ${KMS_FRAME_SIZE_BYTES_MAX} bytes`]
   return undefined
 }
 

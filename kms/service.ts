@@ -58,7 +58,12 @@ export class KmsService implements KmsChannel {
     const { keyring, ledger, policy, unsealer, clock } = options
     this.#desk = new FlowDesk(ledger, policy)
     this.#release = new Release(keyring, unsealer)
-    this.#offers = new ExpiringTable({ countMax: OFFER_COUNT_MAX, idleMsMax: OFFER_IDLE_MS_MAX, clock, drop: () => undefined })
+    this.#offers = new ExpiringTable({
+      countMax: OFFER_COUNT_MAX,
+      idleMsMax: OFFER_IDLE_MS_MAX,
+      clock,
+      drop: () => undefined,
+    })
     this.#sessions = new ExpiringTable({
       countMax: SESSION_COUNT_MAX,
       idleMsMax: SESSION_IDLE_MS_MAX,

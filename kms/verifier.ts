@@ -9,7 +9,10 @@ export interface Verifier {
    * @param expected - what the evidence must be bound to: this handshake, and the key of its other end.
    * @returns claims to rely on. @throws {KeyriseError} ERR_EVIDENCE_REFUSED, naming what is wrong.
    */
-  appraise(claimed: Uint8Array, expected: { readonly nonce: Uint8Array; readonly confirmationKey: Uint8Array }): Promise<Claims>
+  appraise(
+    claimed: Uint8Array,
+    expected: { readonly nonce: Uint8Array; readonly confirmationKey: Uint8Array },
+  ): Promise<Claims>
 }
 
 /** Appraises evidence of simulated platforms (protocol/evidence.ts), each known by its Ed25519 key. */
@@ -21,9 +24,13 @@ export class SimulatedVerifier implements Verifier {
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- other verifiers fetch certificates
-  async appraise(claimed: Uint8Array, expected: { readonly nonce: Uint8Array; readonly confirmationKey: Uint8Array }): Promise<Claims> {
+  async appraise(
+    claimed: Uint8Array,
+    expected: { readonly nonce: Uint8Array; readonly confirmationKey: Uint8Array },
+  ): Promise<Claims> {
     const { toSign, signature, claims } = readEvidence(claimed)
-    if (!this.#platforms.some((key) => verifyEd25519(key, toSign, signature))) return refuse('no platform that the policy lists signed it')
+    if (!this.#platforms.some((key) => verifyEd25519(key, toSign, signature)))
+      return refuse('no platform that the policy lists signed it')
     if (!equalPublicBytes(claims.nonce, expected.nonce)) return refuse('it was made for another handshake')
     if (!equalPublicBytes(claims.confirmationKey, expected.confirmationKey)) return refuse('it binds another key')
     if (claims.debug) return refuse('it is a debug instance')

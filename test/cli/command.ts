@@ -11,7 +11,11 @@ export interface Outcome {
 }
 
 /** Starts `keyrise`, with `passphrase` on descriptor 3. */
-export const start = (flags: readonly string[], passphrase?: string | Uint8Array, env: NodeJS.ProcessEnv = process.env): ChildProcess => {
+export const start = (
+  flags: readonly string[],
+  passphrase?: string | Uint8Array,
+  env: NodeJS.ProcessEnv = process.env,
+): ChildProcess => {
   const child = spawn(process.execPath, [COMMAND, ...flags], { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env })
   const pipe = child.stdio[3]
   if (pipe && 'end' in pipe) {
@@ -26,7 +30,11 @@ const collect = (stream: NodeJS.ReadableStream | null, add: (text: string) => vo
 }
 
 /** Runs `keyrise` to its end. */
-export const run = (flags: readonly string[], passphrase?: string | Uint8Array, env?: NodeJS.ProcessEnv): Promise<Outcome> => {
+export const run = (
+  flags: readonly string[],
+  passphrase?: string | Uint8Array,
+  env?: NodeJS.ProcessEnv,
+): Promise<Outcome> => {
   const child = start(flags, passphrase, env)
   let [out, err] = ['', '']
   collect(child.stdout, (text) => (out += text))
@@ -47,4 +55,6 @@ export const firstLine = (child: ChildProcess): Promise<string> =>
   })
 
 export const ended = (child: ChildProcess): Promise<number | null> =>
-  child.exitCode !== null || child.signalCode !== null ? Promise.resolve(child.exitCode) : new Promise((resolve) => child.once('close', resolve))
+  child.exitCode !== null || child.signalCode !== null
+    ? Promise.resolve(child.exitCode)
+    : new Promise((resolve) => child.once('close', resolve))

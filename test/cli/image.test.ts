@@ -14,7 +14,12 @@ test('image build bundles and measures; inspect says the same of the file', asyn
   const built = await run(['image', 'build', MODULE, '--out', out, '--json'])
   t.deepEqual([built.code, built.err], [0, ''])
   const { measurement, name } = JSON.parse(built.out) as { measurement: string; name: string }
-  t.is(measurement, createHash('sha256').update(await readFile(out)).digest('hex'))
+  t.is(
+    measurement,
+    createHash('sha256')
+      .update(await readFile(out))
+      .digest('hex'),
+  )
   t.is((await run(['image', 'inspect', out, '--json'])).out, built.out)
   const lines = (await run(['image', 'inspect', out])).out
   t.true(lines.includes(measurement) && lines.includes(name))

@@ -19,10 +19,21 @@ const makeKms = async (t: Parameters<typeof makePlace>[0]) => {
   const place = await makePlace(t)
   const platform = new TestPlatform()
   const policy = join(place.root, 'policy.json')
-  await writeFile(policy, JSON.stringify({ platforms: [toHex(platform.publicKey)], images: [{ name: 'party', measurement: toHex(IMAGE) }] }))
+  await writeFile(
+    policy,
+    JSON.stringify({ platforms: [toHex(platform.publicKey)], images: [{ name: 'party', measurement: toHex(IMAGE) }] }),
+  )
   const at = ['--directory', place.directory, '--custody', place.custody, '--passphrase-fd', '3', '--json']
   const init = await run(['kms', 'init', ...at, '--work-factor', '10'], `${PASSPHRASE}\n`)
-  return { place, platform, at, policy, serve: ['kms', 'serve', ...at, '--policy', policy], init, made: JSON.parse(init.out || '{}') as Identity }
+  return {
+    place,
+    platform,
+    at,
+    policy,
+    serve: ['kms', 'serve', ...at, '--policy', policy],
+    init,
+    made: JSON.parse(init.out || '{}') as Identity,
+  }
 }
 
 test('init, serve, SIGKILL, serve again from custody: the same keys, and what was sealed opens', async (t) => {
@@ -35,7 +46,11 @@ test('init, serve, SIGKILL, serve again from custody: the same keys, and what wa
   await using link = await connectKms(listening.url)
   const client = await AttestedClient.connect({ kms: link, kmsIdentity, platform, image: IMAGE })
   await client.launch()
-  const envelope = sealToKms(asciiBytes('the business root key'), { encryptionKey: newestKey(await client.open()).encryptionKey, origin: client.origin, image: IMAGE })
+  const envelope = sealToKms(asciiBytes('the business root key'), {
+    encryptionKey: newestKey(await client.open()).encryptionKey,
+    origin: client.origin,
+    image: IMAGE,
+  })
   first.kill('SIGKILL')
   await ended(first)
 
@@ -45,7 +60,10 @@ test('init, serve, SIGKILL, serve again from custody: the same keys, and what wa
   await firstLine(second)
   const recovered = await AttestedClient.connect({ kms: link, kmsIdentity, platform, image: IMAGE })
   t.is((await recovered.open()).incarnation, 1)
-  t.deepEqual((await recovered.call({ op: 'bulk', envelopes: [envelope] })).secrets, asciiBytes('the business root key'))
+  t.deepEqual(
+    (await recovered.call({ op: 'bulk', envelopes: [envelope] })).secrets,
+    asciiBytes('the business root key'),
+  )
 
   const busy = await run([...serve, '--port', port], PASSPHRASE)
   t.is(busy.code, 1)
@@ -84,7 +102,9 @@ test('restore checks keyring and ledger, and begins a new ledger only when told 
   t.like(JSON.parse((await restore('--new-ledger')).out), { ...made, ledger: 'new' })
   const identity = await run(['kms', 'identity', '--directory', place.directory])
   t.is(identity.out, `${made.identity}\n`)
-  t.like(JSON.parse((await run(['kms', 'identity', '--json', '--directory', place.root])).err), { error: { code: 'ERR_LEDGER_MISSING' } })
+  t.like(JSON.parse((await run(['kms', 'identity', '--json', '--directory', place.root])).err), {
+    error: { code: 'ERR_LEDGER_MISSING' },
+  })
 })
 
 test('the passphrase is bytes: its line’s end does not count, all else does', async (t) => {
@@ -98,7 +118,13 @@ test('the passphrase is bytes: its line’s end does not count, all else does', 
 })
 
 test('a command line that is not understood exits with 2 and points to --help', async (t) => {
-  for (const flags of [['kms', 'nope'], ['nope'], ['kms', 'init'], ['kms', 'serve', '--directory', 'x', '--policy', 'y', '--port', '65536'], ['kms', 'identity', '--directory', 'x', 'y']]) {
+  for (const flags of [
+    ['kms', 'nope'],
+    ['nope'],
+    ['kms', 'init'],
+    ['kms', 'serve', '--directory', 'x', '--policy', 'y', '--port', '65536'],
+    ['kms', 'identity', '--directory', 'x', 'y'],
+  ]) {
     const outcome = await run(flags)
     t.is(outcome.code, 2, flags.join(' '))
     t.regex(outcome.err, /--help/)
@@ -107,7 +133,17 @@ test('a command line that is not understood exits with 2 and points to --help', 
 })
 
 test('every command has its help', async (t) => {
-  for (const command of [[], ['kms'], ['kms', 'init'], ['kms', 'serve'], ['kms', 'restore'], ['kms', 'identity'], ['image'], ['image', 'build'], ['image', 'inspect']]) {
+  for (const command of [
+    [],
+    ['kms'],
+    ['kms', 'init'],
+    ['kms', 'serve'],
+    ['kms', 'restore'],
+    ['kms', 'identity'],
+    ['image'],
+    ['image', 'build'],
+    ['image', 'inspect'],
+  ]) {
     const { code, out } = await run([...command, '--help'])
     t.is(code, 0)
     t.regex(out, /^Usage: keyrise/)

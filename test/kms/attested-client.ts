@@ -25,7 +25,13 @@ export class TestPlatform {
   readonly publicKey: Bytes = this.#signer.publicKey
 
   attest(claims: Partial<Claims> & Pick<Claims, 'nonce' | 'confirmationKey' | 'measurement'>): Bytes {
-    const { toSign, join } = prepareEvidence({ name: 'party', svn: 1, configDigest: new Uint8Array(32), debug: false, ...claims })
+    const { toSign, join } = prepareEvidence({
+      name: 'party',
+      svn: 1,
+      configDigest: new Uint8Array(32),
+      debug: false,
+      ...claims,
+    })
     return join(this.#signer.sign(toSign))
   }
 }
@@ -63,15 +69,30 @@ export class AttestedClient {
     const challenge = decodeKmsReply('challenge', await kms.exchange(encodeKmsRequest({ op: 'challenge' })))
     const opening = await SessionOpening.create(challenge)
     const { enclaveKey, encapsulated } = opening
-    const evidence = platform.attest({ nonce: opening.evidenceNonce, confirmationKey: enclaveKey, measurement: image, ...options.claims })
-    const frame = encodeKmsRequest({ op: 'handshake', handshake: challenge.handshake, enclaveKey, encapsulated, evidence })
+    const evidence = platform.attest({
+      nonce: opening.evidenceNonce,
+      confirmationKey: enclaveKey,
+      measurement: image,
+      ...options.claims,
+    })
+    const frame = encodeKmsRequest({
+      op: 'handshake',
+      handshake: challenge.handshake,
+      enclaveKey,
+      encapsulated,
+      evidence,
+    })
     const reply = decodeKmsReply('handshake', await kms.exchange(frame))
     return new AttestedClient(await opening.finish({ reply, evidence, kmsIdentity }), options)
   }
 
   /** The frame of a call, to send or to play with. */
   async frame(request: SessionRequest): Promise<Bytes> {
-    return encodeKmsRequest({ op: 'call', session: this.session.id, sealed: await this.session.seal(encodeSessionRequest(request)) })
+    return encodeKmsRequest({
+      op: 'call',
+      session: this.session.id,
+      sealed: await this.session.seal(encodeSessionRequest(request)),
+    })
   }
 
   async call<Op extends SessionRequest['op']>(request: SessionRequest & { readonly op: Op }): Promise<Answer<Op>> {
@@ -112,7 +133,13 @@ export const newestKey = ({ certificates }: SessionReplies['open']) => {
 /** An envelope as an enclave of `flow` and `image` seals it to a root key. */
 export const sealToKms = (
   plaintext: Uint8Array,
-  options: { encryptionKey: Uint8Array; origin?: Origin | undefined; flow?: string; image: Bytes; context?: Partial<EnvelopeContext> },
+  options: {
+    encryptionKey: Uint8Array
+    origin?: Origin | undefined
+    flow?: string
+    image: Bytes
+    context?: Partial<EnvelopeContext>
+  },
 ): Bytes =>
   sealEnvelope(plaintext, {
     recipients: [x25519Recipient(options.encryptionKey)],

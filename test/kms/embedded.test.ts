@@ -10,7 +10,10 @@ import { IMAGE } from './in-process.js'
 import { makePlace, PASSPHRASE } from './served.js'
 
 /** Captures workers, and the host’s ends of their channels, as a hostile host could before launch. */
-const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker; MessageChannel: typeof MessageChannel }
+const threads = createRequire(import.meta.url)('node:worker_threads') as {
+  Worker: typeof Worker
+  MessageChannel: typeof MessageChannel
+}
 const workers: Worker[] = []
 const ports: MessagePort[] = []
 threads.MessageChannel = class extends threads.MessageChannel {
@@ -31,14 +34,25 @@ const { startKms } = await import('../../kms/embedded.js')
 const platform = new TestPlatform()
 const policy = { platforms: [platform.publicKey], images: [{ name: 'party', measurement: IMAGE }] }
 const start = (place: { directory: string; custody?: string }, options: Partial<StartKmsOptions> = {}) =>
-  startKms({ directory: place.directory, ...(place.custody === undefined ? {} : { custody: place.custody }), passphrase: PASSPHRASE, policy, workFactor: 10, ...options })
+  startKms({
+    directory: place.directory,
+    ...(place.custody === undefined ? {} : { custody: place.custody }),
+    passphrase: PASSPHRASE,
+    policy,
+    workFactor: 10,
+    ...options,
+  })
 
 test.serial('it makes its keys at the first start, serves, and comes back with all of it', async (t) => {
   const { directory } = await makePlace(t)
   const kms = await start({ directory: join(directory, 'new') })
   const client = await AttestedClient.connect({ kms, kmsIdentity: kms.identity, platform, image: IMAGE })
   await client.launch()
-  const envelope = sealToKms(new Uint8Array([1, 2, 3]), { encryptionKey: newestKey(await client.open()).encryptionKey, origin: client.origin, image: IMAGE })
+  const envelope = sealToKms(new Uint8Array([1, 2, 3]), {
+    encryptionKey: newestKey(await client.open()).encryptionKey,
+    origin: client.origin,
+    image: IMAGE,
+  })
   await kms.close()
   await kms.close()
   await t.throwsAsync(client.open(), { code: 'ERR_KMS_UNREACHABLE' })
@@ -64,31 +78,53 @@ test.serial('custody in a third place is all it needs of its keys; without it, i
   await t.throwsAsync(start({ directory: place.directory }), { code: 'ERR_KEYRING_MISSING' })
 })
 
-test.serial('what keeps it from starting is said by code, and the caller’s passphrase stays the caller’s', async (t) => {
-  const place = await makePlace(t)
-  await (await start(place)).close()
-  const wrong = new Uint8Array([1, 2, 3])
-  await t.throwsAsync(start(place, { passphrase: wrong }), { code: 'ERR_PASSPHRASE_WRONG', message: 'The passphrase does not open the keyring' })
-  t.deepEqual(wrong, new Uint8Array([1, 2, 3]))
-  await t.throwsAsync(start(place, { policy: { platforms: [new Uint8Array(1)], images: [] } }), { code: 'ERR_CONFIG_INVALID' })
-  await t.throwsAsync(start({ directory: `${place.directory},*` }), { code: 'ERR_CONFIG_INVALID' })
-  await writeFile(join(dirname(place.custody), 'file'), '')
-  await t.throwsAsync(start({ directory: join(dirname(place.custody), 'file', 'x') }), { code: 'ERR_STORE_UNWRITABLE' })
-})
+test.serial(
+  'what keeps it from starting is said by code, and the caller’s passphrase stays the caller’s',
+  async (t) => {
+    const place = await makePlace(t)
+    await (await start(place)).close()
+    const wrong = new Uint8Array([1, 2, 3])
+    await t.throwsAsync(start(place, { passphrase: wrong }), {
+      code: 'ERR_PASSPHRASE_WRONG',
+      message: 'The passphrase does not open the keyring',
+    })
+    t.deepEqual(wrong, new Uint8Array([1, 2, 3]))
+    await t.throwsAsync(start(place, { policy: { platforms: [new Uint8Array(1)], images: [] } }), {
+      code: 'ERR_CONFIG_INVALID',
+    })
+    await t.throwsAsync(start({ directory: `${place.directory},*` }), { code: 'ERR_CONFIG_INVALID' })
+    await writeFile(join(dirname(place.custody), 'file'), '')
+    await t.throwsAsync(start({ directory: join(dirname(place.custody), 'file', 'x') }), {
+      code: 'ERR_STORE_UNWRITABLE',
+    })
+  },
+)
 
 test.serial('messages that are not frames are ignored; frames are answered meanwhile', async (t) => {
   const { directory } = await makePlace(t)
   await using kms = await start({ directory })
   const port = ports.at(-1)
   const hostile: readonly unknown[] = [
-    undefined, null, 1, 'x', [], {}, { id: 1 }, { id: '1', frame: new Uint8Array(1) }, { id: 1, frame: [1] },
-    { id: 1, frame: new Uint8Array(new SharedArrayBuffer(8)) }, { id: 1, frame: new ArrayBuffer(8) }, new Map([['id', 1]]),
+    undefined,
+    null,
+    1,
+    'x',
+    [],
+    {},
+    { id: 1 },
+    { id: '1', frame: new Uint8Array(1) },
+    { id: 1, frame: [1] },
+    { id: 1, frame: new Uint8Array(new SharedArrayBuffer(8)) },
+    { id: 1, frame: new ArrayBuffer(8) },
+    new Map([['id', 1]]),
   ]
   for (const message of hostile) port?.postMessage(message)
   // Nobody waits for this answer.
   port?.postMessage({ id: -7, frame: new Uint8Array(8) })
   const shared = new Uint8Array(new SharedArrayBuffer(8))
-  await t.throwsAsync(async () => decodeKmsReply('identity', await kms.exchange(shared)), { code: 'ERR_REQUEST_INVALID' })
+  await t.throwsAsync(async () => decodeKmsReply('identity', await kms.exchange(shared)), {
+    code: 'ERR_REQUEST_INVALID',
+  })
   t.true(decodeKmsReply('identity', await kms.exchange(encodeKmsRequest({ op: 'identity' }))).ready)
 })
 
@@ -99,7 +135,8 @@ test.serial('when its worker dies, what is under way and what comes rejects', as
   const calls = Array.from({ length: 20 }, () => kms.exchange(encodeKmsRequest({ op: 'challenge' })))
   await workers[before]?.terminate()
   const outcomes = await Promise.allSettled(calls)
-  for (const outcome of outcomes) if (outcome.status === 'rejected') t.like(outcome.reason, { code: 'ERR_KMS_UNREACHABLE' })
+  for (const outcome of outcomes)
+    if (outcome.status === 'rejected') t.like(outcome.reason, { code: 'ERR_KMS_UNREACHABLE' })
   await t.throwsAsync(kms.exchange(encodeKmsRequest({ op: 'identity' })), { code: 'ERR_KMS_UNREACHABLE' })
   await t.notThrowsAsync(kms.close())
 })

@@ -27,8 +27,12 @@ test('the newest claim holds the flow: the older instance is fenced', async (t) 
   await older.call({ op: 'commit', incarnation: 1, parent: null, head: headOf(1) })
   const newer = await connect()
   t.is(await newer.launch(), 2)
-  await t.throwsAsync(older.call({ op: 'commit', incarnation: 1, parent: headOf(1), head: headOf(2) }), { code: 'ERR_FENCED' })
-  await t.throwsAsync(older.call({ op: 'commit', incarnation: 1, parent: null, head: headOf(1) }), { code: 'ERR_FENCED' })
+  await t.throwsAsync(older.call({ op: 'commit', incarnation: 1, parent: headOf(1), head: headOf(2) }), {
+    code: 'ERR_FENCED',
+  })
+  await t.throwsAsync(older.call({ op: 'commit', incarnation: 1, parent: null, head: headOf(1) }), {
+    code: 'ERR_FENCED',
+  })
   await t.throwsAsync(older.call({ op: 'destroy', incarnation: 1 }), { code: 'ERR_FENCED' })
   await t.notThrowsAsync(newer.call({ op: 'commit', incarnation: 2, parent: headOf(1), head: headOf(2) }))
 })
@@ -38,7 +42,9 @@ test('an instance cannot name an incarnation that was never issued', async (t) =
   const client = await connect()
   await client.launch()
   for (const incarnation of [0, 2, 3]) {
-    await t.throwsAsync(client.call({ op: 'commit', incarnation, parent: null, head: headOf(1) }), { code: 'ERR_REQUEST_INVALID' })
+    await t.throwsAsync(client.call({ op: 'commit', incarnation, parent: null, head: headOf(1) }), {
+      code: 'ERR_REQUEST_INVALID',
+    })
   }
 })
 
@@ -46,7 +52,9 @@ test('of two claims at once, one wins', async (t) => {
   const { connect } = await startInProcess()
   const clients = [await connect(), await connect(), await connect()]
   await Promise.all(clients.map((client) => client.open()))
-  const claims = await Promise.allSettled(clients.map((client) => client.call({ op: 'claim', head: null, incarnation: 0, adopt: null })))
+  const claims = await Promise.allSettled(
+    clients.map((client) => client.call({ op: 'claim', head: null, incarnation: 0, adopt: null })),
+  )
   t.deepEqual(claims.map(({ status }) => status).sort(), ['fulfilled', 'rejected', 'rejected'])
   for (const claim of claims) if (claim.status === 'rejected') t.like(claim.reason, { code: 'ERR_LEDGER_CONFLICT' })
 })
@@ -57,7 +65,12 @@ test('a claim adopts an honest head + 1 and nothing else', async (t) => {
   await client.launch()
   await client.call({ op: 'commit', incarnation: 1, parent: null, head: headOf(1) })
   const claim = (adopt: { epoch: number; incarnation: number } | null, head = headOf(1), incarnation = 1) =>
-    client.call({ op: 'claim', head, incarnation, adopt: adopt && { ...headOf(adopt.epoch), incarnation: adopt.incarnation } })
+    client.call({
+      op: 'claim',
+      head,
+      incarnation,
+      adopt: adopt && { ...headOf(adopt.epoch), incarnation: adopt.incarnation },
+    })
   await t.throwsAsync(claim({ epoch: 3, incarnation: 1 }), { code: 'ERR_FORK' })
   await t.throwsAsync(claim({ epoch: 1, incarnation: 1 }), { code: 'ERR_FORK' })
   await t.throwsAsync(claim({ epoch: 2, incarnation: 2 }), { code: 'ERR_FORK' })
@@ -97,7 +110,12 @@ test('each flow and each image has an origin key of its own, the same every time
     t.is(secrets.length, 32)
     return Buffer.from(secrets).toString('hex')
   }
-  const [a, again, b, other] = [await keyOf(undefined, 'a'), await keyOf(undefined, 'a'), await keyOf(undefined, 'b'), await keyOf(OTHER_IMAGE, 'c')]
+  const [a, again, b, other] = [
+    await keyOf(undefined, 'a'),
+    await keyOf(undefined, 'a'),
+    await keyOf(undefined, 'b'),
+    await keyOf(OTHER_IMAGE, 'c'),
+  ]
   t.is(a, again)
   t.is(new Set([a, b, other]).size, 3)
 })

@@ -55,7 +55,8 @@ test('offers are bounded: the oldest makes room', async (t) => {
   const kms = await startInProcess()
   const request = await prepareHandshake(kms)
   const challenge = encodeKmsRequest({ op: 'challenge' })
-  for (let count = 0; count < 4096; count += 256) await Promise.all(Array.from({ length: 256 }, () => kms.service.exchange(challenge)))
+  for (let count = 0; count < 4096; count += 256)
+    await Promise.all(Array.from({ length: 256 }, () => kms.service.exchange(challenge)))
   await t.throwsAsync(shake(kms, request), { code: 'ERR_SESSION_INVALID' })
 })
 

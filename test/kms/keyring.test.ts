@@ -9,13 +9,19 @@ import { encodeCbor } from '../../protocol/cbor.js'
 import { openEnvelope, sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { verifyEd25519 } from '../../protocol/crypto/keys.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
-import { encodeX25519Identity, scryptIdentity, scryptRecipient, x25519Recipient } from '../../protocol/crypto/recipients.js'
+import {
+  encodeX25519Identity,
+  scryptIdentity,
+  scryptRecipient,
+  x25519Recipient,
+} from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { decodeCertificateBody, splitCertificate } from '../../protocol/session.js'
 
 const LOG_N = 10
 const passphraseOf = (text: string): Secret => Secret.take(asciiBytes(text))
-const seal = (keyring: Keyring, text = 'correct horse') => keyring.seal({ passphrase: passphraseOf(text), random: nodeRandom, logN: LOG_N })
+const seal = (keyring: Keyring, text = 'correct horse') =>
+  keyring.seal({ passphrase: passphraseOf(text), random: nodeRandom, logN: LOG_N })
 
 /** Every root key opens in the other what was sealed to the one, and both identities sign alike. */
 const isSame = (a: Keyring, b: Keyring): boolean =>
@@ -24,7 +30,12 @@ const isSame = (a: Keyring, b: Keyring): boolean =>
   a.rootKeys.length === b.rootKeys.length &&
   a.rootKeys.every((key, index) => {
     const other = b.rootKeys[index]
-    return other !== undefined && key.key === other.key && key.privateKey.equals(other.privateKey) && key.originSeed.equals(other.originSeed)
+    return (
+      other !== undefined &&
+      key.key === other.key &&
+      key.privateKey.equals(other.privateKey) &&
+      key.originSeed.equals(other.originSeed)
+    )
   })
 
 test('a keyring comes back from its file whole', (t) => {
@@ -38,7 +49,10 @@ test('a keyring comes back from its file whole', (t) => {
 test('certificates name root@1 and are the identity’s', (t) => {
   using keyring = Keyring.create(nodeRandom)
   const certificates = keyring.certificates().map(splitCertificate)
-  t.deepEqual(certificates.map(({ body }) => decodeCertificateBody(body).key), ['root@1'])
+  t.deepEqual(
+    certificates.map(({ body }) => decodeCertificateBody(body).key),
+    ['root@1'],
+  )
   t.true(certificates.every(({ body, signature }) => verifyEd25519(keyring.identity, body, signature)))
 })
 
@@ -74,8 +88,14 @@ test('a work factor that would take hours is refused before it is tried', (t) =>
   using keyring = Keyring.create(nodeRandom)
   const file = seal(keyring)
   for (const factor of ['31', '018', '-1', '22']) {
-    const text = Buffer.from(file).toString('latin1').replace(/^(-> scrypt \S+) 10$/m, `$1 ${factor}`)
-    t.throws(() => Keyring.open(Buffer.from(text, 'latin1'), passphraseOf('correct horse')), { code: 'ERR_KEYRING_INVALID' }, factor)
+    const text = Buffer.from(file)
+      .toString('latin1')
+      .replace(/^(-> scrypt \S+) 10$/m, `$1 ${factor}`)
+    t.throws(
+      () => Keyring.open(Buffer.from(text, 'latin1'), passphraseOf('correct horse')),
+      { code: 'ERR_KEYRING_INVALID' },
+      factor,
+    )
   }
 })
 
@@ -84,8 +104,11 @@ const sealPlaintext = (plaintext: Uint8Array) =>
 
 test('another version, mixed halves and nonsense under the right passphrase are refused', (t) => {
   using keyring = Keyring.create(nodeRandom)
-  const { plaintext } = openEnvelope(keyring.seal({ passphrase: passphraseOf('p'), random: nodeRandom, logN: LOG_N }), { identities: [scryptIdentity(passphraseOf('p'))] })
-  const replaced = (from: string, to: string): Uint8Array => new Uint8Array(Buffer.from(Buffer.from(plaintext).toString('latin1').replace(from, to), 'latin1'))
+  const { plaintext } = openEnvelope(keyring.seal({ passphrase: passphraseOf('p'), random: nodeRandom, logN: LOG_N }), {
+    identities: [scryptIdentity(passphraseOf('p'))],
+  })
+  const replaced = (from: string, to: string): Uint8Array =>
+    new Uint8Array(Buffer.from(Buffer.from(plaintext).toString('latin1').replace(from, to), 'latin1'))
   const swapped = plaintext.slice()
   swapped.copyWithin(swapped.length - 64, swapped.length - 32)
   const cases: Readonly<Record<string, Uint8Array>> = {
@@ -108,7 +131,10 @@ test('another version, mixed halves and nonsense under the right passphrase are 
 
 test('disposed, a keyring has no key left', (t) => {
   const keyring = Keyring.create(nodeRandom)
-  const views = [keyring.originSecret, ...keyring.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed])].map((secret) => secret.expose((bytes) => bytes))
+  const views = [
+    keyring.originSecret,
+    ...keyring.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed]),
+  ].map((secret) => secret.expose((bytes) => bytes))
   keyring[Symbol.dispose]()
   t.true(views.every((bytes) => bytes.every((byte) => byte === 0)))
   t.throws(() => keyring.sign(new Uint8Array(1)))
@@ -131,10 +157,18 @@ withAge('age -d opens an envelope with the identity from the keyring', async (t)
   using opened = Keyring.open(seal(keyring), passphraseOf('correct horse'))
   const [root] = opened.rootKeys
   if (root === undefined) throw new Error('no root key')
-  const envelope = sealEnvelope(asciiBytes('a business root key'), { recipients: [x25519Recipient(root.certificate.encryptionKey)], random: nodeRandom })
+  const envelope = sealEnvelope(asciiBytes('a business root key'), {
+    recipients: [x25519Recipient(root.certificate.encryptionKey)],
+    random: nodeRandom,
+  })
   const identity = encodeX25519Identity(root.privateKey)
   await writeFile(join(directory, 'identity'), identity)
   await chmod(join(directory, 'identity'), 0o600)
   await writeFile(join(directory, 'envelope.age'), envelope)
-  t.is(execFileSync('age', ['-d', '-i', join(directory, 'identity'), join(directory, 'envelope.age')], { encoding: 'utf8' }), 'a business root key')
+  t.is(
+    execFileSync('age', ['-d', '-i', join(directory, 'identity'), join(directory, 'envelope.age')], {
+      encoding: 'utf8',
+    }),
+    'a business root key',
+  )
 })

@@ -27,7 +27,8 @@ const makeDisk = async () => {
   await FileLedger.create(fs, '/kms', IDENTITY)
   return { fs, open: () => FileLedger.open(fs, '/kms', IDENTITY), setFault: (next: typeof fault) => (fault = next) }
 }
-const readLog = async (fs: MemoryFileSystem): Promise<Bytes> => copyBytes((await readWhole(fs, `/kms/${LEDGER_NAME}`, 1 << 20)) ?? new Uint8Array(0))
+const readLog = async (fs: MemoryFileSystem): Promise<Bytes> =>
+  copyBytes((await readWhole(fs, `/kms/${LEDGER_NAME}`, 1 << 20)) ?? new Uint8Array(0))
 
 test('a state is swapped only for the one that was expected, and is there after a restart', async (t) => {
   const { fs, open } = await makeDisk()
@@ -37,7 +38,13 @@ test('a state is swapped only for the one that was expected, and is there after 
   t.false(await ledger.compareAndSwap(flowOf('a'), undefined, stateOf(1)))
   t.true(await ledger.compareAndSwap(flowOf('a'), stateOf(0), stateOf(1)))
   t.false(await ledger.compareAndSwap(flowOf('a'), stateOf(0), stateOf(2)))
-  for (const other of [{ incarnation: 2 }, { destroyed: true }, { task: flowOf('other') }, { image: digestOf(2) }, { head: null }]) {
+  for (const other of [
+    { incarnation: 2 },
+    { destroyed: true },
+    { task: flowOf('other') },
+    { image: digestOf(2) },
+    { head: null },
+  ]) {
     t.false(await ledger.compareAndSwap(flowOf('a'), { ...stateOf(1), ...other }, stateOf(2)))
   }
   fs.restart()
@@ -98,7 +105,13 @@ test('a log that is empty, doubled, or whose middle is gone, is damage', async (
   const ledger = await open()
   for (let epoch = 0; epoch < 5; epoch++) await ledger.compareAndSwap(flowOf(`f${epoch}`), undefined, stateOf(epoch))
   const whole = await readLog(fs)
-  const damaged = [new Uint8Array(0), new Uint8Array(whole.length), new Uint8Array([...whole, ...whole]), whole.slice(10), new Uint8Array([...whole.subarray(0, 200), ...whole.subarray(260)])]
+  const damaged = [
+    new Uint8Array(0),
+    new Uint8Array(whole.length),
+    new Uint8Array([...whole, ...whole]),
+    whole.slice(10),
+    new Uint8Array([...whole.subarray(0, 200), ...whole.subarray(260)]),
+  ]
   for (const bytes of damaged) {
     await publish(fs, '/kms', LEDGER_NAME, bytes)
     await t.throwsAsync(open(), { code: 'ERR_LEDGER_DAMAGED' })
@@ -149,33 +162,39 @@ test('a second process takes the ledger over: the first shows and swaps nothing 
 
 test('acknowledged implies durable: crash at any operation, with any part of what was unsynced', async (t) => {
   await fc.assert(
-    fc.asyncProperty(fc.nat(60), fc.boolean(), fc.infiniteStream(fc.boolean()), fc.integer({ min: 1, max: 12 }), async (stopAt, isBefore, kept, width) => {
-      const { fs, open, setFault } = await makeDisk()
-      const ledger = await open()
-      let left = stopAt
-      setFault(() => (left-- === 0 ? (isBefore ? 'stop-before' : 'stop-after') : undefined))
-      const acknowledged = new Map<string, number>()
-      const sent = new Map<string, number>()
-      const run = async (name: string): Promise<void> => {
-        for (let epoch = 0; epoch < 6; epoch++) {
-          sent.set(name, epoch)
-          await ledger.compareAndSwap(flowOf(name), epoch === 0 ? undefined : stateOf(epoch - 1), stateOf(epoch))
-          acknowledged.set(name, epoch)
+    fc.asyncProperty(
+      fc.nat(60),
+      fc.boolean(),
+      fc.infiniteStream(fc.boolean()),
+      fc.integer({ min: 1, max: 12 }),
+      async (stopAt, isBefore, kept, width) => {
+        const { fs, open, setFault } = await makeDisk()
+        const ledger = await open()
+        let left = stopAt
+        setFault(() => (left-- === 0 ? (isBefore ? 'stop-before' : 'stop-after') : undefined))
+        const acknowledged = new Map<string, number>()
+        const sent = new Map<string, number>()
+        const run = async (name: string): Promise<void> => {
+          for (let epoch = 0; epoch < 6; epoch++) {
+            sent.set(name, epoch)
+            await ledger.compareAndSwap(flowOf(name), epoch === 0 ? undefined : stateOf(epoch - 1), stateOf(epoch))
+            acknowledged.set(name, epoch)
+          }
         }
-      }
-      await Promise.allSettled(Array.from({ length: width }, (_, index) => run(`flow-${index}`)))
-      setFault(() => undefined)
-      fs.restart(() => kept.next().value)
-      const recovered = await open()
-      for (const [name, epoch] of sent) {
-        const state = await recovered.read(flowOf(name))
-        const atLeast = acknowledged.get(name) ?? -1
-        const found = state === undefined ? -1 : (state.head?.epoch ?? 0)
-        t.true(found >= atLeast && found <= epoch, `${name}: acknowledged ${atLeast}, found ${found}, sent ${epoch}`)
-      }
-      // And it goes on from there.
-      t.true(await recovered.compareAndSwap(flowOf('new'), undefined, stateOf(1)))
-    }),
+        await Promise.allSettled(Array.from({ length: width }, (_, index) => run(`flow-${index}`)))
+        setFault(() => undefined)
+        fs.restart(() => kept.next().value === true)
+        const recovered = await open()
+        for (const [name, epoch] of sent) {
+          const state = await recovered.read(flowOf(name))
+          const atLeast = acknowledged.get(name) ?? -1
+          const found = state === undefined ? -1 : (state.head?.epoch ?? 0)
+          t.true(found >= atLeast && found <= epoch, `${name}: acknowledged ${atLeast}, found ${found}, sent ${epoch}`)
+        }
+        // And it goes on from there.
+        t.true(await recovered.compareAndSwap(flowOf('new'), undefined, stateOf(1)))
+      },
+    ),
     { numRuns: 200 },
   )
 })
@@ -190,7 +209,10 @@ test('publications survive; a destroyed flow is no member', async (t) => {
   await ledger.compareAndSwap(flowOf('c'), stateOf(1), { ...stateOf(1), destroyed: true })
   fs.restart()
   const members = await (await open()).members(flowOf('task'))
-  t.deepEqual(members.map(({ flow }) => flow), [flowOf('a'), flowOf('b')])
+  t.deepEqual(
+    members.map(({ flow }) => flow),
+    [flowOf('a'), flowOf('b')],
+  )
   t.deepEqual(members[0]?.values, { 'key/he': new Uint8Array([1, 2]) })
   t.deepEqual(await (await open()).members(flowOf('other')), [])
 })

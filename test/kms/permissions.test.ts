@@ -23,9 +23,16 @@ const PROBE = `
     environment: Object.keys(process.env).length,
   })`
 
-const probe = (execArgv: string[] | undefined, paths: { beside: string; inside: string; code: string }): Promise<Record<string, unknown>> =>
+const probe = (
+  execArgv: string[] | undefined,
+  paths: { beside: string; inside: string; code: string },
+): Promise<Record<string, unknown>> =>
   new Promise((resolve, reject) => {
-    const worker = new Worker(PROBE, { eval: true, workerData: paths, ...(execArgv === undefined ? {} : { execArgv, env: {} }) })
+    const worker = new Worker(PROBE, {
+      eval: true,
+      workerData: paths,
+      ...(execArgv === undefined ? {} : { execArgv, env: {} }),
+    })
     worker.once('message', resolve).once('error', reject)
   })
 
@@ -34,8 +41,28 @@ test('a thread with our flags reads its code, writes its folders, and nothing el
   const paths = { beside: join(root, 'beside'), inside: join(directory, 'inside'), code: join(root, 'code') }
   await Promise.all(Object.values(paths).map((path) => writeFile(path, '')))
   const control = await probe(undefined, paths)
-  for (const attempt of ['readsPasswords', 'readsBeside', 'writesBeside', 'writesItsCode', 'runsCommands', 'startsWorkers']) t.true(control[attempt], attempt)
-  const refused = { readsPasswords: false, readsBeside: false, writesBeside: false, writesItsCode: false, runsCommands: false, attachesInspector: false, inspectsWorkers: false, environment: 0 }
-  t.like(await probe(permissionFlags({ folders: [directory], worker: true }), paths), { ...refused, writesInside: true })
+  for (const attempt of [
+    'readsPasswords',
+    'readsBeside',
+    'writesBeside',
+    'writesItsCode',
+    'runsCommands',
+    'startsWorkers',
+  ])
+    t.true(control[attempt], attempt)
+  const refused = {
+    readsPasswords: false,
+    readsBeside: false,
+    writesBeside: false,
+    writesItsCode: false,
+    runsCommands: false,
+    attachesInspector: false,
+    inspectsWorkers: false,
+    environment: 0,
+  }
+  t.like(await probe(permissionFlags({ folders: [directory], worker: true }), paths), {
+    ...refused,
+    writesInside: true,
+  })
   t.like(await probe(permissionFlags(), paths), { ...refused, writesInside: false, startsWorkers: false })
 })

@@ -41,7 +41,13 @@ test('init never writes over a keyring, nor makes one beside a ledger that knows
   const { identity } = await create()
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_EXISTS' })
   const ledger = await FileLedger.open(fs, '/kms', identity)
-  await ledger.compareAndSwap(parseFlowId('a'), undefined, { task: parseFlowId('t'), image: digestOf(1), head: null, incarnation: 0, destroyed: false })
+  await ledger.compareAndSwap(parseFlowId('a'), undefined, {
+    task: parseFlowId('t'),
+    image: digestOf(1),
+    head: null,
+    incarnation: 0,
+    destroyed: false,
+  })
   await remove(fs, '/custody', 'keyring.age')
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_MISSING' })
   await t.throwsAsync(openKeyring({ place: PLACE, passphrase, fs }), { code: 'ERR_KEYRING_MISSING' })
@@ -83,7 +89,17 @@ test('without its ledger a KMS does not start; a new one is begun only on the op
   const { fs, create, restore } = await makeDisk()
   const made = await create()
   await remove(fs, '/kms', LEDGER_NAME)
-  await t.throwsAsync(openKms({ place: PLACE, passphrase, fs, policy: { platforms: [], images: [] }, clock: nodeClock, random: nodeRandom }), { code: 'ERR_LEDGER_MISSING' })
+  await t.throwsAsync(
+    openKms({
+      place: PLACE,
+      passphrase,
+      fs,
+      policy: { platforms: [], images: [] },
+      clock: nodeClock,
+      random: nodeRandom,
+    }),
+    { code: 'ERR_LEDGER_MISSING' },
+  )
   await t.throwsAsync(restore(false), { code: 'ERR_LEDGER_MISSING' })
   t.like(await restore(true), { ledger: 'new', identity: made.identity })
   t.like(await restore(true), { ledger: 'kept', identity: made.identity })
@@ -93,11 +109,15 @@ test('a keyring beside another KMS’s ledger is refused', async (t) => {
   const { create, restore } = await makeDisk()
   await create()
   await create({ directory: '/kms-2', custody: '/custody/keyring-2.age' })
-  await t.throwsAsync(restore(true, { directory: '/kms', custody: '/custody/keyring-2.age' }), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(restore(true, { directory: '/kms', custody: '/custody/keyring-2.age' }), {
+    code: 'ERR_LEDGER_DAMAGED',
+  })
 })
 
 test('custody whose place is not there is said, not made', async (t) => {
   const { fs, create } = await makeDisk()
-  await t.throwsAsync(create({ directory: '/kms', custody: '/not-mounted/keyring.age' }), { code: 'ERR_STORE_UNWRITABLE' })
+  await t.throwsAsync(create({ directory: '/kms', custody: '/not-mounted/keyring.age' }), {
+    code: 'ERR_STORE_UNWRITABLE',
+  })
   await t.throwsAsync(fs.list('/not-mounted'))
 })

@@ -29,16 +29,25 @@ test('what is wrong in a policy file is named', (t) => {
     [write({ platforms: [], images: [{ ...image, name: 7 }] }), /images\[0\]\.name/],
     [write({ platforms: [], images: [{ ...image, name: '../x' }] }), /images\[0\]\.name/],
     [write({ platforms: [], images: [{ ...image, name: '' }] }), /images\[0\]\.name/],
-    [write({ platforms: [], images: [{ ...image, measurement: HEX.toUpperCase().replace('07', '0A') }] }), /images\[0\]\.measurement/],
+    [
+      write({ platforms: [], images: [{ ...image, measurement: HEX.toUpperCase().replace('07', '0A') }] }),
+      /images\[0\]\.measurement/,
+    ],
     [write({ platforms: [], images: [image, { ...image, name: 'other' }] }), /images\[1\]\.measurement: listed twice/],
     [write({ platforms: Array(2000).fill(HEX), images: [] }), /platforms: a list of at most 1024/],
   ]
-  for (const [text, named] of cases) t.throws(() => parsePolicy(text), { code: 'ERR_CONFIG_INVALID', message: named }, text.slice(0, 80))
+  for (const [text, named] of cases)
+    t.throws(() => parsePolicy(text), { code: 'ERR_CONFIG_INVALID', message: named }, text.slice(0, 80))
 })
 
 test('a policy made in code is checked alike, and copied', (t) => {
-  t.throws(() => checkPolicy({ platforms: [new Uint8Array(31)], images: [] }), { code: 'ERR_CONFIG_INVALID', message: /platforms\[0\]/ })
-  t.throws(() => checkPolicy({ platforms: [], images: [{ name: 'a b', measurement: digestOf(1) }] }), { code: 'ERR_CONFIG_INVALID' })
+  t.throws(() => checkPolicy({ platforms: [new Uint8Array(31)], images: [] }), {
+    code: 'ERR_CONFIG_INVALID',
+    message: /platforms\[0\]/,
+  })
+  t.throws(() => checkPolicy({ platforms: [], images: [{ name: 'a b', measurement: digestOf(1) }] }), {
+    code: 'ERR_CONFIG_INVALID',
+  })
   const measurement = digestOf(1)
   const policy = checkPolicy({ platforms: [], images: [{ name: 'party', measurement }] })
   measurement.fill(2)

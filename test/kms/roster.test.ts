@@ -23,7 +23,13 @@ test('members of a task see each other’s keys, signed, by flow, image name and
     task: 'task-1',
     members: [
       { flow: 'a', image: 'party', measurement: IMAGE, signingKey: digestOf(11), published: {} },
-      { flow: 'b', image: 'decryptor', measurement: OTHER_IMAGE, signingKey: digestOf(12), published: { digest: new Uint8Array([2]), 'he-key': new Uint8Array([1]) } },
+      {
+        flow: 'b',
+        image: 'decryptor',
+        measurement: OTHER_IMAGE,
+        signingKey: digestOf(12),
+        published: { digest: new Uint8Array([2]), 'he-key': new Uint8Array([1]) },
+      },
     ],
   } as unknown as ReturnType<typeof decodeRoster>)
 })
@@ -32,7 +38,9 @@ test('a flow that was only opened publishes nothing and sees nothing', async (t)
   const { connect } = await startInProcess()
   const client = await connect()
   await client.open()
-  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: {} }), { code: 'ERR_REQUEST_INVALID' })
+  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: {} }), {
+    code: 'ERR_REQUEST_INVALID',
+  })
   await t.throwsAsync(client.call({ op: 'roster' }), { code: 'ERR_REQUEST_INVALID' })
 })
 
@@ -41,9 +49,15 @@ test('a member’s signing key never changes, and what it publishes is bounded',
   const client = await connect()
   await client.launch()
   await client.call({ op: 'publish', signingKey: digestOf(1), values: { a: new Uint8Array(1024) } })
-  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(2), values: {} }), { code: 'ERR_LEDGER_CONFLICT' })
-  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: { a: new Uint8Array(1025) } }), { code: 'ERR_REQUEST_INVALID' })
+  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(2), values: {} }), {
+    code: 'ERR_LEDGER_CONFLICT',
+  })
+  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: { a: new Uint8Array(1025) } }), {
+    code: 'ERR_REQUEST_INVALID',
+  })
   const many = Object.fromEntries(Array.from({ length: 16 }, (_, index) => [`v${index}`, new Uint8Array(1)]))
   await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: many }), { code: 'ERR_SIZE_LIMIT' })
-  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: { '../x': new Uint8Array(1) } }), { code: 'ERR_NAME_INVALID' })
+  await t.throwsAsync(client.call({ op: 'publish', signingKey: digestOf(1), values: { '../x': new Uint8Array(1) } }), {
+    code: 'ERR_NAME_INVALID',
+  })
 })

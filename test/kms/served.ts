@@ -34,7 +34,14 @@ export const serve = async (t: Teardown, options: Partial<ServeOptions> = {}) =>
   await initPlace(place)
   const platform = new TestPlatform()
   const policy = { platforms: [platform.publicKey], images: [{ name: 'party', measurement: IMAGE }] }
-  const served = await serveKms({ directory: place.directory, custody: place.custody, passphrase: PASSPHRASE, policy, port: 0, ...options })
+  const served = await serveKms({
+    directory: place.directory,
+    custody: place.custody,
+    passphrase: PASSPHRASE,
+    policy,
+    port: 0,
+    ...options,
+  })
   t.teardown(() => served.close())
   return { served, platform, place, policy }
 }

@@ -11,7 +11,8 @@ import { IMAGE } from './in-process.js'
 import { initPlace, makePlace, PASSPHRASE, serve } from './served.js'
 
 const FRAME = { 'content-type': 'application/octet-stream' }
-const post = (url: string, body: Uint8Array<ArrayBuffer>, headers: Record<string, string> = FRAME) => fetch(`${url}/v1/exchange`, { method: 'POST', body, headers })
+const post = (url: string, body: Uint8Array<ArrayBuffer>, headers: Record<string, string> = FRAME) =>
+  fetch(`${url}/v1/exchange`, { method: 'POST', body, headers })
 
 test('enclaves reach it through the host’s link', async (t) => {
   const { served, platform } = await serve(t)
@@ -65,7 +66,10 @@ test('a frame that claims to be too large, or tells no length, is refused before
   const { served } = await serve(t)
   const head = 'POST /v1/exchange HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n'
   t.regex(await sendRaw(served.url, `${head}content-length: 67108865\r\n\r\nabc`), /^HTTP\/1.1 413 .*ERR_SIZE_LIMIT/s)
-  t.regex(await sendRaw(served.url, `${head}transfer-encoding: chunked\r\n\r\n`), /^HTTP\/1.1 411 .*ERR_REQUEST_INVALID/s)
+  t.regex(
+    await sendRaw(served.url, `${head}transfer-encoding: chunked\r\n\r\n`),
+    /^HTTP\/1.1 411 .*ERR_REQUEST_INVALID/s,
+  )
   t.regex(await sendRaw(served.url, `${head}content-length: 9999999999999\r\n\r\n`), /^HTTP\/1.1 41[13] /)
   t.regex(await sendRaw(served.url, `GET / HTTP/1.1\r\nx: ${'y'.repeat(10_000)}\r\n\r\n`), /^HTTP\/1.1 431 /)
   t.regex(await sendRaw(served.url, '\0\0\0\0\r\n\r\n'), /^HTTP\/1.1 400 /)
@@ -97,14 +101,18 @@ test('large frames share a budget of memory: one too many is told to come back, 
   const size = 64 * 1024 * 1024
   const part = new Uint8Array(size - 1)
   const uploads = Array.from({ length: 4 }, () => {
-    const upload = request(`${served.url}/v1/exchange`, { method: 'POST', headers: { ...FRAME, 'content-length': size } })
+    const upload = request(`${served.url}/v1/exchange`, {
+      method: 'POST',
+      headers: { ...FRAME, 'content-length': size },
+    })
     upload.on('error', () => undefined)
     return new Promise<typeof upload>((resolve) => upload.write(part, () => resolve(upload)))
   })
   const held = await Promise.all(uploads)
   // What was written is in the server’s hands a moment later.
   let status = 0
-  for (let attempt = 0; attempt < 50 && status !== 503; attempt++) status = (await post(served.url, new Uint8Array(size))).status
+  for (let attempt = 0; attempt < 50 && status !== 503; attempt++)
+    status = (await post(served.url, new Uint8Array(size))).status
   t.is(status, 503)
   t.is((await post(served.url, encodeKmsRequest({ op: 'identity' }))).status, 200)
   held.forEach((upload) => upload.destroy())
@@ -113,7 +121,10 @@ test('large frames share a budget of memory: one too many is told to come back, 
 test('a port in use is said before the ledger is touched; the one that runs goes on', async (t) => {
   const { served, platform, place, policy } = await serve(t)
   const port = Number(new URL(served.url).port)
-  await t.throwsAsync(serveKms({ ...place, passphrase: PASSPHRASE, policy, port }), { code: 'ERR_PORT_IN_USE', message: new RegExp(`:${port}`) })
+  await t.throwsAsync(serveKms({ ...place, passphrase: PASSPHRASE, policy, port }), {
+    code: 'ERR_PORT_IN_USE',
+    message: new RegExp(`:${port}`),
+  })
   await using link = await connectKms(served.url)
   const client = await AttestedClient.connect({ kms: link, kmsIdentity: served.identity, platform, image: IMAGE })
   await t.notThrowsAsync(client.launch())

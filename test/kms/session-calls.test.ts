@@ -23,19 +23,31 @@ test('a frame opens once and in order; one that does not changes nothing', async
 test('a frame of one session does not open in another, nor an unknown session at all', async (t) => {
   const { connect, service } = await startInProcess()
   const [a, b] = [await connect(), await connect()]
-  const frame = encodeKmsRequest({ op: 'call', session: b.session.id, sealed: await a.session.seal(encodeCbor({ op: 'roster' })) })
+  const frame = encodeKmsRequest({
+    op: 'call',
+    session: b.session.id,
+    sealed: await a.session.seal(encodeCbor({ op: 'roster' })),
+  })
   t.throws(() => decodeKmsReply('call', new Uint8Array(0)))
-  await t.throwsAsync(async () => decodeKmsReply('call', await service.exchange(frame)), { code: 'ERR_SESSION_INVALID' })
+  await t.throwsAsync(async () => decodeKmsReply('call', await service.exchange(frame)), {
+    code: 'ERR_SESSION_INVALID',
+  })
   const unknown = encodeKmsRequest({ op: 'call', session: new Uint8Array(16), sealed: new Uint8Array(64) })
-  await t.throwsAsync(async () => decodeKmsReply('call', await service.exchange(unknown)), { code: 'ERR_SESSION_INVALID' })
+  await t.throwsAsync(async () => decodeKmsReply('call', await service.exchange(unknown)), {
+    code: 'ERR_SESSION_INVALID',
+  })
 })
 
 test('nothing but open is served before open, and a session serves one flow', async (t) => {
   const { connect } = await startInProcess()
   const client = await connect()
   const head = { epoch: 1, digest: digestOf(1) }
-  await t.throwsAsync(client.call({ op: 'claim', head: null, incarnation: 0, adopt: null }), { code: 'ERR_REQUEST_INVALID' })
-  await t.throwsAsync(client.call({ op: 'commit', incarnation: 1, parent: null, head }), { code: 'ERR_REQUEST_INVALID' })
+  await t.throwsAsync(client.call({ op: 'claim', head: null, incarnation: 0, adopt: null }), {
+    code: 'ERR_REQUEST_INVALID',
+  })
+  await t.throwsAsync(client.call({ op: 'commit', incarnation: 1, parent: null, head }), {
+    code: 'ERR_REQUEST_INVALID',
+  })
   await t.throwsAsync(client.call({ op: 'unwrap', headers: [] }), { code: 'ERR_REQUEST_INVALID' })
   await t.throwsAsync(client.call({ op: 'bulk', envelopes: [] }), { code: 'ERR_REQUEST_INVALID' })
   await t.throwsAsync(client.call({ op: 'roster' }), { code: 'ERR_REQUEST_INVALID' })
@@ -60,9 +72,15 @@ test('calls that wait in a session are bounded', async (t) => {
   const client = await connect()
   await client.open()
   const frames = []
-  for (let count = 0; count < 12; count++) frames.push(await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') }))
-  const replies = (await Promise.all(frames.map((frame) => service.exchange(frame)))).map((reply) => decodeCbor(reply) as { error?: string })
-  t.deepEqual(replies.map(({ error }) => error ?? 'ok'), [...Array<string>(8).fill('ok'), ...Array<string>(4).fill('ERR_CALLS_LIMIT')])
+  for (let count = 0; count < 12; count++)
+    frames.push(await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') }))
+  const replies = (await Promise.all(frames.map((frame) => service.exchange(frame)))).map(
+    (reply) => decodeCbor(reply) as { error?: string },
+  )
+  t.deepEqual(
+    replies.map(({ error }) => error ?? 'ok'),
+    [...Array<string>(8).fill('ok'), ...Array<string>(4).fill('ERR_CALLS_LIMIT')],
+  )
 })
 
 test('a closed service answers what is under way and refuses the rest', async (t) => {
@@ -84,11 +102,29 @@ test('hostile frames: whatever comes, a coded answer goes', async (t) => {
   const good = await client.frame({ op: 'roster' })
   const bytes = fc.oneof(
     fc.uint8Array({ maxLength: 200 }),
-    fc.tuple(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 })).map(([index, bits]) => good.with(index, (good[index] ?? 0) ^ bits)),
+    fc
+      .tuple(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }))
+      .map(([index, bits]) => good.with(index, (good[index] ?? 0) ^ bits)),
     fc.nat(good.length - 1).map((size) => good.subarray(0, size)),
     fc
-      .record({ op: fc.constantFrom('identity', 'challenge', 'handshake', 'call', 'constructor', '__proto__') }, { noNullPrototype: true })
-      .chain((base) => fc.dictionary(fc.constantFrom('handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed', 'x'), fc.oneof(fc.uint8Array({ minLength: 0, maxLength: 40 }), fc.uint8Array({ minLength: 32, maxLength: 32 }), fc.uint8Array({ minLength: 16, maxLength: 16 }), fc.integer(), fc.string())).map((fields) => encodeCbor({ ...base, ...fields }))),
+      .record(
+        { op: fc.constantFrom('identity', 'challenge', 'handshake', 'call', 'constructor', '__proto__') },
+        { noNullPrototype: true },
+      )
+      .chain((base) =>
+        fc
+          .dictionary(
+            fc.constantFrom('handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed', 'x'),
+            fc.oneof(
+              fc.uint8Array({ minLength: 0, maxLength: 40 }),
+              fc.uint8Array({ minLength: 32, maxLength: 32 }),
+              fc.uint8Array({ minLength: 16, maxLength: 16 }),
+              fc.integer(),
+              fc.string(),
+            ),
+          )
+          .map((fields) => encodeCbor({ ...base, ...fields })),
+      ),
   )
   const opened = new Set<string>()
   await fc.assert(
@@ -109,22 +145,52 @@ test('hostile requests inside a session: a coded refusal, and the session lives 
   const { connect, service } = await startInProcess()
   const client = await connect()
   await client.launch()
-  const value = fc.oneof(fc.integer(), fc.double({ noNaN: true, noDefaultInfinity: true }), fc.string(), fc.uint8Array({ maxLength: 40 }), fc.constant(null), fc.boolean(), fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 4 }), fc.dictionary(fc.string(), fc.uint8Array({ maxLength: 40 }), { noNullPrototype: true }))
+  const value = fc.oneof(
+    fc.integer(),
+    fc.double({ noNaN: true, noDefaultInfinity: true }),
+    fc.string(),
+    fc.uint8Array({ maxLength: 40 }),
+    fc.constant(null),
+    fc.boolean(),
+    fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 4 }),
+    fc.dictionary(fc.string(), fc.uint8Array({ maxLength: 40 }), { noNullPrototype: true }),
+  )
   const request = fc
     .tuple(
       fc.constantFrom('open', 'claim', 'commit', 'unwrap', 'bulk', 'publish', 'roster', 'destroy', 'toString', 'none'),
-      fc.dictionary(fc.constantFrom('flow', 'task', 'head', 'incarnation', 'adopt', 'parent', 'headers', 'envelopes', 'signingKey', 'values'), value, { noNullPrototype: true }),
+      fc.dictionary(
+        fc.constantFrom(
+          'flow',
+          'task',
+          'head',
+          'incarnation',
+          'adopt',
+          'parent',
+          'headers',
+          'envelopes',
+          'signingKey',
+          'values',
+        ),
+        value,
+        { noNullPrototype: true },
+      ),
     )
     .map(([op, fields]) => encodeCbor({ op, ...fields }))
   await fc.assert(
     fc.asyncProperty(fc.oneof(request, fc.uint8Array({ maxLength: 100 })), async (plaintext) => {
-      const frame = encodeKmsRequest({ op: 'call', session: client.session.id, sealed: await client.session.seal(plaintext) })
+      const frame = encodeKmsRequest({
+        op: 'call',
+        session: client.session.id,
+        sealed: await client.session.seal(plaintext),
+      })
       const { sealed } = decodeKmsReply('call', await service.exchange(frame))
       const code = codeOf(decodeParts(await client.session.open(sealed)).meta)
       t.true(code === undefined || (isErrorCode(code) && code !== 'ERR_KMS_FAILED'), String(code))
     }),
     { numRuns: 600 },
   )
-  await t.throwsAsync(async () => decodeSessionReply('commit', encodeCbor({ error: 'ERR_FENCED' })), { code: 'ERR_FENCED' })
+  await t.throwsAsync(async () => decodeSessionReply('commit', encodeCbor({ error: 'ERR_FENCED' })), {
+    code: 'ERR_FENCED',
+  })
   t.is((await client.open()).incarnation, 1)
 })

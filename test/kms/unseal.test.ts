@@ -29,7 +29,12 @@ const launchOne = async (options: Parameters<typeof startInProcess>[0] = {}) => 
 
 test('bulk gives the plaintexts back in order, with a status for each', async (t) => {
   const { client, seal } = await launchOne()
-  const envelopes = [seal(plaintextOf(0)), new Uint8Array([1, 2, 3]), seal(plaintextOf(2, 70_000)), seal(plaintextOf(3, 0))]
+  const envelopes = [
+    seal(plaintextOf(0)),
+    new Uint8Array([1, 2, 3]),
+    seal(plaintextOf(2, 70_000)),
+    seal(plaintextOf(3, 0)),
+  ]
   const { reply, secrets, proof } = await client.call({ op: 'bulk', envelopes })
   t.deepEqual(reply.items, [
     { key: 'root@1', error: null, sizeBytes: 100 },
@@ -38,7 +43,10 @@ test('bulk gives the plaintexts back in order, with a status for each', async (t
     { key: 'root@1', error: null, sizeBytes: 0 },
   ])
   t.deepEqual(secrets, new Uint8Array([...plaintextOf(0), ...plaintextOf(2, 70_000)]))
-  t.deepEqual(decodeProofs(proof).map(({ key }) => key), ['root@1'])
+  t.deepEqual(
+    decodeProofs(proof).map(({ key }) => key),
+    ['root@1'],
+  )
 })
 
 test('where nothing opened, nothing is proven', async (t) => {
@@ -61,13 +69,17 @@ test('a forged, foreign or swapped envelope is refused by one code, whatever is 
   flipped[flipped.length - 1] = (flipped[flipped.length - 1] ?? 0) ^ 1
   const forged: Readonly<Record<string, Bytes>> = {
     'a host seals to the right recipient, without a tag': seal(plaintextOf(0), { origin: undefined }),
-    'a host seals with a tag of its own': seal(plaintextOf(0), { origin: { authority: client.origin?.authority ?? IMAGE, key: Secret.random(32, nodeRandom) } }),
+    'a host seals with a tag of its own': seal(plaintextOf(0), {
+      origin: { authority: client.origin?.authority ?? IMAGE, key: Secret.random(32, nodeRandom) },
+    }),
     'sealed by another flow': seal(plaintextOf(0), { origin: otherFlow.origin, flow: 'flow-2' }),
     'sealed by another flow that claims to be this one': seal(plaintextOf(0), { origin: otherFlow.origin }),
     'sealed by another image': seal(plaintextOf(0), { origin: otherImage.origin, image: OTHER_IMAGE }),
     'this flow’s key over another flow’s context': seal(plaintextOf(0), { flow: 'flow-2' }),
     'this flow’s key over another image’s context': seal(plaintextOf(0), { image: OTHER_IMAGE }),
-    'for another KMS': seal(plaintextOf(0), { encryptionKey: stranger.rootKeys[0]?.certificate.encryptionKey ?? IMAGE }),
+    'for another KMS': seal(plaintextOf(0), {
+      encryptionKey: stranger.rootKeys[0]?.certificate.encryptionKey ?? IMAGE,
+    }),
     'its payload changed': flipped,
     'cut short': good.slice(0, -1),
     'with something behind it': new Uint8Array([...good, 0]),
@@ -78,7 +90,9 @@ test('a forged, foreign or swapped envelope is refused by one code, whatever is 
   })
   t.is(reply.items.at(-1)?.error, null)
   t.deepEqual(secrets, plaintextOf(0))
-  const headers = Object.entries(forged).filter(([what]) => !/payload|short|behind/.test(what)).map(([, envelope]) => headerOf(envelope))
+  const headers = Object.entries(forged)
+    .filter(([what]) => !/payload|short|behind/.test(what))
+    .map(([, envelope]) => headerOf(envelope))
   const unwrapped = await client.call({ op: 'unwrap', headers })
   t.true(unwrapped.reply.items.every(({ error }) => error === 'ERR_ENVELOPE_INVALID'))
   t.is(unwrapped.secrets.length, 0)
@@ -112,20 +126,31 @@ const captureWorkers = (): Worker[] => {
 }
 const workers = captureWorkers()
 
-const withPool = async (t: { teardown: (work: () => Promise<void>) => void }, options: ConstructorParameters<typeof UnsealPool>[1] = {}) => {
+const withPool = async (
+  t: { teardown: (work: () => Promise<void>) => void },
+  options: ConstructorParameters<typeof UnsealPool>[1] = {},
+) => {
   const { UnsealPool } = await import('../../kms/pool.js')
   const started = await launchOne()
   const pool: UnsealPool = new UnsealPool(unsealKeys(started.keyring), options)
   t.teardown(() => pool.close())
   const originKey = started.client.origin?.key.expose((bytes) => createSecretKey(bytes))
   if (originKey === undefined) throw new Error('no origin key')
-  const task = (items: readonly Bytes[], kind: 'unwrap' | 'bulk' = 'bulk') => ({ kind, items, flow: parseFlowId('flow-1'), image: IMAGE, originKey })
+  const task = (items: readonly Bytes[], kind: 'unwrap' | 'bulk' = 'bulk') => ({
+    kind,
+    items,
+    flow: parseFlowId('flow-1'),
+    image: IMAGE,
+    originKey,
+  })
   return { ...started, pool, task }
 }
 
 test.serial('the pool gives what the calling thread would, over many parts', async (t) => {
   const { pool, task, seal } = await withPool(t)
-  const envelopes = Array.from({ length: 600 }, (_, index) => (index % 7 === 0 ? new Uint8Array(index) : seal(plaintextOf(index % 200, index % 90))))
+  const envelopes = Array.from({ length: 600 }, (_, index) =>
+    index % 7 === 0 ? new Uint8Array(index) : seal(plaintextOf(index % 200, index % 90)),
+  )
   const bulk = await pool.unseal(task(envelopes))
   t.is(bulk.items.length, 600)
   let offset = 0
@@ -136,7 +161,12 @@ test.serial('the pool gives what the calling thread would, over many parts', asy
     offset += sizeBytes
   })
   t.is(offset, bulk.secrets.length)
-  const unwrapped = await pool.unseal(task(envelopes.map((envelope, index) => (index % 7 === 0 ? envelope : headerOf(envelope))), 'unwrap'))
+  const unwrapped = await pool.unseal(
+    task(
+      envelopes.map((envelope, index) => (index % 7 === 0 ? envelope : headerOf(envelope))),
+      'unwrap',
+    ),
+  )
   t.is(unwrapped.secrets.length, 16 * unwrapped.items.filter(({ error }) => error === null).length)
   t.deepEqual(await pool.unseal(task([])), { items: [], secrets: new Uint8Array(0) })
 })
