@@ -64,35 +64,29 @@ export const askPassphrase = (question: string, terminal: ReadStream): Promise<B
   terminal.resume()
   // Only now: what is typed before the echo is off would be seen.
   process.stderr.write(question)
-  return new Promise<Bytes>((resolve, reject) => {
-    /** True when the answer is complete. */
-    const press = (key: number): boolean => {
-      if (key === KEY.interrupt) throw new Interrupted()
-      if (key === KEY.end || KEY.enter.some((enter) => enter === key)) return true
+  const typing = new Promise<void>((resolve, reject) => {
+    const press = (key: number): 'more' | 'done' | 'interrupted' => {
+      if (key === KEY.interrupt) return 'interrupted'
+      if (key === KEY.end || KEY.enter.some((enter) => enter === key)) return 'done'
       if (KEY.erase.some((erase) => erase === key)) size = startOfLast(buffer, size)
       else if (size < buffer.length) buffer[size++] = key
-      return false
+      return 'more'
     }
     const typed = (keys: Buffer): void => {
-      try {
-        const isDone = keys.some((key) => press(key))
-        keys.fill(0)
-        if (!isDone) return
-        stop()
-        resolve(takeLine(buffer.subarray(0, size)))
-      } catch (error) {
-        stop()
-        reject(error)
-      }
-    }
-    const stop = (): void => {
+      let state: ReturnType<typeof press> = 'more'
+      for (const key of keys) if (state === 'more') state = press(key)
+      keys.fill(0)
+      if (state === 'more') return
       terminal.off('data', typed)
       terminal.setRawMode(wasRaw)
       terminal.pause()
       process.stderr.write('\n')
+      if (state === 'done') resolve()
+      else reject(new Interrupted())
     }
     terminal.on('data', typed)
-  }).finally(() => buffer.fill(0))
+  })
+  return typing.then(() => takeLine(buffer.subarray(0, size))).finally(() => buffer.fill(0))
 }
 
 /** Ctrl-C at a question. */
