@@ -65,8 +65,9 @@ export const readEvidence = (claimed: Uint8Array): { toSign: Bytes; signature: B
   try {
     const token = decodeCborMaps(claimed)
     if (!Array.isArray(token) || token.length !== 4) return refuse('not a COSE_Sign1')
-    const [protectedHeader, , payload, signature] = token as unknown[]
+    const [protectedHeader, unprotectedHeader, payload, signature] = token as unknown[]
     if (!isBytes(protectedHeader, PROTECTED.length) || !PROTECTED.every((byte, index) => byte === protectedHeader[index])) return refuse('algorithm')
+    if (!(unprotectedHeader instanceof Map) || unprotectedHeader.size > 0) return refuse('an unprotected header')
     if (!isBytes(payload) || !isBytes(signature, 64)) return refuse('not a COSE_Sign1')
     return { toSign: signedBytes(payload), signature: copyBytes(signature), claims: readClaims(decodeCborMaps(payload)) }
   } catch (error) {

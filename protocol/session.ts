@@ -84,7 +84,9 @@ const readBytes = (sizeMax: number) => (claimed: unknown): Bytes => {
 
 /** Values that a member publishes: checked names, bounded bytes. */
 const readPublished = (claimed: unknown): Record<string, Bytes> => {
-  if (typeof claimed !== 'object' || claimed === null || Object.keys(claimed).length > 16) throw new KeyriseError(CODE, { detail: 'values' })
+  if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array)
+    throw new KeyriseError(CODE, { detail: 'values' })
+  if (Object.keys(claimed).length > 16) throw new KeyriseError(CODE, { detail: 'values' })
   return Object.fromEntries(Object.entries(claimed).map(([name, value]) => [parsePath(name), readBytes(ROSTER_VALUE_SIZE_BYTES_MAX)(value)]))
 }
 

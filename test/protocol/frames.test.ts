@@ -1,0 +1,167 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { allocate, concatBytes, sha256, type Bytes } from '../../protocol/bytes.js'
+import { decodeCbor, encodeCbor, type Cbor } from '../../protocol/cbor.js'
+import { isKeyriseError } from '../../protocol/errors.js'
+import {
+  decodeKmsReply,
+  decodeKmsRequest,
+  decodeParts,
+  encodeKmsRequest,
+  encodeParts,
+  type KmsRequest,
+} from '../../protocol/kms.js'
+import { parseFlowId } from '../../protocol/names.js'
+import {
+  decodeCertificateBody,
+  decodeRoster,
+  decodeSessionReply,
+  decodeSessionRequest,
+  encodeCertificateBody,
+  encodeRoster,
+  encodeSessionRequest,
+  splitCertificate,
+  type RootCertificate,
+  type RosterEntry,
+  type SessionRequest,
+} from '../../protocol/session.js'
+
+/** Frames of both layers: what one side writes the other reads, and of what is hostile nothing but our codes comes. */
+
+const filled = (size: number, value: number): Bytes => allocate(size).fill(value)
+const flow = parseFlowId('credit-a')
+const task = parseFlowId('credit')
+const head = { epoch: 3, digest: filled(32, 9) }
+
+const OUTER: readonly KmsRequest[] = [
+  { op: 'identity' },
+  { op: 'challenge' },
+  {
+    op: 'handshake',
+    handshake: filled(16, 1),
+    enclaveKey: filled(32, 2),
+    encapsulated: filled(32, 3),
+    evidence: filled(200, 4),
+  },
+  { op: 'call', session: filled(16, 5), sealed: filled(40, 6) },
+]
+
+const INNER: readonly SessionRequest[] = [
+  { op: 'open', flow, task },
+  { op: 'claim', head: null, incarnation: 0, adopt: null },
+  { op: 'claim', head, incarnation: 2, adopt: { epoch: 4, digest: filled(32, 8), incarnation: 2 } },
+  { op: 'commit', incarnation: 2, parent: head, head: { epoch: 4, digest: filled(32, 8) } },
+  { op: 'unwrap', headers: [filled(50, 1), filled(60, 2)] },
+  { op: 'bulk', envelopes: [filled(500, 1)] },
+  { op: 'publish', signingKey: filled(32, 7), values: { 'he/public': filled(9, 1) } },
+  { op: 'roster' },
+  { op: 'destroy', incarnation: 2 },
+]
+
+test('requests survive encoding', (t) => {
+  for (const request of OUTER) t.deepEqual(decodeKmsRequest(encodeKmsRequest(request)), request)
+  for (const request of INNER) t.deepEqual(decodeSessionRequest(encodeSessionRequest(request)), request)
+})
+
+const DECODERS: readonly ((claimed: Uint8Array) => unknown)[] = [
+  decodeKmsRequest,
+  decodeSessionRequest,
+  (claimed) => decodeKmsReply('handshake', claimed),
+  (claimed) => decodeKmsReply('challenge', claimed),
+  (claimed) => decodeSessionReply('open', claimed),
+  (claimed) => decodeSessionReply('unwrap', claimed),
+  (claimed) => decodeSessionReply('roster', claimed),
+  decodeRoster,
+  decodeCertificateBody,
+  decodeParts,
+]
+
+/** Refuses by a code of ours, or takes it: never another error. */
+const survives = (decode: (claimed: Uint8Array) => unknown, claimed: Uint8Array): boolean => {
+  try {
+    decode(claimed)
+    return true
+  } catch (error) {
+    return isKeyriseError(error)
+  }
+}
+
+const withField = (request: object, name: string, value: Cbor): Bytes => encodeCbor({ ...request, [name]: value })
+
+test('a request with an unknown operation, an unknown field or a field of another type is refused', (t) => {
+  for (const [requests, decode] of [
+    [OUTER, decodeKmsRequest],
+    [INNER, decodeSessionRequest],
+  ] as const) {
+    for (const request of requests) {
+      t.throws(() => decode(withField(request, 'op', 'other')), { code: 'ERR_REQUEST_INVALID' })
+      t.throws(() => decode(withField(request, 'extra', 1)), { code: 'ERR_REQUEST_INVALID' })
+      for (const name of Object.keys(request))
+        for (const value of [true, -1, 'x'.repeat(300), new Uint8Array(0), [[]], { a: 1 }] as const)
+          t.throws(() => decode(withField(request, name, value)), { message: /./ }, `${request.op}.${name}`)
+    }
+  }
+})
+
+test('no bytes make a decoder fail in a way of its own', (t) => {
+  const frames = [...OUTER.map(encodeKmsRequest), ...INNER.map(encodeSessionRequest)]
+  const changed = fc
+    .tuple(fc.constantFrom(...frames), fc.nat(), fc.nat(255))
+    .map(([frame, place, value]) => frame.with(place % frame.length, value))
+  const shaped = fc
+    .dictionary(fc.constantFrom('op', 'error', 'items', 'head', 'certificates', 'flow', 'values'), fc.jsonValue())
+    .map((fields) => new TextEncoder().encode(JSON.stringify(fields)))
+  fc.assert(
+    fc.property(fc.oneof(fc.uint8Array(), changed, shaped), fc.constantFrom(...DECODERS), (claimed, decode) =>
+      survives(decode, claimed),
+    ),
+    { numRuns: 3000 },
+  )
+  t.pass()
+})
+
+test('a peer’s error counts if it is one of our codes, and is a failure if not', (t) => {
+  t.throws(() => decodeKmsReply('challenge', encodeCbor({ error: 'ERR_POLICY_DENIED' })), { code: 'ERR_POLICY_DENIED' })
+  for (const claimed of ['ERR_OTHER', 'constructor', '__proto__', 7, [], { code: 'ERR_FORK' }] as const)
+    t.throws(() => decodeKmsReply('challenge', encodeCbor({ error: claimed })), { code: 'ERR_KMS_FAILED' })
+})
+
+test('parts are cut where they were joined, and sizes that do not fit are refused', (t) => {
+  const parts = { meta: filled(3, 1), secrets: filled(5, 2), proof: filled(2, 3) }
+  const frame = encodeParts(parts)
+  t.deepEqual(decodeParts(frame), parts)
+  decodeParts(frame).secrets.fill(0)
+  t.deepEqual(decodeParts(frame).secrets, filled(5, 0), 'a view: wiping the frame wipes the secrets')
+  for (let size = 0; size < 8 + 3 + 5; size++)
+    t.throws(() => decodeParts(frame.slice(0, size)), { code: 'ERR_REQUEST_INVALID' })
+  t.throws(() => decodeParts(concatBytes(filled(8, 0xff), filled(8, 0))), { code: 'ERR_REQUEST_INVALID' })
+})
+
+const CERTIFICATE: RootCertificate = {
+  key: 'root@1',
+  suite: 'x25519',
+  encryptionKey: filled(32, 1),
+  originKey: filled(32, 2),
+}
+
+const MEMBER: RosterEntry = {
+  flow,
+  image: 'party',
+  measurement: sha256(filled(1, 1)),
+  signingKey: filled(32, 3),
+  published: { 'he/public': filled(4, 4) },
+}
+
+test('certificates and rosters survive encoding, and neither passes for the other', (t) => {
+  const [body, roster] = [encodeCertificateBody(CERTIFICATE), encodeRoster(task, [MEMBER])]
+  t.deepEqual(decodeCertificateBody(body), CERTIFICATE)
+  t.deepEqual(decodeRoster(roster), { task, members: [MEMBER] })
+  t.throws(() => decodeRoster(body), { code: 'ERR_REQUEST_INVALID' })
+  t.throws(() => decodeCertificateBody(roster), { code: 'ERR_REQUEST_INVALID' })
+  t.throws(() => splitCertificate(filled(64, 0)), { code: 'ERR_REQUEST_INVALID' })
+  const [, fields] = decodeCbor(body) as [string, Record<string, Cbor>]
+  for (const suite of ['x25519 ', 'rot13'])
+    t.throws(() => decodeCertificateBody(encodeCbor(['keyrise/v1/root-key', { ...fields, suite }])), {
+      code: 'ERR_REQUEST_INVALID',
+    })
+})
