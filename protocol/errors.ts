@@ -30,6 +30,7 @@ const ERRORS = {
   ERR_CBOR_INVALID: ['The bytes are not the deterministic CBOR expected here', 'Treat the bytes as damaged or hostile'],
   // Envelopes
   ERR_ENVELOPE_INVALID: ['The envelope cannot be opened', 'It is damaged, forged, meant for another key, or served in another’s place'],
+  ERR_ARMOR_INVALID: ['This is not the ASCII armor of an age file', 'Treat the file as damaged or hostile'],
   ERR_HEADER_MALFORMED: ['The envelope’s header is malformed', 'Treat the file as damaged or hostile'],
   ERR_HEADER_LIMIT: ['The envelope’s header exceeds a limit', 'Treat the file as hostile'],
   ERR_HEADER_MAC: ['The envelope’s header was changed', 'Treat the file as damaged or hostile'],
@@ -110,6 +111,7 @@ export const isErrorCode = (claimed: unknown): claimed is ErrorCode =>
   typeof claimed === 'string' && Object.hasOwn(ERRORS, claimed)
 
 const ENVELOPE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_ARMOR_INVALID',
   'ERR_HEADER_MALFORMED',
   'ERR_HEADER_LIMIT',
   'ERR_HEADER_MAC',

@@ -1,4 +1,5 @@
-import { allocate, copyBytes, type Bytes } from '../../protocol/bytes.js'
+import type { ByteSink } from '../../protocol/age-stream.js'
+import { allocate, concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import type { EnvelopeContext } from '../../protocol/context.js'
 import { isKeyriseError, type ErrorCode } from '../../protocol/errors.js'
 import { parseFlowId } from '../../protocol/names.js'
@@ -51,4 +52,45 @@ export const codeOfAsync = async (work: () => Promise<unknown>): Promise<ErrorCo
     if (isKeyriseError(error)) return error.code
     throw error
   }
+}
+
+/** A sink that keeps what it takes. */
+export const collect = (): { sink: ByteSink; taken: () => Bytes; isEnded: () => boolean } => {
+  const parts: Bytes[] = []
+  let isEnded = false
+  return {
+    sink: {
+      push: (bytes) => {
+        parts.push(copyBytes(bytes))
+      },
+      end() {
+        isEnded = true
+      },
+      [Symbol.dispose]: () => undefined,
+    },
+    taken: () => concatBytes(...parts),
+    isEnded: () => isEnded,
+  }
+}
+
+/** `bytes` in pieces that are gone when the next one is asked for. @param sizes - of each piece in turn. */
+export function* inPieces(bytes: Uint8Array, sizes: () => number): Generator<Uint8Array, void, undefined> {
+  const single = allocate(1)
+  for (let offset = 0, size = 0; offset < bytes.length; offset += size) {
+    size = sizes()
+    if (size === 1) {
+      single[0] = bytes[offset] as number
+      yield single
+    } else {
+      const piece = copyBytes(bytes.subarray(offset, offset + size))
+      yield piece
+      piece.fill(0)
+    }
+  }
+}
+
+/** Pushes all of `bytes`, then ends. */
+export const pushAll = (stage: ByteSink, bytes: Uint8Array, sizes: () => number = () => bytes.length): void => {
+  for (const piece of inPieces(bytes, sizes)) stage.push(piece)
+  stage.end()
 }
