@@ -5,7 +5,7 @@ import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
 import { labelled } from './labels.js'
 import { claimedContext, contextStanza, findContextStanza, verifyOrigin, type Origin } from './origin.js'
-import { openPayload, payloadSize, PAYLOAD_SIZE_MIN, sealPayloadInto } from './payload.js'
+import { openPayload, payloadSize, PAYLOAD_NONCE_SIZE, PAYLOAD_SIZE_MIN, sealPayloadInto } from './payload.js'
 import { equalSecret, hkdf, hmac, sha256 } from './primitives.js'
 import { FILE_KEY_SIZE, SCRYPT_TYPE, type Identity, type Recipient } from './recipients.js'
 import { Secret } from './secret.js'
@@ -59,27 +59,50 @@ const checkPassphraseAlone = (stanzas: readonly Stanza[]): void => {
 }
 
 /**
- * Seals `plaintext` to all of `recipients` under a new file key.
- * @param plaintext - borrowed, unmodified.
+ * The header of a new file, and its file key, which the caller disposes of.
+ * @param extensions - stanzas of ours that stand beside the recipients’.
  * @throws {KeyriseError} ERR_HEADER_MALFORMED: a passphrase is not alone; ERR_HEADER_LIMIT; ERR_KEY_INVALID.
  */
-export const sealEnvelope = (plaintext: Uint8Array, options: SealOptions): Bytes => {
+export const sealHeader = (options: SealOptions, extensions: readonly Stanza[] = []): SealedHeader => {
   const { recipients, context, originKeys = [], random } = options
   if (recipients.length === 0) throw new TypeError('An envelope needs a recipient')
   if (context === undefined && originKeys.length > 0) throw new TypeError('An origin tag needs a context')
 
-  using fileKey = Secret.random(FILE_KEY_SIZE, random)
-  const stanzas = recipients.map((recipient) => recipient.wrap(fileKey, random))
-  if (context !== undefined) stanzas.push(contextStanza(context, fileKey, originKeys))
-  checkPassphraseAlone(stanzas)
+  const fileKey = Secret.random(FILE_KEY_SIZE, random)
+  try {
+    const stanzas = recipients.map((recipient) => recipient.wrap(fileKey, random))
+    if (context !== undefined) stanzas.push(contextStanza(context, fileKey, originKeys))
+    stanzas.push(...extensions)
+    checkPassphraseAlone(stanzas)
+    const macInput = encodeMacInput(stanzas)
+    return { header: encodeHeader(macInput, headerMac(fileKey, macInput)), fileKey }
+  } catch (error) {
+    fileKey[Symbol.dispose]()
+    throw error
+  }
+}
 
-  const macInput = encodeMacInput(stanzas)
-  const header = encodeHeader(macInput, headerMac(fileKey, macInput))
+export interface SealedHeader {
+  readonly header: Bytes
+  readonly fileKey: Secret
+}
+
+/** A whole file behind `sealed`’s header, whose file key is disposed of here. */
+export const sealBehind = ({ header, fileKey: key }: SealedHeader, plaintext: Uint8Array, random: Random): Bytes => {
+  using fileKey = key
   const envelope = allocate(header.length + payloadSize(plaintext.length))
   envelope.set(header)
   sealPayloadInto(fileKey, plaintext, random, envelope.subarray(header.length))
   return envelope
 }
+
+/**
+ * Seals `plaintext` to all of `recipients` under a new file key.
+ * @param plaintext - borrowed, unmodified.
+ * @throws {KeyriseError} ERR_HEADER_MALFORMED: a passphrase is not alone; ERR_HEADER_LIMIT; ERR_KEY_INVALID.
+ */
+export const sealEnvelope = (plaintext: Uint8Array, options: SealOptions): Bytes =>
+  sealBehind(sealHeader(options), plaintext, options.random)
 
 const unwrapAny = (stanzas: readonly Stanza[], identities: readonly Identity[]): Secret | undefined => {
   for (const identity of identities) {
@@ -127,8 +150,11 @@ const matches = (context: EnvelopeContext, expected: Partial<EnvelopeContext>): 
       : actual === wanted
   })
 
-/** @param header - verified. */
-const checkContext = (
+/**
+ * The context of a file whose header is verified, checked.
+ * @throws {KeyriseError} ERR_ORIGIN_INVALID, ERR_CONTEXT_MISMATCH, ERR_HEADER_MALFORMED.
+ */
+export const checkContext = (
   header: Header,
   fileKey: Secret,
   { expect, origin }: CheckOptions,
@@ -139,9 +165,16 @@ const checkContext = (
   return context
 }
 
+/** The payload’s nonce counts as the header’s: C2SP’s vectors. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+export const checkNonce = (payloadSize: number): void => {
+  if (payloadSize < PAYLOAD_NONCE_SIZE) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'no payload nonce' })
+}
+
 const openVerified = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
   const context = checkContext(header, fileKey, options)
-  return { plaintext: openPayload(fileKey, envelope.subarray(header.sizeBytes)), context }
+  const payload = envelope.subarray(header.sizeBytes)
+  checkNonce(payload.length)
+  return { plaintext: openPayload(fileKey, payload), context }
 }
 
 /**

@@ -7,8 +7,8 @@ import type { Secret } from './secret.js'
 /** The payload: C2SP age, "Payload". A nonce, then the STREAM of chunks, of which only the last may be short. */
 
 export const CHUNK_SIZE = 64 * 1024
-const SEALED_CHUNK_SIZE = CHUNK_SIZE + TAG_SIZE
-const PAYLOAD_NONCE_SIZE = 16
+export const SEALED_CHUNK_SIZE = CHUNK_SIZE + TAG_SIZE
+export const PAYLOAD_NONCE_SIZE = 16
 const PAYLOAD_KEY_SIZE = 32
 const PAYLOAD_INFO = asciiBytes('payload')
 export const PAYLOAD_SIZE_MIN = PAYLOAD_NONCE_SIZE + TAG_SIZE
@@ -18,20 +18,25 @@ export const payloadSize = (plaintextSize: number): number =>
   PAYLOAD_NONCE_SIZE + plaintextSize + TAG_SIZE * Math.max(1, Math.ceil(plaintextSize / CHUNK_SIZE))
 
 /** One ChaCha20-Poly1305 nonce after another: eleven bytes of counter, then 1 for the last chunk. */
-class ChunkNonce {
+export class ChunkNonce {
   readonly #bytes = allocate(12)
   readonly #view = new DataView(this.#bytes.buffer)
 
-  /** @param index - below 2^32, as no buffer holds 2^48 bytes. Valid until the next call. */
+  /** @param index - up to 2^53, as far as numbers count. Valid until the next call. */
   at(index: number, isLast: boolean): Bytes {
+    this.#view.setUint32(3, Math.floor(index / 2 ** 32))
     this.#view.setUint32(7, index)
     this.#view.setUint8(11, isLast ? 1 : 0)
     return this.#bytes
   }
 }
 
+/** @returns to be wiped. */
+export const derivePayloadKey = (fileKey: Secret, nonce: Uint8Array): Bytes =>
+  fileKey.expose((bytes) => hkdf(bytes, nonce, PAYLOAD_INFO, PAYLOAD_KEY_SIZE))
+
 const withPayloadKey = <T>(fileKey: Secret, nonce: Uint8Array, use: (key: Bytes) => T): T => {
-  const key = fileKey.expose((bytes) => hkdf(bytes, nonce, PAYLOAD_INFO, PAYLOAD_KEY_SIZE))
+  const key = derivePayloadKey(fileKey, nonce)
   try {
     return use(key)
   } finally {

@@ -1,0 +1,110 @@
+import { parseHeader, type Header } from '../age-header.js'
+import { guarded, type ByteSink } from '../age-stream.js'
+import { allocate } from '../bytes.js'
+import type { EnvelopeContext } from '../context.js'
+import { HEADER_SIZE_BYTES_MAX } from '../limits.js'
+import { checkContext, checkNonce, sealHeader, unwrapHeader, type CheckOptions, type SealOptions } from './envelope.js'
+import { payloadOpener, payloadSealer } from './payload-stream.js'
+import type { Identity } from './recipients.js'
+
+/** Envelopes in pieces of any size, with memory for a header and a chunk. What may be released: docs/envelope.md §6. */
+
+/**
+ * Seals what is pushed, as `sealEnvelope` does; `next` gets the header at once.
+ * @throws {KeyriseError} as `sealEnvelope`, before anything is pushed.
+ */
+export const envelopeSealer = (options: SealOptions, next: ByteSink): ByteSink => {
+  const { header, fileKey: key } = sealHeader(options)
+  using fileKey = key
+  next.push(header)
+  return payloadSealer(fileKey, options.random, next)
+}
+
+const LF = 0x0a
+const HYPHEN = 0x2d
+const MAC_MARK_SIZE = 3
+
+/** Gathers a header, which may come byte by byte, and reads it once. */
+class HeaderGatherer {
+  /** A byte above the limit tells a header that is too long from one that has not ended. */
+  readonly #held = allocate(HEADER_SIZE_BYTES_MAX + 1)
+  #size = 0
+  #lineStart = 0
+
+  /** Takes what `bytes` has of the header; what it returns starts with the header’s last line. */
+  push(bytes: Uint8Array): { header: Header; rest: Uint8Array } | undefined {
+    for (let offset = 0; offset < bytes.length; offset++) {
+      if (this.#size === this.#held.length) break
+      const byte = bytes[offset] as number
+      this.#held[this.#size++] = byte
+      if (byte !== LF) continue
+      // The first line that starts as the MAC’s does ends the header, or spoils it.
+      if (this.#startsAsMac()) return { header: this.read(), rest: bytes.subarray(offset + 1) }
+      this.#lineStart = this.#size
+    }
+    if (this.#size === this.#held.length) this.read()
+    return undefined
+  }
+
+  /** The header, or why it is none. @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT. */
+  read(): Header {
+    return parseHeader(this.#held.subarray(0, this.#size))
+  }
+
+  #startsAsMac(): boolean {
+    const mark = this.#held.subarray(this.#lineStart, this.#lineStart + MAC_MARK_SIZE)
+    return mark.every((byte) => byte === HYPHEN)
+  }
+}
+
+export interface OpenStreamOptions extends CheckOptions {
+  readonly identities: readonly Identity[]
+  /** Told the context as it was checked, before any plaintext. */
+  readonly onContext?: (context: EnvelopeContext | undefined) => void
+}
+
+/**
+ * Opens what is pushed, as `openEnvelope` does: nothing before header MAC, origin and context are checked, then each chunk once
+ * it is verified. `next` is ended only when the last chunk was verified; what it has of a file that fails later is authentic,
+ * and a beginning.
+ * @throws {KeyriseError} as `openEnvelope`, from `push` and `end`.
+ */
+export const envelopeOpener = (options: OpenStreamOptions, next: ByteSink): ByteSink => {
+  let gatherer: HeaderGatherer | undefined = new HeaderGatherer()
+  let payload: ByteSink | undefined
+  let payloadSize = 0
+
+  const begin = (header: Header): ByteSink => {
+    using fileKey = unwrapHeader(header, options.identities)
+    const context = checkContext(header, fileKey, options)
+    options.onContext?.(context)
+    return payloadOpener(fileKey, next)
+  }
+  const pushPayload = (opener: ByteSink, bytes: Uint8Array): void => {
+    payloadSize += bytes.length
+    opener.push(bytes)
+  }
+  return guarded({
+    push(bytes) {
+      if (payload !== undefined) {
+        pushPayload(payload, bytes)
+        return
+      }
+      const gathered = gatherer?.push(bytes)
+      if (gathered === undefined) return
+      gatherer = undefined
+      payload = begin(gathered.header)
+      pushPayload(payload, gathered.rest)
+    },
+    end() {
+      // Without its last line, a header only says what is wrong with it.
+      gatherer?.read()
+      checkNonce(payloadSize)
+      payload?.end()
+    },
+    [Symbol.dispose]() {
+      payload?.[Symbol.dispose]()
+      next[Symbol.dispose]()
+    },
+  })
+}
