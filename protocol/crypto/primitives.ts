@@ -14,7 +14,8 @@ import type { Random } from '../ports.js'
  * The symmetric primitives; curves.ts has the others. All are OpenSSL's, through `node:crypto`: constant-time, several times
  * as fast as JavaScript, and without the array and BigInt copies of a secret that no `fill(0)` reaches. noble is the reference
  * that the tests hold them against, and hashes public bytes in `protocol/`, which may not import Node. HPKE is panva's `hpke`,
- * on WebCrypto: session.ts.
+ * on WebCrypto: session.ts. ML-KEM-768 is noble's, since Node has it from version 24 only: x-wing.ts. RSA-OAEP is OpenSSL's:
+ * ssh-rsa.ts.
  *
  * Node hands results over in Buffers; `adopt` moves them into buffers of our own and zero-fills Node's.
  */
@@ -46,6 +47,17 @@ export const hmac = (key: Uint8Array, ...parts: readonly Uint8Array[]): Bytes =>
 }
 
 const HASH_SIZE = 32
+
+/** SHA3-256 (FIPS 202) of secrets, 32 bytes. */
+export const sha3 = (...parts: readonly Uint8Array[]): Bytes => {
+  const hash = createHash('sha3-256')
+  for (const part of parts) hash.update(part)
+  return adopt(hash.digest())
+}
+
+/** SHAKE256 (FIPS 202) of a secret. */
+export const shake256 = (secret: Uint8Array, size: number): Bytes =>
+  adopt(createHash('shake256', { outputLength: size }).update(secret).digest())
 
 /**
  * HKDF-SHA256 as the HMACs that it is made of (RFC 5869 §2): twice as fast as `hkdfSync`, which also keeps a KeyObject of the

@@ -34,12 +34,12 @@ const SALT_SIZE = 16
 const ZERO_NONCE = allocate(12)
 
 /** @param wrapKey - wiped here, on every path. */
-const wrapFileKey = (wrapKey: Bytes, fileKey: Secret): Bytes => {
+export const wrapFileKey = (wrapKey: Bytes, fileKey: Secret, nonce: Uint8Array = ZERO_NONCE): Bytes => {
   try {
     if (fileKey.size !== FILE_KEY_SIZE) throw new RangeError('A file key has 16 bytes')
     const body = allocate(WRAPPED_SIZE)
     fileKey.expose((bytes) => {
-      sealChaCha(wrapKey, ZERO_NONCE, bytes, body)
+      sealChaCha(wrapKey, nonce, bytes, body)
     })
     return body
   } finally {
@@ -48,16 +48,16 @@ const wrapFileKey = (wrapKey: Bytes, fileKey: Secret): Bytes => {
 }
 
 /** @param wrapKey - wiped here, on every path. @param body - of WRAPPED_SIZE, as `readArguments` checked. */
-const unwrapFileKey = (wrapKey: Bytes, body: Uint8Array): Secret | undefined => {
+export const unwrapFileKey = (wrapKey: Bytes, body: Uint8Array, nonce: Uint8Array = ZERO_NONCE): Secret | undefined => {
   const fileKey = allocate(FILE_KEY_SIZE)
   try {
-    return openChaCha(wrapKey, ZERO_NONCE, body, fileKey) ? Secret.take(fileKey) : undefined
+    return openChaCha(wrapKey, nonce, body, fileKey) ? Secret.take(fileKey) : undefined
   } finally {
     wrapKey.fill(0)
   }
 }
 
-const malformed = (detail: string): never => {
+export const malformed = (detail: string): never => {
   throw new KeyriseError('ERR_HEADER_MALFORMED', { detail })
 }
 
@@ -65,13 +65,17 @@ const malformed = (detail: string): never => {
  * A stanza’s arguments after its type. The body’s size is checked before anything is decrypted, against partitioning oracles.
  * @throws {KeyriseError} ERR_HEADER_MALFORMED.
  */
-const readArguments = ({ args: [type, ...rest], body }: Stanza, count: number): readonly string[] => {
+export const readArguments = (
+  { args: [type, ...rest], body }: Stanza,
+  count: number,
+  bodySize = WRAPPED_SIZE,
+): readonly string[] => {
   if (rest.length !== count) return malformed(`${type}: arguments`)
-  if (body.length !== WRAPPED_SIZE) return malformed(`${type}: body`)
+  if (body.length !== bodySize) return malformed(`${type}: body`)
   return rest
 }
 
-const decodeArgument = (text: string | undefined, size: number): Bytes => {
+export const decodeArgument = (text: string | undefined, size: number): Bytes => {
   const bytes = decodeBase64(text ?? '')
   return bytes.length === size ? bytes : malformed('the size of an argument')
 }
@@ -192,9 +196,12 @@ export const scryptIdentity = (passphrase: Secret, logNMax = 20): Identity => {
 // Text forms, for the `age` command
 
 /** `AGE-SECRET-KEY-1…` as ASCII, which the caller wipes after use. For emergencies: Keyrise itself reads no key as text. */
-export const encodeX25519Identity = (privateKey: Secret): Bytes =>
+export const encodeX25519Identity = (privateKey: Secret): Bytes => encodeIdentity('age-secret-key-', privateKey)
+
+/** @param prefix - in lower case. */
+export const encodeIdentity = (prefix: string, privateKey: Secret): Bytes =>
   privateKey.expose((bytes) => {
-    const text = encodeBech32('age-secret-key-', bytes)
+    const text = encodeBech32(prefix, bytes)
     for (let index = 0; index < text.length; index++) text[index] = upperCase(text[index] as number)
     return text
   })
