@@ -1,7 +1,9 @@
 import childProcess from 'node:child_process'
 import crypto from 'node:crypto'
+import { EventEmitter } from 'node:events'
 import fs from 'node:fs'
 import inspector from 'node:inspector'
+import { inspect } from 'node:util'
 import vm from 'node:vm'
 import workerThreads from 'node:worker_threads'
 
@@ -61,6 +63,13 @@ export const probeCapabilities = (): string[] => {
         '_getActiveHandles',
       ].map((name) => [`process.${name}`, () => claimedProcess[name]]),
     ),
+    'write to an output': () =>
+      'emit' in process.stdout && process.stdout instanceof EventEmitter ? 'a stream' : undefined,
+    'print through console': () => {
+      const asked: string[] = []
+      console.log({ [inspect.custom]: () => asked.push('formatted') })
+      return asked[0]
+    },
     'have stack traces': () => (new Error('x').stack?.includes('\n') === true ? 'yes' : undefined),
     'replace a function of node:crypto': () => {
       ;(crypto as unknown as Record<string, unknown>)['randomFillSync'] = () => undefined
@@ -158,5 +167,7 @@ export const listSoftIntrinsics = (): string[] => {
         soft.push(`${name}.${String(key)}`)
     }
   }
+  for (const name of INTRINSICS)
+    if (Reflect.set(globalThis, name, 1) || Reflect.deleteProperty(globalThis, name)) soft.push(`the name ${name}`)
   return soft
 }
