@@ -6,6 +6,7 @@ import { openMessage, sealMessage } from '../../examples/federated-learning/chan
 import { decodeContribution, encodeContribution } from '../../examples/federated-learning/contribution.js'
 import { intakeKeyOf, openRecords, sealRecords } from '../../examples/federated-learning/intake.js'
 import { checkProof, provePassword, verifierOf } from '../../examples/federated-learning/password.js'
+import { commitmentOf } from '../../examples/federated-learning/receipts.js'
 import {
   contributionStatement,
   deliveryStatement,
@@ -90,10 +91,20 @@ test('a signature holds for its statement and for nothing near it', (t) => {
   t.false(holds('task', interaction, { ...contribution, round: 11 }))
   t.false(holds('task', interaction, { ...contribution, participants: ['a', 'b', 'c'] }))
   t.false(holds('task', interaction, { ...contribution, ciphertext: flipped(contribution.ciphertext, 9) }))
+  const sum = bytesOf(0)
   t.notDeepEqual(
-    releaseStatement('a', { round: 1, participants: ['b'], sum: bytesOf(0) }),
-    releaseStatement('a1', { round: 1, participants: ['b'], sum: bytesOf(0) }),
+    releaseStatement('a', { round: 11, participants: ['b'], sum }),
+    releaseStatement('a1', { round: 1, participants: ['b'], sum }),
   )
+})
+
+test('a commitment is to one value under one name, and without its key to nothing that anyone could guess', (t) => {
+  const [key, value] = [bytesOf(32), bytesOf(40)]
+  const commitment = commitmentOf(key, 'session/a', value)
+  t.deepEqual(commitmentOf(key, 'session/a', value), commitment)
+  t.notDeepEqual(commitmentOf(key, 'session/a', flipped(value, 39)), commitment)
+  t.notDeepEqual(commitmentOf(key, 'session/b', value), commitment)
+  t.notDeepEqual(commitmentOf(bytesOf(32), 'session/a', value), commitment)
 })
 
 test('what is recorded of a round reads as it was written', (t) => {

@@ -70,20 +70,34 @@ for (const [title, [form, planted]] of Object.entries(PLANTED)) {
   })
 }
 
-test('says where a raw copy lies, also across two chunks', async (t) => {
-  const before = 4 * 1024 * 1024 - 20
-  const content = Buffer.concat([Buffer.alloc(before), secret, randomBytes(100)])
-  const result = await withFile(content, (path) => scanForSecrets([path], [key]))
-  t.like(result.leaks[0], { form: 'raw', offset: before })
-  t.is(result.bytesScanned, content.length)
+/** One window long: it is missed as soon as any cut goes through it. */
+const short = { name: 'short', bytes: Uint8Array.from({ length: 16 }, (_, index) => 100 + 7 * index) }
+const CHUNK_SIZE = 4 * 1024 * 1024
+const PIECE_SIZE = 64 * 1024
+
+test('says where a raw copy lies, wherever the cut between two chunks goes through it', async (t) => {
+  for (let cut = 0; cut <= 16; cut += 4) {
+    const content = Buffer.concat([Buffer.alloc(CHUNK_SIZE - cut), short.bytes, randomBytes(100)])
+    const result = await withFile(content, (path) => scanForSecrets([path], [short]))
+    t.deepEqual(
+      result.leaks.map(({ form, offset }) => ({ form, offset })),
+      [{ form: 'raw', offset: CHUNK_SIZE - cut }],
+    )
+    t.is(result.bytesScanned, content.length)
+  }
 })
 
-test('finds text across two chunks, and in a run longer than a piece', async (t) => {
-  const json = JSON.stringify([...randomBytes(1_500_000), ...secret, ...randomBytes(200_000)])
-  const base64 = Buffer.concat([randomBytes(3_145_700), secret, randomBytes(100_001)]).toString('base64')
-  for (const text of [json, base64]) {
-    const { leaks } = await withFile(Buffer.from(text), (path) => scanForSecrets([path], [key]))
-    t.is(leaks.length, 1)
+test('finds text wherever a cut goes through it: between two chunks, between two pieces of a run', async (t) => {
+  const numbers = (count: number): string => '100,'.repeat(count)
+  // Four symbols hold one number, or three bytes in base64.
+  const texts = [PIECE_SIZE, CHUNK_SIZE].flatMap((size) => [
+    `${numbers(size / 4 - 8)}${[...short.bytes].join()},${numbers(50)}`,
+    Buffer.concat([Buffer.alloc((size / 4) * 3 - 8), short.bytes, Buffer.alloc(50)]).toString('base64'),
+    Buffer.concat([Buffer.alloc(size / 2 - 8), short.bytes, Buffer.alloc(50)]).toString('hex'),
+  ])
+  for (const text of texts) {
+    const { leaks } = await withFile(Buffer.from(text), (path) => scanForSecrets([path], [short]))
+    t.is(leaks.length, 1, text.slice(0, 8))
   }
 })
 
@@ -106,9 +120,9 @@ test('finds nothing where nothing is: noise, text, another key, a copy below a w
 
 test('names what it cannot tell from other data', async (t) => {
   const zeros = { name: 'zeros', bytes: new Uint8Array(64) }
-  const short = { name: 'short', bytes: randomBytes(15) }
-  const result = await withFile(Buffer.alloc(1000), (path) => scanForSecrets([path], [zeros, short, key]))
-  t.deepEqual(result.unsearchable, ['zeros', 'short'])
+  const stub = { name: 'stub', bytes: randomBytes(15) }
+  const result = await withFile(Buffer.alloc(1000), (path) => scanForSecrets([path], [zeros, stub, key]))
+  t.deepEqual(result.unsearchable, ['zeros', 'stub'])
   t.is(result.secretsSearched, 1)
   t.deepEqual(result.leaks, [])
 })
