@@ -11,6 +11,8 @@ export const CALLS_IN_FLIGHT_MAX = 1024
 /** A header holds a few recipients; post-quantum stanzas take about 1.5 KB each. */
 export const HEADER_SIZE_BYTES_MAX = 64 * 1024
 export const STANZA_COUNT_MAX = 32
+/** Files within files of one envelope. */
+export const LAYER_COUNT_MAX = 8
 /** age, "scrypt recipient stanza": N = 2^22 takes 4 GiB; higher is refused unread. */
 export const SCRYPT_LOG_N_MAX = 22
 

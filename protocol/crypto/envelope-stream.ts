@@ -3,7 +3,15 @@ import { guarded, type ByteSink } from '../age-stream.js'
 import { allocate } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
 import { HEADER_SIZE_BYTES_MAX } from '../limits.js'
-import { checkContext, checkNonce, sealHeader, unwrapHeader, type CheckOptions, type SealOptions } from './envelope.js'
+import {
+  checkContext,
+  checkNonce,
+  checkSingle,
+  sealHeader,
+  unwrapHeader,
+  type CheckOptions,
+  type SealOptions,
+} from './envelope.js'
 import { payloadOpener, payloadSealer } from './payload-stream.js'
 import type { Identity } from './recipients.js'
 
@@ -76,6 +84,7 @@ export const envelopeOpener = (options: OpenStreamOptions, next: ByteSink): Byte
 
   const begin = (header: Header): ByteSink => {
     using fileKey = unwrapHeader(header, options.identities)
+    checkSingle(header)
     const context = checkContext(header, fileKey, options)
     options.onContext?.(context)
     return payloadOpener(fileKey, next)

@@ -4,6 +4,7 @@ import type { EnvelopeContext } from '../context.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
 import { labelled } from './labels.js'
+import { claimedLayer } from './layer-stanza.js'
 import { claimedContext, contextStanza, findContextStanza, verifyOrigin, type Origin } from './origin.js'
 import { openPayload, payloadSize, PAYLOAD_NONCE_SIZE, PAYLOAD_SIZE_MIN, sealPayloadInto } from './payload.js'
 import { equalSecret, hkdf, hmac, sha256 } from './primitives.js'
@@ -170,11 +171,32 @@ export const checkNonce = (payloadSize: number): void => {
   if (payloadSize < PAYLOAD_NONCE_SIZE) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'no payload nonce' })
 }
 
-const openVerified = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
+/** A layer alone is not what was sealed: `openLayers` opens all. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+export const checkSingle = (header: Header): void => {
+  if (claimedLayer(header).count > 1)
+    throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'one of several layers' })
+}
+
+const openChecked = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
   const context = checkContext(header, fileKey, options)
   const payload = envelope.subarray(header.sizeBytes)
   checkNonce(payload.length)
   return { plaintext: openPayload(fileKey, payload), context }
+}
+
+const openVerified = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
+  checkSingle(header)
+  return openChecked(envelope, header, fileKey, options)
+}
+
+/** One file, a layer of several too. @param header - of `envelope`. @throws {KeyriseError} as `openEnvelope`. */
+export const openOneLayer = (
+  envelope: Uint8Array,
+  header: Header,
+  options: CheckOptions & { readonly identities: readonly Identity[] },
+): OpenedEnvelope => {
+  using fileKey = unwrapHeader(header, options.identities)
+  return openChecked(envelope, header, fileKey, options)
 }
 
 /**
