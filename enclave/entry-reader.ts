@@ -115,15 +115,11 @@ export class EntryReader implements Disposable {
     const opened = await this.#kms.bulk(sound.map(({ envelope }) => envelope))
     const [first] = opened
     // Held from the last to the first, so that the cache, when full, displaces others than the one that is wanted.
-    for (const [index, { object, sizeBytes }] of [...sound.entries()].reverse()) {
+    for (const [index, { object }] of [...sound.entries()].reverse()) {
       const plaintext = opened[index]
-      if (plaintext instanceof Secret && plaintext.size === sizeBytes) this.hold(object, plaintext)
-      else if (plaintext instanceof Secret) plaintext[Symbol.dispose]()
+      if (plaintext instanceof Secret) this.hold(object, plaintext)
     }
     if (first instanceof KeyriseError) throw first
-    const wanted = sound[0]
-    if (wanted !== undefined && !this.#cache.has(formatObjectName(wanted.object.name)))
-      throw new KeyriseError('ERR_DIGEST_MISMATCH')
   }
 
   async #fetch({ name, digest }: StoredObject): Promise<Bytes> {

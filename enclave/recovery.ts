@@ -103,7 +103,7 @@ const takeOver = async (
   const adopt = found?.adopted === true ? { ...found.state.head, incarnation: ledger.incarnation } : null
   const incarnation = await ports.kms.claim(ledger, adopt)
   if (found !== undefined)
-    return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, ledger, found.state, found.keys) }
+    return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, found.state, found.keys) }
   const { keys, state } = await beginFlow(ports, incarnation)
   return {
     kind: 'fresh',
@@ -112,7 +112,7 @@ const takeOver = async (
     keys,
     state,
     plaintext: undefined,
-    garbage: findGarbage(names, ledger, state, keys),
+    garbage: findGarbage(names, state, keys),
   }
 }
 
@@ -190,14 +190,9 @@ const nameLoss = (opened: readonly Authentic[], files: readonly ObjectName[], he
 
 const lost = (detail: string): KeyriseError => new KeyriseError('ERR_STATE_LOST', { detail })
 
-/** Only of incarnations that had ended: a newer one, of which this instance cannot know yet, may have begun to write. */
-const findGarbage = (
-  names: readonly ObjectName[],
-  ledger: LedgerState,
-  state: EpochState,
-  keys: FlowKeys,
-): ObjectName[] => {
+/** Nothing of a newer instance can be among `names`: they were listed before a claim that no other claim had preceded. */
+const findGarbage = (names: readonly ObjectName[], state: EpochState, keys: FlowKeys): ObjectName[] => {
   const listed = new Set([...state.entries.values()].map(({ object }) => formatObjectName(object.name)))
   listed.add(formatObjectName(state.object.name)).add(keys.rootName)
-  return names.filter((name) => name.incarnation <= ledger.incarnation && !listed.has(formatObjectName(name)))
+  return names.filter((name) => !listed.has(formatObjectName(name)))
 }

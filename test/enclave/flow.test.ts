@@ -175,7 +175,7 @@ test('an author’s step cannot open what the runtime sealed', async (t) => {
   await flow.checkpoint({ 'password/a': text('a') })
   const [name] = await world.store.names('epoch')
   const epochFile = await world.store.get(name ?? '')
-  t.throws(() => flow.open('epoch/2', epochFile ?? text('')))
+  t.throws(() => flow.open('epoch/2', epochFile ?? text('')), { code: 'ERR_IDENTITY_MISMATCH' })
 })
 
 test('signing and agreement keys are the flow’s, in every incarnation', async (t) => {

@@ -8,7 +8,7 @@ import { parseFlowId } from '../../protocol/names.js'
 import type { FileSystem } from '../../protocol/ports.js'
 import { publish, readWhole } from '../../storage/index.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from '../kms/in-process.js'
-import { readAll, readText, startWorld, text, type World } from './flow-world.js'
+import { readAll, readText, startWorld, text, type Interrupt, type World } from './flow-world.js'
 
 /** A flow at epoch 4, with its store's contents at each epoch. */
 const worldAtEpoch4 = async () => {
@@ -163,7 +163,10 @@ test('of entries sealed straight to the KMS, those that are lost are named and t
   await t.throwsAsync(recovered.flow.read('processed-data/a'), { code: 'ERR_DIGEST_MISMATCH' })
   await t.throwsAsync(recovered.flow.read('processed-data/b'), { code: 'ERR_STATE_LOST' })
   t.is(await readText(recovered, 'processed-data/c'), 'c')
-  t.truthy(files.get(c))
+  // Damage that the digest does not cover is the KMS's to find.
+  const header = (files.get(c) ?? text('')).map((byte, index) => (index === 60 ? byte ^ 1 : byte))
+  await world.store.replace(c, header)
+  await t.throwsAsync((await world.launch()).flow.read('processed-data/c'), { code: 'ERR_ENVELOPE_INVALID' })
   await world.store.restore(files)
   t.is(await readText(recovered, 'processed-data/a'), 'a')
   t.is(await readText(recovered, 'processed-data/b'), 'b')
@@ -199,6 +202,23 @@ test('case 6: what a host seals to the right recipient is nobody’s state', asy
   await opened.flow.checkpoint({ 'password/a': text('a') })
   t.is(await readText(await world.launch(), 'password/a'), 'a')
   t.deepEqual(await world.store.names('root'), ['flow-1/root-0000000002.age'])
+})
+
+test('an entry sealed straight to the KMS, which a host may know, is not taken for a root key', async (t) => {
+  const world = await startWorld()
+  const dead: Interrupt = ({ operation }) => {
+    if (operation === 'store-put') throw new Error('dead')
+  }
+  await t.throwsAsync(world.launch({ interrupt: dead }))
+  // A ledger that goes back to where a birth was under way, so that a root of incarnation 1 would be adopted.
+  const old = await restartedWith(world, await copyOfLedger(world))
+  const { flow } = await world.launch()
+  await flow.checkpoint({ 'processed-data/public': { to: 'kms', bytes: text('32 bytes that the host has seen.') } })
+  const [direct = ''] = await world.store.names('direct')
+  const envelope = (await world.store.get(direct)) ?? text('')
+  await world.store.restore(new Map([['flow-1/root-0000000001.age', copyBytes(envelope)]]))
+  const opened = await world.launch({ kms: old.service })
+  t.deepEqual(opened.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
 })
 
 test('a copy of the newest file, or garbage, under the next epoch’s name is not taken for a checkpoint', async (t) => {
@@ -247,20 +267,53 @@ test('a ledger that was rolled back by more than a crash explains is ERR_FORK', 
   t.is(await readText(await world.launch(), 'password/a'), '4')
 })
 
-test('a fork of the flow under another ledger is ERR_FORK here', async (t) => {
+/**
+ * One flow under two ledgers: from epoch 2 each has an instance of incarnation 2 that goes on, so that their files have the
+ * same names.
+ */
+const forkedWorld = async (epochsThere: readonly number[], epochsHere: readonly number[]) => {
   const world = await startWorld()
-  const { flow } = await world.launch()
-  await flow.checkpoint({ 'password/a': text('2') })
+  await (await world.launch()).flow.checkpoint({ 'password/a': text('2') })
   const other = await restartedWith(world, await copyOfLedger(world))
-  const here = await world.store.objects()
-  // There the clone goes on from epoch 2, and so does the instance here.
-  const clone = await world.launch({ kms: other.service })
-  await clone.flow.checkpoint({ 'password/a': text('3, there') })
-  const there = await world.store.objects()
-  await world.store.restore(here)
-  await flow.checkpoint({ 'password/a': text('3, here') })
+  const common = await world.store.objects()
+  const goOn = async (kms: typeof other, where: string, epochs: readonly number[]): Promise<Map<string, Bytes>> => {
+    await world.store.restore(common)
+    const { flow } = await world.launch({ kms: kms.service })
+    for (const epoch of epochs) await flow.checkpoint({ 'password/a': text(`${epoch}, ${where}`) })
+    return world.store.objects()
+  }
+  const there = await goOn(other, 'there', epochsThere)
+  const here = await goOn(world.kms, 'here', epochsHere)
+  return { world, other, there, here }
+}
+
+test('the same epochs of a fork, in the place of one’s own and under their names, are ERR_FORK', async (t) => {
+  const { world, other, there, here } = await forkedWorld([3, 4], [3, 4])
+  t.deepEqual([...there.keys()], [...here.keys()])
   await world.store.restore(there)
-  await t.throwsAsync(world.launch(), { code: 'ERR_FORK' })
+  await t.throwsAsync(world.launch(), { code: 'ERR_FORK', message: /another epoch 4/ })
+  t.is(await readText(await world.launch({ kms: other.service }), 'password/a'), '4, there')
+  await world.store.restore(here)
+  t.is(await readText(await world.launch(), 'password/a'), '4, here')
+})
+
+test('an epoch of a fork that would come next, but has another parent, is ERR_FORK', async (t) => {
+  const { world, other, there, here } = await forkedWorld([3], [3, 4])
+  const fourth = [...here].filter(([name]) => name.includes('epoch-0000000004'))
+  t.is(fourth.length, 1)
+  await world.store.restore(new Map([...there, ...fourth]))
+  await t.throwsAsync(world.launch({ kms: other.service }), { code: 'ERR_FORK', message: /does not follow/ })
+  await world.store.restore(there)
+  t.is(await readText(await world.launch({ kms: other.service }), 'password/a'), '3, there')
+})
+
+test('a ledger that was rolled back past a claim is ERR_FORK: its incarnations were never issued', async (t) => {
+  const world = await startWorld()
+  await (await world.launch()).flow.checkpoint({ 'password/a': text('2') })
+  const old = await restartedWith(world, await copyOfLedger(world))
+  await (await world.launch()).flow.checkpoint({ 'password/a': text('3') })
+  await t.throwsAsync(world.launch({ kms: old.service }), { code: 'ERR_FORK', message: /never issued/ })
+  t.is(await readText(await world.launch(), 'password/a'), '3')
 })
 
 test('no other image, task or KMS gets anything', async (t) => {

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { KeyriseError } from '../../protocol/errors.js'
-import type { KmsChannel } from '../../protocol/ports.js'
+import type { KmsChannel, Store } from '../../protocol/ports.js'
 import { dies, readAll, readText, startWorld, text, type Interrupt } from './flow-world.js'
 
 /** Several instances of one flow, lost answers, and what each side may then believe. */
@@ -67,6 +67,39 @@ test('a checkpoint whose write lands after its successor has looked is no fork, 
   const fourth = await world.launch()
   t.false(fourth.recovery.adopted)
   t.is(await readText(fourth, 'password/a'), '1')
+})
+
+test('a root whose write lands after its birth was given up is nobody’s root', async (t) => {
+  const world = await startWorld()
+  const diesWriting = (): { late: Map<string, Uint8Array>; store: Store } => {
+    const late = new Map<string, Uint8Array>()
+    const put = (name: string, bytes: Uint8Array): Promise<void> => {
+      late.set(name, bytes)
+      return Promise.reject(new Error('dead'))
+    }
+    const store: Store = {
+      put,
+      get: (name) => world.store.get(name),
+      list: (prefix) => world.store.list(prefix),
+      delete: (name) => world.store.delete(name),
+    }
+    return { late, store }
+  }
+  const [first, second] = [diesWriting(), diesWriting()]
+  t.true(await dies(() => world.launch({ store: first.store })))
+  t.true(await dies(() => world.launch({ store: second.store })))
+  for (const [name, bytes] of first.late) await world.store.put(name, bytes)
+  const third = await world.launch()
+  t.deepEqual(third.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
+  t.deepEqual(await world.store.names('root-'), ['flow-1/root-0000000001.age', 'flow-1/root-0000000003.age'])
+  // Nor does it stand in for the real one.
+  const files = await world.store.objects()
+  await world.store.delete('flow-1/root-0000000003.age')
+  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' })
+  await world.store.restore(files)
+  const fourth = await world.launch()
+  await fourth.flow.checkpoint({ 'password/a': text('a') })
+  t.deepEqual(await world.store.names('root-'), ['flow-1/root-0000000003.age'])
 })
 
 test('case 12: of two launches at once one recovers, the other gets a conflict or is fenced', async (t) => {
@@ -194,6 +227,45 @@ test('cases 23, 24: a store that is full or fails leaves the state intact, and t
       t.is(await flow.checkpoint({ 'password/b': text('b') }), 3)
       t.deepEqual(await readAll(await world.launch()), { 'password/a': '1', 'password/b': 'b', 'session/d': '1' })
     }
+  }
+})
+
+test('a checkpoint that the store failed is not adopted after all, once its failure was told', async (t) => {
+  const world = await startWorld()
+  const { state, interrupt } = outage('store-put', 'after', 'ERR_STORE_IO')
+  const { flow } = await world.launch({ interrupt })
+  await flow.checkpoint({ 'password/a': text('1') })
+  state.on = true
+  await t.throwsAsync(flow.checkpoint({ 'password/a': text('2') }), { code: 'ERR_STORE_IO' })
+  t.is((await world.store.names('epoch-0000000003')).length, 1)
+  const next = await world.launch()
+  t.false(next.recovery.adopted)
+  t.is(await readText(next, 'password/a'), '1')
+})
+
+test('with the KMS away too, the instance serves nothing before it knows, and yields to a newer one', async (t) => {
+  for (const replaced of [false, true]) {
+    const world = await startWorld()
+    const state = { on: false }
+    const interrupt: Interrupt = ({ at, operation }) => {
+      if (state.on && at === (operation === 'store-put' ? 'after' : 'before'))
+        throw new KeyriseError('ERR_KMS_UNREACHABLE')
+    }
+    const { flow } = await world.launch({ interrupt })
+    await flow.checkpoint({ 'password/a': text('1') })
+    state.on = true
+    await t.throwsAsync(flow.checkpoint({ 'password/a': text('2') }))
+    await t.throwsAsync(flow.read('password/a'), { code: 'ERR_KMS_UNREACHABLE' })
+    const newer = replaced ? await world.launch() : undefined
+    state.on = false
+    if (newer === undefined) {
+      t.deepEqual(await flow.read('password/a'), text('1'))
+      t.is(await flow.checkpoint({ 'password/a': text('3') }), 3)
+    } else {
+      await t.throwsAsync(flow.read('password/a'), { code: 'ERR_FENCED' })
+      t.is(await newer.flow.checkpoint({ 'password/a': text('3') }), 4)
+    }
+    t.is(await readText(await world.launch(), 'password/a'), '3')
   }
 })
 
