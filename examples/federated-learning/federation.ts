@@ -26,7 +26,7 @@ import { DECRYPTOR_FLOW, roundStep } from './schedule.js'
 import { HOSPITAL_FLOWS, type HospitalFlow } from './split.js'
 
 export const TASK = 'breast-cancer-2026'
-export const QUORUM = 2
+const QUORUM = 2
 
 export interface FederationImages {
   readonly party: Image<PartyEnclave>

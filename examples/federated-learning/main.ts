@@ -164,6 +164,9 @@ const main = async (flags: Flags): Promise<boolean> => {
   const directory = mkdtempSync(join(tmpdir(), 'keyrise-federated-learning-'))
   try {
     const split = splitRecords(parseRecordsCsv(readFileSync(DATA, 'utf8')), flags.seed)
+    line(
+      `Three hospitals train one classifier, seed ${String(flags.seed)}. Their enclaves are simulated by worker threads.`,
+    )
     if (flags.tamper) return await runTampering({ directory, split, images: await buildImages(), line, paint })
     const outcome = await runBoth(directory, flags, split)
     const figures = figuresOf(outcome)

@@ -5,7 +5,7 @@ import { GRADIENT_SIZE, STATISTICS_SIZE } from './quantise.js'
 
 const PARTY_COUNT_MAX = 16
 const ROUND_COUNT_MAX = 1000
-export const CIPHERTEXT_SIZE_BYTES_MAX = 140_000
+const CIPHERTEXT_SIZE_BYTES_MAX = 140_000
 const KEY_SIZE_BYTES_MAX = 200_000
 export const STATISTICS_ROUND = 0
 
@@ -31,14 +31,20 @@ export type Receipt = v.InferOutput<typeof Receipt>
 export const Nothing = v.strictObject({})
 export const Receipted = v.strictObject({ receipts: Receipts })
 
+/** The sum of one hospital is that hospital's own values: whatever a host proposes, it takes two. */
+const QUORUM_MIN = 2
+
 /** What the parties agree on before they start. Hospitals stand in the order of their names. */
-export const Terms = v.strictObject({
-  hospitals: FlowNames,
-  decryptor: FlowName,
-  quorum: Count(PARTY_COUNT_MAX),
-  /** Training rounds; round 0, before them, sums statistics. */
-  roundCount: Round,
-})
+export const Terms = v.pipe(
+  v.strictObject({
+    hospitals: FlowNames,
+    decryptor: FlowName,
+    quorum: v.pipe(Count(PARTY_COUNT_MAX), v.minValue(QUORUM_MIN)),
+    /** Training rounds; round 0, before them, sums statistics. */
+    roundCount: Round,
+  }),
+  v.check(({ hospitals, decryptor, quorum }) => quorum <= hospitals.length && !hospitals.includes(decryptor)),
+)
 export type Terms = v.InferOutput<typeof Terms>
 
 export const Contribution = v.strictObject({

@@ -12,7 +12,7 @@ export const encodeSum = (sum: Int32Array): Uint8Array<ArrayBuffer> => {
   return bytes
 }
 
-export const decodeSum = (bytes: Uint8Array): Int32Array => {
+const decodeSum = (bytes: Uint8Array): Int32Array => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return Int32Array.from({ length: bytes.length / 4 }, (_, index) => view.getInt32(index * 4, true))
 }

@@ -116,6 +116,11 @@ const cheatAsAggregator = async (
   line(paint('strong', '\nAn aggregator that cheats'))
   await tryAll([
     {
+      title: 'proposes terms under which one hospital makes a sum',
+      expected: 'ERR_ARGUMENT_INVALID',
+      attempt: () => federation.party(VICTIM).ecalls.join({ terms: { ...terms, quorum: 1 }, homomorphicKey }),
+    },
+    {
       title: 'puts its own homomorphic key in place of the decryptor’s',
       expected: refused('key-substituted'),
       attempt: () => federation.party(VICTIM).ecalls.join({ terms, homomorphicKey: own.publicKey }),

@@ -11,6 +11,7 @@ import { openCustody } from '../../faults/index.js'
 import type { DecryptorEnclave } from '../../examples/federated-learning/decryptor.enclave.js'
 import { runJob, type JobResult } from '../../examples/federated-learning/job.js'
 import { scanInProcess, type LeakScanRequest } from '../../examples/federated-learning/leak-scan.js'
+import { modelDigest } from '../../examples/federated-learning/model.js'
 import type { PartyEnclave } from '../../examples/federated-learning/party.enclave.js'
 import { parseRecordsCsv } from '../../examples/federated-learning/records.js'
 import {
@@ -22,6 +23,7 @@ import {
 } from '../../examples/federated-learning/schedule.js'
 import { splitRecords } from '../../examples/federated-learning/split.js'
 import { runTampering } from '../../examples/federated-learning/tamper.js'
+import { federateInTheClear } from './federate.js'
 
 const SEED = 11
 const ROUND_COUNT = 5
@@ -74,6 +76,7 @@ test.serial(
     const killed = await run('killed', schedule)
     const uninterrupted = await run('uninterrupted', withoutKills(schedule))
     t.is(killed.result.modelDigest, uninterrupted.result.modelDigest)
+    t.is(killed.result.modelDigest, modelDigest(federateInTheClear(split.shares, schedule, ROUND_COUNT)))
     t.is(killed.result.enclaveKills, 12)
     t.is(killed.result.events.filter(({ type }) => type === 'kms-restored').length, 1)
     t.is(uninterrupted.result.enclaveKills, 0)

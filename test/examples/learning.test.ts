@@ -3,7 +3,6 @@ import fc from 'fast-check'
 import { readFileSync } from 'node:fs'
 import {
   accuracyOf,
-  applyGradient,
   gradientOf,
   modelDigest,
   newModel,
@@ -11,15 +10,8 @@ import {
   standardise,
   statisticsOf,
   trainAlone,
-  type Model,
 } from '../../examples/federated-learning/model.js'
-import {
-  PARTY_VALUE_MAX,
-  quantiseGradient,
-  quantiseStatistics,
-  restoreGradient,
-  restoreStatistics,
-} from '../../examples/federated-learning/quantise.js'
+import { PARTY_VALUE_MAX, quantiseGradient, restoreGradient } from '../../examples/federated-learning/quantise.js'
 import {
   decodeRecords,
   encodeRecords,
@@ -28,7 +20,9 @@ import {
   selectRecords,
   type Records,
 } from '../../examples/federated-learning/records.js'
+import { planSchedule } from '../../examples/federated-learning/schedule.js'
 import { HOSPITAL_FLOWS, splitRecords } from '../../examples/federated-learning/split.js'
+import { federateInTheClear } from './federate.js'
 
 const csv = readFileSync('examples/federated-learning/data/breast-cancer-wisconsin.csv', 'utf8')
 const all = parseRecordsCsv(csv)
@@ -87,36 +81,15 @@ test('the gradient is that of the loss, by finite differences', (t) => {
   }
 })
 
-/** The federation in the clear: what the job computes under encryption. */
-const federate = (
-  parts: readonly Records[],
-  roundCount: number,
-): { model: Model; scale: (records: Records) => Records } => {
-  const add = (sums: readonly Int32Array[]): Int32Array =>
-    sums.reduce((total, next) => total.map((value, index) => value + (next[index] ?? 0)))
-  const scaling = scalingOf(restoreStatistics(add(parts.map((part) => quantiseStatistics(statisticsOf(part))))))
-  const scaled = parts.map((part) => standardise(part, scaling))
-  let residuals: Float64Array[] = parts.map(() => new Float64Array(31))
-  let model = newModel()
-  for (let round = 0; round < roundCount; round++) {
-    const quantised = scaled.map((part, index) =>
-      quantiseGradient(gradientOf(part, model), residuals[index] ?? new Float64Array(31)),
-    )
-    residuals = quantised.map(({ residual }) => residual)
-    model = applyGradient(model, restoreGradient(add(quantised.map(({ wholes }) => wholes))))
-  }
-  return { model, scale: (records) => standardise(records, scaling) }
-}
-
 test('three hospitals that add quantised gradients learn what one with all the data would, and visibly more than any alone', (t) => {
   const figures = Array.from({ length: 20 }, (_, seed) => {
     const { test: held, shares } = splitRecords(all, seed)
     const parts = HOSPITAL_FLOWS.map((flow) => shares[flow])
-    const together = federate(parts, 12)
+    const together = federateInTheClear(shares, planSchedule({ seed, kills: 0, roundCount: 12 }), 12)
     const pooled = trainAlone(join(parts), 12)
     const alone = parts.map((part) => trainAlone(part, 300))
     return {
-      federated: accuracyOf(together.scale(held), together.model),
+      federated: accuracyOf(standardise(held, together.scaling), together),
       pooled: accuracyOf(standardise(held, pooled.scaling), pooled.model),
       best: Math.max(...alone.map(({ model, scaling }) => accuracyOf(standardise(held, scaling), model))),
     }
