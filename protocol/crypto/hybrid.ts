@@ -46,7 +46,7 @@ const CONTEXT = concatBytes(
 )
 
 /** §5.1 `KeySchedule`. @param shared - disposed of here. @returns the key to be wiped. */
-const keySchedule = (shared: Secret): { key: Bytes; nonce: Uint8Array } => {
+export const keySchedule = (shared: Secret): { key: Bytes; nonce: Uint8Array } => {
   using agreed = shared
   const secret = agreed.expose((bytes) => labeledExtract(bytes, 'secret', NOTHING))
   try {
