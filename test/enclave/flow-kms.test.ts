@@ -88,6 +88,17 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   await t.throwsAsync(next.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' })
 })
 
+test('a KMS that certifies no root key leaves nothing to seal to, and says so', async (t) => {
+  const kms = new ScriptedKms()
+  kms.script = (right, { op }) =>
+    op === 'open'
+      ? { ...right, meta: encodeSessionReply('open', { certificates: [], incarnation: 0, head: null }) }
+      : right
+  const client = connect(kms)
+  await client.open()
+  t.throws(() => client.encryptionKey, { code: 'ERR_KEY_UNKNOWN' })
+})
+
 test('items and bytes that do not add up are refused, and a failed item is only itself', async (t) => {
   const kms = kmsWithKey()
   const client = connect(kms)
@@ -187,6 +198,27 @@ test('garbage, doubled and stale answers are no answers', async (t) => {
     mode = 'right'
     t.is(await readText(opened, 'password/a'), wrong)
   }
+})
+
+test('requests go one at a time, in order; a client that was closed asks no more', async (t) => {
+  const kms = kmsWithKey()
+  let inFlight = 0
+  let inFlightMax = 0
+  const channel: KmsChannel = {
+    exchange: async (frame) => {
+      inFlightMax = Math.max(inFlightMax, ++inFlight)
+      await new Promise(setImmediate)
+      const answer = await kms.exchange(frame)
+      inFlight--
+      return answer
+    },
+  }
+  const client = connect(kms, channel)
+  await Promise.all([client.open(), client.unwrap([HEADER]), client.unwrap([HEADER]), client.open()])
+  t.is(inFlightMax, 1)
+  client[Symbol.dispose]()
+  await t.throwsAsync(client.open(), { code: 'ERR_ENCLAVE_CLOSED' })
+  t.throws(() => client.originKey())
 })
 
 test('a KMS’s refusal inside the session is believed', async (t) => {
