@@ -30,8 +30,15 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   const policy = checkPolicy(options.policy)
   const keyring = await openKeyring(options)
   try {
-    const ledger = await FileLedger.open(options.fs, options.place.directory, keyring.identity)
-    return assemble(options, { policy, keyring, ledger })
+    const unsealer = await UnsealPool.start(unsealKeys(keyring))
+    try {
+      // Last, because it takes the ledger from whoever has it open.
+      const ledger = await FileLedger.open(options.fs, options.place.directory, keyring.identity)
+      return assemble(options, { policy, keyring, unsealer, ledger })
+    } catch (error) {
+      await unsealer.close()
+      throw error
+    }
   } catch (error) {
     keyring[Symbol.dispose]()
     throw error
@@ -46,11 +53,10 @@ export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
 
 const assemble = (
   options: OpenKmsOptions,
-  parts: { policy: Policy; keyring: Keyring; ledger: FileLedger },
+  parts: { policy: Policy; keyring: Keyring; unsealer: UnsealPool; ledger: FileLedger },
 ): OpenKms => {
-  const { policy, keyring, ledger } = parts
+  const { policy, keyring, unsealer, ledger } = parts
   const { random, clock, onEvent } = options
-  const unsealer = new UnsealPool(unsealKeys(keyring))
   const verifier = new SimulatedVerifier(policy.platforms)
   const service = new KmsService({
     keyring,

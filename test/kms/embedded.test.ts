@@ -78,6 +78,12 @@ test.serial('custody in a third place is all it needs of its keys; without it, i
   await t.throwsAsync(start({ directory: place.directory }), { code: 'ERR_KEYRING_MISSING' })
 })
 
+test.serial('custody may be inside the directory', async (t) => {
+  const { directory } = await makePlace(t)
+  await (await start({ directory, custody: join(directory, 'own.age') })).close()
+  t.deepEqual((await readdir(directory)).sort(), ['ledger.log', 'own.age'])
+})
+
 test.serial(
   'what keeps it from starting is said by code, and the caller’s passphrase stays the caller’s',
   async (t) => {

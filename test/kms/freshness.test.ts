@@ -1,7 +1,8 @@
 import test from 'ava'
+import { FlowDesk } from '../../kms/flow-desk.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { digestOf } from './attested-client.js'
-import { OTHER_IMAGE, startInProcess } from './in-process.js'
+import { IMAGE, OTHER_IMAGE, startInProcess } from './in-process.js'
 
 const headOf = (epoch: number, byte = epoch) => ({ epoch, digest: digestOf(byte) })
 
@@ -57,6 +58,21 @@ test('of two claims at once, one wins', async (t) => {
   )
   t.deepEqual(claims.map(({ status }) => status).sort(), ['fulfilled', 'rejected', 'rejected'])
   for (const claim of claims) if (claim.status === 'rejected') t.like(claim.reason, { code: 'ERR_LEDGER_CONFLICT' })
+})
+
+test('of two that read one state before either writes, one wins', async (t) => {
+  const { connect, ledger } = await startInProcess()
+  await (await connect()).open()
+  const desk = new FlowDesk(ledger, { platforms: [], images: [] })
+  const caller = { flow: parseFlowId('flow-1'), image: IMAGE }
+  const claim = () => desk.claim(caller, { op: 'claim', head: null, incarnation: 0, adopt: null })
+  const claims = await Promise.allSettled([claim(), claim()])
+  t.deepEqual(
+    claims.map((settled) =>
+      settled.status === 'fulfilled' ? settled.value : (settled.reason as { code: string }).code,
+    ),
+    [{ incarnation: 1 }, 'ERR_LEDGER_CONFLICT'],
+  )
 })
 
 test('a claim adopts an honest head + 1 and nothing else', async (t) => {

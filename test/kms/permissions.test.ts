@@ -66,3 +66,12 @@ test('a thread with our flags reads its code, writes its folders, and nothing el
   })
   t.like(await probe(permissionFlags(), paths), { ...refused, writesInside: false, startsWorkers: false })
 })
+
+test('folders that are the same, or one inside the other, are given once: Node 20 aborts otherwise', async (t) => {
+  const { root, directory } = await makePlace(t)
+  const paths = { beside: join(root, 'beside'), inside: join(directory, 'inside'), code: join(root, 'code') }
+  await Promise.all(Object.values(paths).map((path) => writeFile(path, '')))
+  const flags = permissionFlags({ folders: [directory, root, directory] })
+  t.is(flags.filter((flag) => flag.startsWith('--allow-fs-write')).length, 1)
+  t.like(await probe(flags, paths), { writesBeside: true, writesInside: true, readsPasswords: false })
+})

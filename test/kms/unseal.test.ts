@@ -1,10 +1,10 @@
 import { createSecretKey } from 'node:crypto'
 import { createRequire } from 'node:module'
-import type { Worker } from 'node:worker_threads'
+import type { Worker, WorkerOptions } from 'node:worker_threads'
 import test from 'ava'
 import { Keyring } from '../../kms/keyring.js'
 import { unsealKeys } from '../../kms/open-kms.js'
-import type { UnsealPool } from '../../kms/pool.js'
+import type { PoolOptions } from '../../kms/pool.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import type { Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
@@ -112,13 +112,15 @@ test('what was sealed before a restart opens after it, from the keyring alone', 
   t.deepEqual(secrets, plaintextOf(0))
 })
 
-/** Captures the workers that are started from here on, as a hostile host would before launch: production code hands out none. */
+/** Captures the workers that are started from here on, as a hostile host would before launch; makes them unable to start, if told to. */
+let areBroken = false
 const captureWorkers = (): Worker[] => {
   const captured: Worker[] = []
   const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker }
   threads.Worker = class extends threads.Worker {
-    constructor(...parameters: ConstructorParameters<typeof Worker>) {
-      super(...parameters)
+    constructor(file: string, options: WorkerOptions) {
+      const execArgv = options.execArgv?.filter((flag) => !flag.startsWith('--allow'))
+      super(file, areBroken && execArgv !== undefined ? { ...options, execArgv } : options)
       captured.push(this)
     }
   }
@@ -126,13 +128,10 @@ const captureWorkers = (): Worker[] => {
 }
 const workers = captureWorkers()
 
-const withPool = async (
-  t: { teardown: (work: () => Promise<void>) => void },
-  options: ConstructorParameters<typeof UnsealPool>[1] = {},
-) => {
+const withPool = async (t: { teardown: (work: () => Promise<void>) => void }, options: PoolOptions = {}) => {
   const { UnsealPool } = await import('../../kms/pool.js')
   const started = await launchOne()
-  const pool: UnsealPool = new UnsealPool(unsealKeys(started.keyring), options)
+  const pool = await UnsealPool.start(unsealKeys(started.keyring), options)
   t.teardown(() => pool.close())
   const originKey = started.client.origin?.key.expose((bytes) => createSecretKey(bytes))
   if (originKey === undefined) throw new Error('no origin key')
@@ -181,6 +180,18 @@ test.serial('a pool worker that is killed costs nothing: its task is repeated', 
   const { items } = await underWay
   t.true(items.every(({ error }) => error === null))
   t.true((await pool.unseal(task(envelopes))).items.every(({ error }) => error === null))
+})
+
+test.serial('a pool whose workers cannot start says so; one whose workers all died starts others', async (t) => {
+  const { pool, task, seal, keyring } = await withPool(t)
+  const { UnsealPool } = await import('../../kms/pool.js')
+  areBroken = true
+  await t.throwsAsync(UnsealPool.start(unsealKeys(keyring)), { code: 'ERR_KMS_FAILED', message: /does not start/ })
+  areBroken = false
+  const envelope = seal(plaintextOf(3))
+  await Promise.all(workers.slice(-4).map((worker) => worker.terminate()))
+  const { items } = await pool.unseal(task([envelope]))
+  t.deepEqual(items, [{ key: 'root@1', error: null, sizeBytes: 100 }])
 })
 
 test.serial('more than the pool will ever queue is refused at once', async (t) => {
