@@ -4,7 +4,7 @@ import { copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { parseFlowId, type EntryName } from '../../protocol/names.js'
-import type { Attester, Clock, KmsChannel, Store } from '../../protocol/ports.js'
+import type { Attester, Clock, KmsChannel, Random, Store } from '../../protocol/ports.js'
 import { MemoryStore } from '../../storage/index.js'
 import { IMAGE, startInProcess } from '../kms/in-process.js'
 
@@ -61,6 +61,7 @@ export interface LaunchOptions {
   readonly store?: Store
   readonly kms?: KmsChannel
   readonly kmsIdentity?: Bytes
+  readonly random?: Random
 }
 
 /** One KMS, one store, and instances of flows between them: all in this process, so that any operation can be made the last. */
@@ -90,7 +91,7 @@ export const startWorld = async () => {
       flow: parseFlowId(options.flow ?? FLOW),
       task: parseFlowId(options.task ?? TASK),
       image,
-      random: nodeRandom,
+      random: options.random ?? nodeRandom,
       clock: hastyClock,
     })
   }

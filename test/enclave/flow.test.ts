@@ -1,7 +1,9 @@
 import test from 'ava'
 import { equalPublicBytes } from '../../protocol/bytes.js'
 import { verifyEd25519 } from '../../protocol/crypto/keys.js'
+import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import type { EntryName } from '../../protocol/names.js'
+import type { Random } from '../../protocol/ports.js'
 import { OTHER_IMAGE } from '../kms/in-process.js'
 import { FLOW, readAll, readText, startWorld, text, type Interrupt } from './flow-world.js'
 
@@ -14,18 +16,24 @@ test('what a checkpoint acknowledged is there after a relaunch, bit for bit', as
     await first.flow.checkpoint({
       'password/db': text('hunter2'),
       'session/peer': { to: 'kms', bytes: text('resume') },
+      'session/other': { to: 'kms', bytes: text('other') },
     }),
     2,
   )
   t.is(await first.flow.checkpoint({ 'password/db': text('hunter3'), 'final-result/model': new Uint8Array(0) }), 3)
   const before = await readAll(first)
-  t.deepEqual(before, { 'final-result/model': '', 'password/db': 'hunter3', 'session/peer': 'resume' })
+  t.deepEqual(before, {
+    'final-result/model': '',
+    'password/db': 'hunter3',
+    'session/other': 'other',
+    'session/peer': 'resume',
+  })
 
   const second = await world.launch()
   t.deepEqual(second.recovery, { kind: 'recovered', adopted: false, epoch: 3 })
   t.deepEqual(await readAll(second), before)
   t.deepEqual(second.flow.list(), first.flow.list())
-  t.deepEqual(second.flow.list()[2], { name: 'session/peer', kind: 'session', epoch: 2, sizeBytes: 6 })
+  t.deepEqual(second.flow.list()[3], { name: 'session/peer', kind: 'session', epoch: 2, sizeBytes: 6 })
   t.is(await readText(second, 'password/other'), undefined)
 })
 
@@ -120,6 +128,39 @@ test('files that no entry needs any more are collected, the rest stays', async (
     'password/long-lived': 'stays',
     'session/kms': '5',
   })
+})
+
+test('a read that a checkpoint overtakes gives the newer value, not a loss', async (t) => {
+  const world = await startWorld()
+  await (await world.launch()).flow.checkpoint({ 'password/a': text('1'), 'password/b': text('b') })
+  await (await world.launch()).flow.checkpoint({ 'password/b': text('b2') })
+  const overtaking: { run?: () => Promise<void> } = {}
+  const { flow } = await world.launch({
+    interrupt: async ({ at, operation }) => {
+      const { run } = overtaking
+      if (run === undefined || operation !== 'store-get' || at !== 'before') return
+      delete overtaking.run
+      await run()
+    },
+  })
+  overtaking.run = async () => {
+    await flow.checkpoint({ 'password/a': text('2') })
+    // Collects the file that held the first value.
+    await flow.checkpoint({ 'password/b': text('b3') })
+  }
+  t.deepEqual(await flow.read('password/a'), text('2'))
+  t.false('run' in overtaking)
+})
+
+test('what could be stored but not be recovered or published is refused by size', async (t) => {
+  const world = await startWorld()
+  const { flow } = await world.launch()
+  const bytes = new Uint8Array(64 * 1024 * 1024)
+  await t.throwsAsync(flow.checkpoint({ 'processed-data/a': { to: 'kms', bytes } }), { code: 'ERR_SIZE_LIMIT' })
+  await t.throwsAsync(flow.publish({ key: new Uint8Array(1025) }), { code: 'ERR_SIZE_LIMIT' })
+  const values = Object.fromEntries(Array.from({ length: 17 }, (_, n) => [`key-${n}`, text('v')]))
+  await t.throwsAsync(flow.publish(values), { code: 'ERR_SIZE_LIMIT' })
+  t.deepEqual(await world.store.names('direct'), [])
 })
 
 test('one durable publish and one exchange with the KMS carry a checkpoint of any number of entries', async (t) => {
@@ -230,6 +271,27 @@ test('after wipe every call is refused', async (t) => {
   t.throws(() => flow.sign(text('m')), { code: 'ERR_ENCLAVE_CLOSED' })
   t.throws(() => flow.seal('s', text('m')), { code: 'ERR_ENCLAVE_CLOSED' })
   t.throws(() => flow.list(), { code: 'ERR_ENCLAVE_CLOSED' })
+})
+
+test('wipe zero-fills the root key, and so does a birth that fails', async (t) => {
+  for (const fails of [false, true]) {
+    const filled: Uint8Array[] = []
+    const random: Random = { fill: (bytes) => (filled.push(bytes), nodeRandom.fill(bytes)) }
+    const interrupt: Interrupt = ({ operation }) => {
+      if (fails && operation === 'store-put') throw new Error('dead')
+    }
+    const launched = (await startWorld()).launch({ random, interrupt })
+    const opened = fails ? undefined : await launched
+    if (fails) await t.throwsAsync(launched)
+    const [root] = filled
+    t.is(root?.length, 32)
+    t.is(
+      root?.every((byte) => byte === 0),
+      fails,
+    )
+    opened?.wipe()
+    t.true(root?.every((byte) => byte === 0))
+  }
 })
 
 test('no value, name or key stands in the clear in the store or on the way to the KMS', async (t) => {
