@@ -58,24 +58,26 @@ for (const name of ['throwLater', 'rejectLater']) {
   })
 }
 
-test('an error that nobody handles is an exit code and nothing else, for whoever holds the worker', async (t) => {
-  const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
-  const { source, measurement } = await image
-  const ports = { ecalls: ecalls.port2, ocalls: ocalls.port2, platform: platform.port2 }
-  for (const name of ['throwLater', 'rejectLater']) ecalls.port1.postMessage(encodeCall('1', name, undefined).message)
-  const worker = new Worker(source, {
-    eval: true,
-    stdout: true,
-    stderr: true,
-    workerData: { ...ports, configuration: CONFIGURATION, measurement, flow: 'flow', task: 'task' },
-    transferList: Object.values(ports),
+for (const name of ['throwLater', 'rejectLater']) {
+  test(`${name}: the error is an exit code and nothing else, for whoever holds the worker`, async (t) => {
+    const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
+    const { source, measurement } = await image
+    const ports = { ecalls: ecalls.port2, ocalls: ocalls.port2, platform: platform.port2 }
+    ecalls.port1.postMessage(encodeCall('1', name, undefined).message)
+    const worker = new Worker(source, {
+      eval: true,
+      stdout: true,
+      stderr: true,
+      workerData: { ...ports, configuration: CONFIGURATION, measurement, flow: 'flow', task: 'task' },
+      transferList: Object.values(ports),
+    })
+    const errors: unknown[] = []
+    worker.on('error', (error) => errors.push(error))
+    t.is(await new Promise((resolve) => worker.on('exit', resolve)), 70)
+    t.deepEqual(errors, [])
+    ecalls.port1.close()
   })
-  const errors: unknown[] = []
-  worker.on('error', (error) => errors.push(error))
-  t.is(await new Promise((resolve) => worker.on('exit', resolve)), 70)
-  t.deepEqual(errors, [])
-  ecalls.port1.close()
-})
+}
 
 test('process.exit wipes', async (t) => {
   t.like(await lastWords((host) => host.call('quit').catch(() => {})), { reason: 'ended', wiped: true })

@@ -46,6 +46,15 @@ test('a reply counts once, for a call in flight', async (t) => {
   t.is(await second, 'second')
 })
 
+test('calls that were answered no longer count as in flight', async (t) => {
+  const { outgoing, outside, next } = setUp()
+  for (let count = 0; count < 1100; count++) {
+    const call = outgoing.call('ask', count, OPTIONS)
+    raw(outside, (await next()).id, count)
+    t.is(await call, count)
+  }
+})
+
 test('replies out of order reach their own calls', async (t) => {
   const { outgoing, outside, next } = setUp()
   const both = [outgoing.call('ask', 'a', OPTIONS), outgoing.call('ask', 'b', OPTIONS)]
