@@ -119,8 +119,7 @@ const captureWorkers = (): Worker[] => {
   const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker }
   threads.Worker = class extends threads.Worker {
     constructor(file: string, options: WorkerOptions) {
-      const execArgv = options.execArgv?.filter((flag) => !flag.startsWith('--allow'))
-      super(file, areBroken && execArgv !== undefined ? { ...options, execArgv } : options)
+      super(file, areBroken ? { ...options, execArgv: ['--require', '/there-is-no-such-file.cjs'] } : options)
       captured.push(this)
     }
   }
