@@ -6,24 +6,20 @@ import { releaseValue, type ValueLimits } from './values.js'
  * of one name and at most one RAW argument; a reply is RAW, or Comlink's `throw` with a code. Nothing else is one.
  */
 
-/** The OCALLs of the runtime itself. Authors' names cannot contain `:`. */
+/** The OCALLs of the runtime itself, with what they carry and answer. Authors' names cannot contain `:`. */
 export const RUNTIME_OCALLS = {
+  /** { name, bytes } → nothing */
   storePut: 'keyrise:store-put',
+  /** { name } → bytes, or null where there are none */
   storeGet: 'keyrise:store-get',
+  /** { prefix } → names */
   storeList: 'keyrise:store-list',
+  /** { name } → nothing */
   storeDelete: 'keyrise:store-delete',
+  /** { frame } → bytes */
   kmsExchange: 'keyrise:kms-exchange',
 } as const
 export type RuntimeOcallName = (typeof RUNTIME_OCALLS)[keyof typeof RUNTIME_OCALLS]
-
-/** What the runtime's OCALLs carry. `get` replies null where there is nothing. */
-export interface RuntimeOcalls {
-  readonly 'keyrise:store-put': (argument: { name: string; bytes: Uint8Array }) => undefined
-  readonly 'keyrise:store-get': (argument: { name: string }) => Uint8Array | null
-  readonly 'keyrise:store-list': (argument: { prefix: string }) => string[]
-  readonly 'keyrise:store-delete': (argument: { name: string }) => undefined
-  readonly 'keyrise:kms-exchange': (argument: { frame: Uint8Array }) => Uint8Array
-}
 
 /** A message and what it transfers, ready for `Port.post`. */
 export interface Outgoing {
