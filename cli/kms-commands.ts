@@ -6,6 +6,7 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
 import { parsePolicy, serveKms, type KmsEvent, type KmsIdentity, type Policy, type ServedKms } from '../kms/index.js'
+import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { wholeNumber } from './arguments.js'
@@ -23,7 +24,12 @@ interface PlaceFlags {
 export const addKmsCommands = (program: Command): void => {
   const kms = program.command('kms').description('run a key management server')
   withPlace(kms.command('init').description('make the keys of a new KMS, and its keyring'))
-    .option('--work-factor <n>', 'scrypt’s work factor for the passphrase, as a power of two', wholeNumber(10, 20), 18)
+    .option(
+      '--work-factor <n>',
+      'scrypt’s work factor for the passphrase, as a power of two',
+      wholeNumber(10, 20),
+      KEYRING_LOG_N,
+    )
     .action(init)
   withPlace(kms.command('serve').description('open the keyring and serve enclaves on loopback'))
     .requiredOption('--policy <file>', 'which platforms and images get keys (docs/kms.md)')

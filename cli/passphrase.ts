@@ -15,7 +15,7 @@ const readFromFile = promisify(read)
  * The first line of an open file descriptor, without its end. The caller zero-fills it.
  * @throws {KeyriseError} ERR_CONFIG_INVALID.
  */
-export const readPassphraseFrom = async (descriptor: number): Promise<Bytes> => {
+const readPassphraseFrom = async (descriptor: number): Promise<Bytes> => {
   const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 2)
   try {
     let size = 0
@@ -56,7 +56,7 @@ const takeLine = (bytes: Bytes): Bytes => {
 }
 
 /** Asks on a terminal, without echo. The caller zero-fills the answer. @throws {Interrupted} on Ctrl-C. */
-export const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> => {
+const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> => {
   const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 1)
   let size = 0
   const wasRaw = terminal.isRaw

@@ -6,9 +6,9 @@ import { publish, readWhole, storeError, syncFile, SyncFailure, writeAll } from 
 import { decodeLog, encodeFrame, FRAME_BODY_SIZE_BYTES_MAX, LOG_START, type LogEnd } from './log-frames.js'
 
 /** Several fit one frame. */
-export const LOG_RECORD_SIZE_BYTES_MAX = 32 * 1024
+const LOG_RECORD_SIZE_BYTES_MAX = 32 * 1024
 /** A log is read whole at start; an append that would exceed this is refused. */
-export const LOG_SIZE_BYTES_MAX = 1024 * 1024 * 1024
+const LOG_SIZE_BYTES_MAX = 1024 * 1024 * 1024
 /** Room for a record’s CBOR head, and the list’s. */
 const RECORD_HEAD_BYTES_MAX = 16
 
