@@ -50,12 +50,14 @@ export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
 
 const HEX = /^(?:[0-9a-f]{2})*$/
 
-export const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+export const toHex = (bytes: Uint8Array): string =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
 
 /** Public hex text to bytes; undefined when it is not lower-case hex. */
 export const fromHex = (claimed: string): Bytes | undefined => {
   if (!HEX.test(claimed)) return undefined
   const bytes = allocate(claimed.length / 2)
-  for (let index = 0; index < bytes.length; index++) bytes[index] = Number.parseInt(claimed.slice(index * 2, index * 2 + 2), 16)
+  for (let index = 0; index < bytes.length; index++)
+    bytes[index] = Number.parseInt(claimed.slice(index * 2, index * 2 + 2), 16)
   return bytes
 }

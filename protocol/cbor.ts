@@ -3,7 +3,15 @@ import { copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 
 /** What our CBOR carries. Maps have text keys (`Cbor` objects) or, in tokens, integer keys (`Map`). */
-export type Cbor = null | boolean | number | string | Uint8Array | readonly Cbor[] | { readonly [key: string]: Cbor } | ReadonlyMap<number, Cbor>
+export type Cbor =
+  | null
+  | boolean
+  | number
+  | string
+  | Uint8Array
+  | readonly Cbor[]
+  | { readonly [key: string]: Cbor }
+  | ReadonlyMap<number, Cbor>
 
 /** RFC 8949 §4.2.1, core deterministic encoding: equal values have equal bytes, so bytes can be signed and hashed. */
 export const encodeCbor = (value: Cbor): Bytes => copyBytes(encode(value, rfc8949EncodeOptions))
@@ -20,7 +28,8 @@ const decodeStrict = (bytes: Uint8Array, useMaps: boolean): unknown => {
       allowInfinity: false,
       allowNaN: false,
     })
-    if (!equalPublicBytes(encode(value, rfc8949EncodeOptions), bytes)) throw new KeyriseError('ERR_CBOR_INVALID', { detail: 'not deterministic' })
+    if (!equalPublicBytes(encode(value, rfc8949EncodeOptions), bytes))
+      throw new KeyriseError('ERR_CBOR_INVALID', { detail: 'not deterministic' })
     return value
   } catch (error) {
     if (error instanceof KeyriseError) throw error

@@ -13,8 +13,10 @@ export class FieldReader {
   /** @param claimed - must be a plain object whose keys are all in `keys`. */
   constructor(claimed: unknown, keys: readonly string[], code: ErrorCode) {
     this.#code = code
-    if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array) throw new KeyriseError(code)
-    for (const key of Object.keys(claimed)) if (!keys.includes(key)) throw new KeyriseError(code, { detail: 'an unknown field' })
+    if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array)
+      throw new KeyriseError(code)
+    for (const key of Object.keys(claimed))
+      if (!keys.includes(key)) throw new KeyriseError(code, { detail: 'an unknown field' })
     this.#fields = claimed as Readonly<Record<string, unknown>>
   }
 
@@ -39,7 +41,9 @@ export class FieldReader {
   /** A whole number from `min` to `max`. */
   count(field: string, max = Number.MAX_SAFE_INTEGER, min = 0): number {
     const value = this.#get(field)
-    return Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max ? (value as number) : this.refuse(field)
+    return Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max
+      ? (value as number)
+      : this.refuse(field)
   }
 
   flag(field: string): boolean {
@@ -50,12 +54,16 @@ export class FieldReader {
   /** A copy, `sizeMin` to `sizeMax` bytes; exactly `sizeMin` where no maximum is given. */
   bytes(field: string, sizeMin: number, sizeMax = sizeMin): Bytes {
     const value = this.#get(field)
-    return value instanceof Uint8Array && value.length >= sizeMin && value.length <= sizeMax ? copyBytes(value) : this.refuse(field)
+    return value instanceof Uint8Array && value.length >= sizeMin && value.length <= sizeMax
+      ? copyBytes(value)
+      : this.refuse(field)
   }
 
   list<T>(field: string, countMax: number, read: (claimed: unknown) => T): T[] {
     const value = this.#get(field)
-    return Array.isArray(value) && value.length <= countMax ? value.map((item: unknown) => read(item)) : this.refuse(field)
+    return Array.isArray(value) && value.length <= countMax
+      ? value.map((item: unknown) => read(item))
+      : this.refuse(field)
   }
 
   /** The raw value, for a reader of its own. */

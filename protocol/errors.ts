@@ -6,30 +6,51 @@
 const ERRORS = {
   // The boundary
   ERR_ECALL_UNKNOWN: ['No such ECALL is declared', 'Call one that the image declares'],
-  ERR_MESSAGE_INVALID: ['The message is not a call that the gate admits', 'Use the stubs of launch(), or Comlink.wrap with plain calls'],
+  ERR_MESSAGE_INVALID: [
+    'The message is not a call that the gate admits',
+    'Use the stubs of launch(), or Comlink.wrap with plain calls',
+  ],
   ERR_ARGUMENT_INVALID: ['The argument does not match the declared schema', 'Compare it with the ECALL’s input schema'],
   ERR_REPLY_INVALID: ['The reply does not match the declared schema', 'Compare it with the declared output schema'],
-  ERR_SIZE_LIMIT: ['A declared size limit is exceeded', 'Send less at once, or raise the limit in the enclave’s definition'],
+  ERR_SIZE_LIMIT: [
+    'A declared size limit is exceeded',
+    'Send less at once, or raise the limit in the enclave’s definition',
+  ],
   ERR_SHARED_MEMORY: ['Shared memory cannot cross the boundary', 'Pass a Uint8Array with an ArrayBuffer of its own'],
-  ERR_VALUE_UNSUPPORTED: ['A value of this type cannot cross the boundary', 'Pass null, booleans, finite numbers, strings, Uint8Arrays, arrays and plain objects'],
+  ERR_VALUE_UNSUPPORTED: [
+    'A value of this type cannot cross the boundary',
+    'Pass null, booleans, finite numbers, strings, Uint8Arrays, arrays and plain objects',
+  ],
   ERR_CALLS_LIMIT: ['Too many calls are in flight', 'Wait for earlier calls to settle'],
   ERR_OCALL_UNKNOWN: ['The host does not implement this OCALL', 'Pass it to launch({ ocalls })'],
   ERR_OCALL_FAILED: ['The host failed to answer an OCALL', 'See the host’s log; the enclave’s state is unchanged'],
   ERR_APPLICATION: ['The enclave refused the call', 'See `reason`, one of those the image declares'],
   ERR_ENCLAVE_FAILED: ['The enclave’s code failed', 'Run the module in the test kit to see why; nothing was committed'],
-  ERR_ENCLAVE_LOST: ['The enclave died with this call in flight; its outcome is unknown', 'Repeat the call if it is safe to repeat'],
+  ERR_ENCLAVE_LOST: [
+    'The enclave died with this call in flight; its outcome is unknown',
+    'Repeat the call if it is safe to repeat',
+  ],
   ERR_ENCLAVE_CLOSED: ['The enclave was closed', 'Launch it again'],
   ERR_LAUNCH_FAILED: ['The enclave did not start', 'See `cause`'],
-  ERR_DEADLINE: ['No answer came before the deadline; the outcome is unknown', 'Repeat the call if it is safe to repeat'],
+  ERR_DEADLINE: [
+    'No answer came before the deadline; the outcome is unknown',
+    'Repeat the call if it is safe to repeat',
+  ],
   // Images
   ERR_IMAGE_BUILD: ['The enclave module cannot be bundled', 'See the bundler’s messages'],
-  ERR_IMAGE_TOP_LEVEL_AWAIT: ['An enclave module cannot use top-level await', 'Move the await into an ECALL or a function that one calls'],
+  ERR_IMAGE_TOP_LEVEL_AWAIT: [
+    'An enclave module cannot use top-level await',
+    'Move the await into an ECALL or a function that one calls',
+  ],
   ERR_IMAGE_INVALID: ['This is not an enclave image', 'Build one with `keyrise image build`'],
   // Names and values
   ERR_NAME_INVALID: ['The name is not allowed', 'Use the letters, digits and signs that docs/envelope.md lists'],
   ERR_CBOR_INVALID: ['The bytes are not the deterministic CBOR expected here', 'Treat the bytes as damaged or hostile'],
   // Envelopes
-  ERR_ENVELOPE_INVALID: ['The envelope cannot be opened', 'It is damaged, forged, meant for another key, or served in another’s place'],
+  ERR_ENVELOPE_INVALID: [
+    'The envelope cannot be opened',
+    'It is damaged, forged, meant for another key, or served in another’s place',
+  ],
   ERR_ARMOR_INVALID: ['This is not the ASCII armor of an age file', 'Treat the file as damaged or hostile'],
   ERR_HEADER_MALFORMED: ['The envelope’s header is malformed', 'Treat the file as damaged or hostile'],
   ERR_HEADER_LIMIT: ['The envelope’s header exceeds a limit', 'Treat the file as hostile'],
@@ -38,25 +59,40 @@ const ERRORS = {
   ERR_PAYLOAD_INVALID: ['The envelope’s payload is damaged', 'Take another copy'],
   ERR_PAYLOAD_TRUNCATED: ['The envelope’s payload is cut short', 'Take another copy'],
   ERR_WORK_FACTOR: ['The passphrase work factor is not allowed', 'Treat the file as hostile'],
-  ERR_CONTEXT_MISMATCH: ['The envelope belongs to another flow, kind, name or epoch', 'The store serves the wrong file'],
+  ERR_CONTEXT_MISMATCH: [
+    'The envelope belongs to another flow, kind, name or epoch',
+    'The store serves the wrong file',
+  ],
   ERR_ORIGIN_INVALID: ['The envelope was not made by an enclave of this flow and identity', 'Treat the file as forged'],
   ERR_DIGEST_MISMATCH: ['The bytes are not those that the epoch lists', 'Take another copy'],
   // Stores
-  ERR_STORE_UNWRITABLE: ['The store cannot be written', 'Check that the directory exists and that this user may write to it'],
+  ERR_STORE_UNWRITABLE: [
+    'The store cannot be written',
+    'Check that the directory exists and that this user may write to it',
+  ],
   ERR_STORE_FULL: ['The store is full', 'Free some space and repeat; the old state is intact'],
   ERR_STORE_IO: ['The store failed', 'Check the device; nothing unacknowledged is lost'],
   ERR_STORE_CONFLICT: ['The name holds other bytes already', 'Names are immutable: choose another'],
   // Freshness and recovery
   ERR_ROLLBACK: ['The store holds an older state than the ledger’s', 'Restore the newest copy of the store'],
-  ERR_FORK: ['The store holds a state that this flow never had', 'Restore the store from a copy that has the ledger’s epoch'],
+  ERR_FORK: [
+    'The store holds a state that this flow never had',
+    'Restore the store from a copy that has the ledger’s epoch',
+  ],
   ERR_STATE_LOST: ['State that the ledger knows is missing from the store', 'Restore the store from a mirror'],
   ERR_FENCED: ['A newer instance of this flow has taken over', 'Use the newer instance'],
-  ERR_LEDGER_CONFLICT: ['Another instance recovered this flow at the same moment', 'Use that instance, or launch again'],
+  ERR_LEDGER_CONFLICT: [
+    'Another instance recovered this flow at the same moment',
+    'Use that instance, or launch again',
+  ],
   ERR_FLOW_DESTROYED: ['The flow was destroyed', 'Start a flow of another name'],
   ERR_ENTRY_MISSING: ['The flow has no entry of this name', 'See flow.list()'],
   // Platform and KMS
   ERR_KMS_UNREACHABLE: ['The KMS does not answer', 'Start it with `keyrise kms serve`, or check the address'],
-  ERR_KMS_UNTRUSTED: ['The KMS did not prove the identity that this launch trusts', 'Check the address and the identity’s fingerprint'],
+  ERR_KMS_UNTRUSTED: [
+    'The KMS did not prove the identity that this launch trusts',
+    'Check the address and the identity’s fingerprint',
+  ],
   ERR_KMS_FAILED: ['The KMS failed to answer', 'See the KMS’s log'],
   ERR_SESSION_INVALID: ['The session with the KMS is not valid', 'A new session is opened by itself; repeat the call'],
   ERR_EVIDENCE_REFUSED: ['The KMS refused the evidence', 'Check that the policy lists this platform'],
@@ -64,11 +100,20 @@ const ERRORS = {
   ERR_REQUEST_INVALID: ['The request is malformed', 'Use a client of the same version'],
   ERR_KEY_INVALID: ['This is not a public key that can be used', 'Treat it as damaged or hostile'],
   ERR_KEY_UNKNOWN: ['The KMS has no such key version', 'Restore the keyring that holds it'],
-  ERR_ROSTER_INVALID: ['The roster of the task is not signed by the KMS, or names another key', 'Treat the peer as an impostor'],
+  ERR_ROSTER_INVALID: [
+    'The roster of the task is not signed by the KMS, or names another key',
+    'Treat the peer as an impostor',
+  ],
   ERR_LEDGER_DAMAGED: ['The ledger is damaged', 'Restore the KMS from a backup'],
-  ERR_LEDGER_MISSING: ['There is no ledger beside this keyring', 'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`'],
+  ERR_LEDGER_MISSING: [
+    'There is no ledger beside this keyring',
+    'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`',
+  ],
   ERR_PASSPHRASE_WRONG: ['The passphrase does not open the keyring', 'Type it again; the file is untouched'],
-  ERR_KEYRING_MISSING: ['There is no keyring here', 'Restore it from custody, or run `keyrise kms init` in an empty place'],
+  ERR_KEYRING_MISSING: [
+    'There is no keyring here',
+    'Restore it from custody, or run `keyrise kms init` in an empty place',
+  ],
   ERR_KEYRING_EXISTS: ['A keyring exists here already', 'Choose another place; a keyring is never overwritten by init'],
   ERR_KEYRING_INVALID: ['The keyring is damaged or of an unknown version', 'Restore it from custody'],
   ERR_PORT_IN_USE: ['The port is in use', 'Stop the other process, or choose another with --port'],
@@ -127,4 +172,7 @@ const ENVELOPE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 export const outsideCode = (code: ErrorCode): ErrorCode => (ENVELOPE_CODES.has(code) ? 'ERR_ENVELOPE_INVALID' : code)
 
 /** Text and remedy of a code, for documentation and the command line. */
-export const describeError = (code: ErrorCode): { text: string; remedy: string } => ({ text: ERRORS[code][0], remedy: ERRORS[code][1] })
+export const describeError = (code: ErrorCode): { text: string; remedy: string } => ({
+  text: ERRORS[code][0],
+  remedy: ERRORS[code][1],
+})

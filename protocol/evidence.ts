@@ -9,7 +9,16 @@ import { KeyriseError } from './errors.js'
  */
 export const EAT_PROFILE = 'tag:keyrise,2026:simulated-platform'
 
-const CLAIM = { cnf: 8, eatNonce: 10, dbgstat: 263, eatProfile: 265, swname: 270, measurements: 273, svn: -70_001, configDigest: -70_002 } as const
+const CLAIM = {
+  cnf: 8,
+  eatNonce: 10,
+  dbgstat: 263,
+  eatProfile: 265,
+  swname: 270,
+  measurements: 273,
+  svn: -70_001,
+  configDigest: -70_002,
+} as const
 const COSE = { alg: 1, edDsa: -8, kty: 1, okp: 1, crv: -1, x25519: 4, x: -2 } as const
 /** RFC 9711 §4.2.9: `enabled`, and `disabled-permanently`. */
 const DEBUG_STATUS = { enabled: 0, disabled: 3 } as const
@@ -39,7 +48,19 @@ const signedBytes = (payload: Uint8Array): Bytes => encodeCbor(['Signature1', PR
 export const prepareEvidence = (claims: Claims): { toSign: Bytes; join: (signature: Uint8Array) => Bytes } => {
   const payload = encodeCbor(
     new Map<number, Parameters<typeof encodeCbor>[0]>([
-      [CLAIM.cnf, new Map([[1, new Map<number, number | Uint8Array>([[COSE.kty, COSE.okp], [COSE.crv, COSE.x25519], [COSE.x, claims.confirmationKey]])]])],
+      [
+        CLAIM.cnf,
+        new Map([
+          [
+            1,
+            new Map<number, number | Uint8Array>([
+              [COSE.kty, COSE.okp],
+              [COSE.crv, COSE.x25519],
+              [COSE.x, claims.confirmationKey],
+            ]),
+          ],
+        ]),
+      ],
       [CLAIM.eatNonce, claims.nonce],
       [CLAIM.dbgstat, claims.debug ? DEBUG_STATUS.enabled : DEBUG_STATUS.disabled],
       [CLAIM.eatProfile, EAT_PROFILE],
@@ -50,7 +71,10 @@ export const prepareEvidence = (claims: Claims): { toSign: Bytes; join: (signatu
     ]),
   )
   // A COSE_Sign1 is [protected, unprotected, payload, signature]; the empty unprotected map is a Map so that it stays one.
-  return { toSign: signedBytes(payload), join: (signature) => encodeCbor([PROTECTED, new Map<number, number>(), payload, signature]) }
+  return {
+    toSign: signedBytes(payload),
+    join: (signature) => encodeCbor([PROTECTED, new Map<number, number>(), payload, signature]),
+  }
 }
 
 const refuse = (detail: string): never => {
@@ -66,21 +90,31 @@ export const readEvidence = (claimed: Uint8Array): { toSign: Bytes; signature: B
     const token = decodeCborMaps(claimed)
     if (!Array.isArray(token) || token.length !== 4) return refuse('not a COSE_Sign1')
     const [protectedHeader, unprotectedHeader, payload, signature] = token as unknown[]
-    if (!isBytes(protectedHeader, PROTECTED.length) || !PROTECTED.every((byte, index) => byte === protectedHeader[index])) return refuse('algorithm')
+    if (
+      !isBytes(protectedHeader, PROTECTED.length) ||
+      !PROTECTED.every((byte, index) => byte === protectedHeader[index])
+    )
+      return refuse('algorithm')
     if (!(unprotectedHeader instanceof Map) || unprotectedHeader.size > 0) return refuse('an unprotected header')
     if (!isBytes(payload) || !isBytes(signature, 64)) return refuse('not a COSE_Sign1')
-    return { toSign: signedBytes(payload), signature: copyBytes(signature), claims: readClaims(decodeCborMaps(payload)) }
+    return {
+      toSign: signedBytes(payload),
+      signature: copyBytes(signature),
+      claims: readClaims(decodeCborMaps(payload)),
+    }
   } catch (error) {
     if (error instanceof KeyriseError && error.code === 'ERR_EVIDENCE_REFUSED') throw error
     return refuse('not a COSE_Sign1')
   }
 }
 
-const isBytes = (value: unknown, size?: number): value is Uint8Array => value instanceof Uint8Array && (size === undefined || value.length === size)
+const isBytes = (value: unknown, size?: number): value is Uint8Array =>
+  value instanceof Uint8Array && (size === undefined || value.length === size)
 
 const readClaims = (claimed: unknown): Claims => {
   if (!(claimed instanceof Map)) return refuse('claims')
-  const bytes = (value: unknown, size: number, what: string): Bytes => (isBytes(value, size) ? copyBytes(value) : refuse(what))
+  const bytes = (value: unknown, size: number, what: string): Bytes =>
+    isBytes(value, size) ? copyBytes(value) : refuse(what)
   if (claimed.get(CLAIM.eatProfile) !== EAT_PROFILE) refuse('eat_profile')
   const cnf: unknown = claimed.get(CLAIM.cnf)
   const key: unknown = cnf instanceof Map ? cnf.get(1) : undefined

@@ -13,7 +13,13 @@ import { KMS_FRAME_SIZE_BYTES_MAX } from './limits.js'
 export type KmsRequest =
   | { readonly op: 'identity' }
   | { readonly op: 'challenge' }
-  | { readonly op: 'handshake'; readonly handshake: Bytes; readonly enclaveKey: Bytes; readonly encapsulated: Bytes; readonly evidence: Bytes }
+  | {
+      readonly op: 'handshake'
+      readonly handshake: Bytes
+      readonly enclaveKey: Bytes
+      readonly encapsulated: Bytes
+      readonly evidence: Bytes
+    }
   | { readonly op: 'call'; readonly session: Bytes; readonly sealed: Bytes }
 
 /** What the KMS answers, by the `op` asked; or `{ error }`. */
@@ -59,12 +65,21 @@ export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
 export const encodeKmsReply = (reply: Cbor): Bytes => encodeCbor(reply)
 export const encodeKmsError = (code: ErrorCode): Bytes => encodeCbor({ error: code })
 
-const REPLY_READERS: { readonly [Op in keyof KmsReplies]: readonly [keys: readonly string[], read: (fields: FieldReader) => KmsReplies[Op]] } = {
+const REPLY_READERS: {
+  readonly [Op in keyof KmsReplies]: readonly [keys: readonly string[], read: (fields: FieldReader) => KmsReplies[Op]]
+} = {
   identity: [['identity', 'ready'], (f) => ({ identity: f.bytes('identity', 32), ready: f.flag('ready') })],
-  challenge: [['handshake', 'nonce', 'kmsKey'], (f) => ({ handshake: f.bytes('handshake', 16), nonce: f.bytes('nonce', 32), kmsKey: f.bytes('kmsKey', 32) })],
+  challenge: [
+    ['handshake', 'nonce', 'kmsKey'],
+    (f) => ({ handshake: f.bytes('handshake', 16), nonce: f.bytes('nonce', 32), kmsKey: f.bytes('kmsKey', 32) }),
+  ],
   handshake: [
     ['session', 'encapsulated', 'signature'],
-    (f) => ({ session: f.bytes('session', 16), encapsulated: f.bytes('encapsulated', 32), signature: f.bytes('signature', 64) }),
+    (f) => ({
+      session: f.bytes('session', 16),
+      encapsulated: f.bytes('encapsulated', 32),
+      signature: f.bytes('signature', 64),
+    }),
   ],
   call: [['sealed'], (f) => ({ sealed: f.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) })],
 }
@@ -144,7 +159,8 @@ export const decodeParts = (frame: Uint8Array): Parts => {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
   const metaSize = frame.length >= 8 ? view.getUint32(0) : Infinity
   const secretsSize = frame.length >= 8 ? view.getUint32(4) : Infinity
-  if (8 + metaSize + secretsSize > frame.length) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'frame sizes' })
+  if (8 + metaSize + secretsSize > frame.length)
+    throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'frame sizes' })
   return {
     meta: frame.subarray(8, 8 + metaSize),
     secrets: frame.subarray(8 + metaSize, 8 + metaSize + secretsSize),

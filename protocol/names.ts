@@ -32,21 +32,25 @@ const refuse = (what: string): never => {
  * with a dot. Nothing else can leave a directory or look like something other than it is.
  */
 export const parsePath = (claimed: unknown): string => {
-  if (typeof claimed !== 'string' || claimed.length === 0 || claimed.length > NAME_LENGTH_MAX) return refuse('1 to 256 characters')
-  if (!claimed.split('/').every((segment) => SEGMENT.test(segment))) return refuse('letters, digits, . _ - and / between')
+  if (typeof claimed !== 'string' || claimed.length === 0 || claimed.length > NAME_LENGTH_MAX)
+    return refuse('1 to 256 characters')
+  if (!claimed.split('/').every((segment) => SEGMENT.test(segment)))
+    return refuse('letters, digits, . _ - and / between')
   return claimed
 }
 
 /** @throws {KeyriseError} ERR_NAME_INVALID. */
 export const parseFlowId = (claimed: unknown): FlowId => {
-  if (typeof claimed !== 'string' || claimed.length > 64 || !SEGMENT.test(claimed)) return refuse('a flow or task: 1 to 64 letters, digits, . _ -')
+  if (typeof claimed !== 'string' || claimed.length > 64 || !SEGMENT.test(claimed))
+    return refuse('a flow or task: 1 to 64 letters, digits, . _ -')
   return claimed as FlowId
 }
 
 /** @throws {KeyriseError} ERR_NAME_INVALID when the kind is unknown or the path is not one. */
 export const parseEntryName = (claimed: unknown): EntryName => {
   const path = parsePath(claimed)
-  if (!ENTRY_KINDS.some((kind) => path.startsWith(`${kind}/`))) return refuse(`an entry starts with one of ${ENTRY_KINDS.join(', ')}`)
+  if (!ENTRY_KINDS.some((kind) => path.startsWith(`${kind}/`)))
+    return refuse(`an entry starts with one of ${ENTRY_KINDS.join(', ')}`)
   return path as EntryName
 }
 

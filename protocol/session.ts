@@ -3,7 +3,13 @@ import { decodeCbor, encodeCbor, type Cbor } from './cbor.js'
 import { FieldReader } from './check.js'
 import { KeyriseError } from './errors.js'
 import { throwClaimed } from './kms.js'
-import { HEADER_SIZE_BYTES_MAX, KMS_FRAME_SIZE_BYTES_MAX, KMS_ITEM_COUNT_MAX, ROSTER_MEMBER_COUNT_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from './limits.js'
+import {
+  HEADER_SIZE_BYTES_MAX,
+  KMS_FRAME_SIZE_BYTES_MAX,
+  KMS_ITEM_COUNT_MAX,
+  ROSTER_MEMBER_COUNT_MAX,
+  ROSTER_VALUE_SIZE_BYTES_MAX,
+} from './limits.js'
 import { parseFlowId, parsePath, type FlowId } from './names.js'
 
 /**
@@ -24,7 +30,12 @@ export type SessionRequest =
    * Takes the flow over: the one compare-and-swap of a recovery. `head` and `incarnation` are as `open` gave them; `adopt`
    * is an honest head + 1 that a crash left unacknowledged.
    */
-  | { readonly op: 'claim'; readonly head: Head | null; readonly incarnation: number; readonly adopt: (Head & { readonly incarnation: number }) | null }
+  | {
+      readonly op: 'claim'
+      readonly head: Head | null
+      readonly incarnation: number
+      readonly adopt: (Head & { readonly incarnation: number }) | null
+    }
   | { readonly op: 'commit'; readonly incarnation: number; readonly parent: Head | null; readonly head: Head }
   /** Headers of envelopes sealed to root keys; the file keys come back. */
   | { readonly op: 'unwrap'; readonly headers: readonly Bytes[] }
@@ -63,31 +74,53 @@ export interface SessionReplies {
 }
 
 const CODE = 'ERR_REQUEST_INVALID'
-const REQUEST_KEYS = ['op', 'flow', 'task', 'head', 'incarnation', 'adopt', 'parent', 'headers', 'envelopes', 'signingKey', 'values']
+const REQUEST_KEYS = [
+  'op',
+  'flow',
+  'task',
+  'head',
+  'incarnation',
+  'adopt',
+  'parent',
+  'headers',
+  'envelopes',
+  'signingKey',
+  'values',
+]
 
 const readHead = (claimed: unknown): Head => {
   const fields = new FieldReader(claimed, ['epoch', 'digest'], CODE)
   return { epoch: fields.count('epoch', Number.MAX_SAFE_INTEGER, 1), digest: fields.bytes('digest', 32) }
 }
-const readHeadOrNull = (claimed: unknown): Head | null => (claimed === null || claimed === undefined ? null : readHead(claimed))
+const readHeadOrNull = (claimed: unknown): Head | null =>
+  claimed === null || claimed === undefined ? null : readHead(claimed)
 
 const readAdopted = (claimed: unknown): (Head & { incarnation: number }) | null => {
   if (claimed === null || claimed === undefined) return null
   const fields = new FieldReader(claimed, ['epoch', 'digest', 'incarnation'], CODE)
-  return { epoch: fields.count('epoch', Number.MAX_SAFE_INTEGER, 1), digest: fields.bytes('digest', 32), incarnation: fields.count('incarnation') }
+  return {
+    epoch: fields.count('epoch', Number.MAX_SAFE_INTEGER, 1),
+    digest: fields.bytes('digest', 32),
+    incarnation: fields.count('incarnation'),
+  }
 }
 
-const readBytes = (sizeMax: number) => (claimed: unknown): Bytes => {
-  if (!(claimed instanceof Uint8Array) || claimed.length > sizeMax) throw new KeyriseError(CODE, { detail: 'an item' })
-  return copyBytes(claimed)
-}
+const readBytes =
+  (sizeMax: number) =>
+  (claimed: unknown): Bytes => {
+    if (!(claimed instanceof Uint8Array) || claimed.length > sizeMax)
+      throw new KeyriseError(CODE, { detail: 'an item' })
+    return copyBytes(claimed)
+  }
 
 /** Values that a member publishes: checked names, bounded bytes. */
 const readPublished = (claimed: unknown): Record<string, Bytes> => {
   if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array)
     throw new KeyriseError(CODE, { detail: 'values' })
   if (Object.keys(claimed).length > 16) throw new KeyriseError(CODE, { detail: 'values' })
-  return Object.fromEntries(Object.entries(claimed).map(([name, value]) => [parsePath(name), readBytes(ROSTER_VALUE_SIZE_BYTES_MAX)(value)]))
+  return Object.fromEntries(
+    Object.entries(claimed).map(([name, value]) => [parsePath(name), readBytes(ROSTER_VALUE_SIZE_BYTES_MAX)(value)]),
+  )
 }
 
 export const encodeSessionRequest = (request: SessionRequest): Bytes => encodeCbor(request as unknown as Cbor)
@@ -100,9 +133,19 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
     case 'open':
       return { op, flow: parseFlowId(f.claimed('flow')), task: parseFlowId(f.claimed('task')) }
     case 'claim':
-      return { op, head: readHeadOrNull(f.claimed('head')), incarnation: f.count('incarnation'), adopt: readAdopted(f.claimed('adopt')) }
+      return {
+        op,
+        head: readHeadOrNull(f.claimed('head')),
+        incarnation: f.count('incarnation'),
+        adopt: readAdopted(f.claimed('adopt')),
+      }
     case 'commit':
-      return { op, incarnation: f.count('incarnation'), parent: readHeadOrNull(f.claimed('parent')), head: readHead(f.claimed('head')) }
+      return {
+        op,
+        incarnation: f.count('incarnation'),
+        parent: readHeadOrNull(f.claimed('parent')),
+        head: readHead(f.claimed('head')),
+      }
     case 'unwrap':
       return { op, headers: f.list('headers', KMS_ITEM_COUNT_MAX, readBytes(HEADER_SIZE_BYTES_MAX)) }
     case 'bulk':
@@ -118,32 +161,52 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
   }
 }
 
-export const encodeSessionReply = <Op extends keyof SessionReplies>(_op: Op, reply: SessionReplies[Op]): Bytes => encodeCbor(reply as unknown as Cbor)
+export const encodeSessionReply = <Op extends keyof SessionReplies>(_op: Op, reply: SessionReplies[Op]): Bytes =>
+  encodeCbor(reply as unknown as Cbor)
 export const encodeSessionError = (code: string): Bytes => encodeCbor({ error: code })
 
 const readItem = (claimed: unknown): ItemStatus => {
   const f = new FieldReader(claimed, ['key', 'error', 'sizeBytes'], CODE)
-  return { key: f.has('key') ? f.text('key', 64) : null, error: f.has('error') ? f.text('error', 64) : null, sizeBytes: f.count('sizeBytes') }
+  return {
+    key: f.has('key') ? f.text('key', 64) : null,
+    error: f.has('error') ? f.text('error', 64) : null,
+    sizeBytes: f.count('sizeBytes'),
+  }
 }
 const readItems = (f: FieldReader) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })
 const nothing = (): Record<never, never> => ({})
 
-const REPLY_READERS: { readonly [Op in keyof SessionReplies]: readonly [keys: readonly string[], read: (f: FieldReader) => SessionReplies[Op]] } = {
+const REPLY_READERS: {
+  readonly [Op in keyof SessionReplies]: readonly [
+    keys: readonly string[],
+    read: (f: FieldReader) => SessionReplies[Op],
+  ]
+} = {
   open: [
     ['certificates', 'incarnation', 'head'],
-    (f) => ({ certificates: f.list('certificates', 16, readBytes(4096)), incarnation: f.count('incarnation'), head: readHeadOrNull(f.claimed('head')) }),
+    (f) => ({
+      certificates: f.list('certificates', 16, readBytes(4096)),
+      incarnation: f.count('incarnation'),
+      head: readHeadOrNull(f.claimed('head')),
+    }),
   ],
   claim: [['incarnation'], (f) => ({ incarnation: f.count('incarnation') })],
   commit: [[], nothing],
   unwrap: [['items'], readItems],
   bulk: [['items'], readItems],
   publish: [[], nothing],
-  roster: [['roster', 'signature'], (f) => ({ roster: f.bytes('roster', 1, 1024 * 1024), signature: f.bytes('signature', 64) })],
+  roster: [
+    ['roster', 'signature'],
+    (f) => ({ roster: f.bytes('roster', 1, 1024 * 1024), signature: f.bytes('signature', 64) }),
+  ],
   destroy: [[], nothing],
 }
 
 /** @throws {KeyriseError} the code that the KMS names (authenticated, since the session carried it), or ERR_REQUEST_INVALID. */
-export const decodeSessionReply = <Op extends keyof SessionReplies>(op: Op, claimed: Uint8Array): SessionReplies[Op] => {
+export const decodeSessionReply = <Op extends keyof SessionReplies>(
+  op: Op,
+  claimed: Uint8Array,
+): SessionReplies[Op] => {
   const [keys, read] = REPLY_READERS[op]
   const f = new FieldReader(decodeCbor(claimed), [...keys, 'error'], CODE)
   if (f.has('error')) throwClaimed(f.claimed('error'))
@@ -162,7 +225,8 @@ export interface RootCertificate {
 }
 
 /** The part of a certificate that the KMS identity signs. A certificate is this, then the signature, 64 bytes. */
-export const encodeCertificateBody = (certificate: RootCertificate): Bytes => encodeCbor(['keyrise/v1/root-key', { ...certificate }])
+export const encodeCertificateBody = (certificate: RootCertificate): Bytes =>
+  encodeCbor(['keyrise/v1/root-key', { ...certificate }])
 export const joinCertificate = (body: Uint8Array, signature: Uint8Array): Bytes => concatBytes(body, signature)
 
 /** Splits a certificate; the caller verifies `signature` over `body` with the KMS identity before it uses any field. */
@@ -173,9 +237,18 @@ export const splitCertificate = (claimed: Uint8Array): { body: Bytes; signature:
 
 /** @param body - verified. */
 export const decodeCertificateBody = (body: Uint8Array): RootCertificate => {
-  const f = new FieldReader(readTagged('keyrise/v1/root-key', body), ['key', 'suite', 'encryptionKey', 'originKey'], CODE)
+  const f = new FieldReader(
+    readTagged('keyrise/v1/root-key', body),
+    ['key', 'suite', 'encryptionKey', 'originKey'],
+    CODE,
+  )
   if (f.text('suite', 32) !== 'x25519') return f.refuse('suite')
-  return { key: f.text('key', 64), suite: 'x25519', encryptionKey: f.bytes('encryptionKey', 32), originKey: f.bytes('originKey', 32) }
+  return {
+    key: f.text('key', 64),
+    suite: 'x25519',
+    encryptionKey: f.bytes('encryptionKey', 32),
+    originKey: f.bytes('originKey', 32),
+  }
 }
 
 /** `[tag, value]`: every signed structure says what it is, so that no signature serves for another. */
@@ -200,7 +273,14 @@ export const proofTranscript = (parts: {
   readonly requestDigest: Uint8Array
   readonly metaDigest: Uint8Array
   readonly secretsDigest: Uint8Array
-}): Bytes => encodeCbor(['keyrise/v1/origin-proof', parts.handshakeDigest, parts.requestDigest, parts.metaDigest, parts.secretsDigest])
+}): Bytes =>
+  encodeCbor([
+    'keyrise/v1/origin-proof',
+    parts.handshakeDigest,
+    parts.requestDigest,
+    parts.metaDigest,
+    parts.secretsDigest,
+  ])
 
 export interface RosterEntry {
   readonly flow: FlowId
