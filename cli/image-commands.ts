@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { toHex } from '../protocol/bytes.js'
-import type { Image } from '../platform/index.js'
+import type { Image } from '../platform/image.js'
 import { printResult, table } from './terminal.js'
 
 /** `keyrise image …`. The bundler takes a while to load, so only these commands load it. */
@@ -13,7 +13,7 @@ export const addImageCommands = (program: Command): void => {
     .requiredOption('--out <file>', 'where to write the image')
     .option('--json', 'print one JSON object')
     .action(async (module: string, { out, json }: { out: string; json?: boolean }) => {
-      const { buildImage, writeImage } = await import('../platform/index.js')
+      const { buildImage, writeImage } = await import('../platform/image.js')
       const built = await buildImage(module)
       await writeImage(out, built)
       print(json === true, built)
@@ -24,7 +24,7 @@ export const addImageCommands = (program: Command): void => {
     .argument('<file>', 'an image')
     .option('--json', 'print one JSON object')
     .action(async (file: string, { json }: { json?: boolean }) => {
-      const { readImage } = await import('../platform/index.js')
+      const { readImage } = await import('../platform/image.js')
       print(json === true, await readImage(file))
     })
 }
