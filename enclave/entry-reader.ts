@@ -139,7 +139,7 @@ export class EntryReader implements Disposable {
 }
 
 /** True when `claimed` is an envelope with this digest; false for damage. */
-export const hasDigest = (claimed: Uint8Array, digest: Uint8Array): boolean => {
+const hasDigest = (claimed: Uint8Array, digest: Uint8Array): boolean => {
   try {
     return equalPublicBytes(envelopeDigest(claimed), digest)
   } catch (error) {

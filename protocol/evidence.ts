@@ -7,7 +7,7 @@ import { KeyriseError } from './errors.js'
  * 8 `cnf` (RFC 8747: the session's key), 10 `eat_nonce`, 263 `dbgstat`, 265 `eat_profile`, 270 `swname`,
  * 273 `measurements`; for the SVN and the digest of the launch configuration, which have no registered key, private ones.
  */
-export const EAT_PROFILE = 'tag:keyrise,2026:simulated-platform'
+const EAT_PROFILE = 'tag:keyrise,2026:simulated-platform'
 
 const CLAIM = {
   cnf: 8,

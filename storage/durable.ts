@@ -5,7 +5,7 @@ import type { FileSystem, OpenFile } from '../protocol/ports.js'
 import { storeError, SyncFailure, systemCode } from './failures.js'
 
 /** Where `publish` writes before it renames. No published name starts with a dot, so these are told apart by it. */
-export const temporaryName = (name: string): string => `.${name}.tmp`
+const temporaryName = (name: string): string => `.${name}.tmp`
 /** True for what a crash in `publish` may leave behind: never part of the state, safe to remove. */
 export const isTemporaryName = (name: string): boolean => name.startsWith('.') && name.endsWith('.tmp')
 

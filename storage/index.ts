@@ -1,6 +1,6 @@
 export { DirectoryStore } from './directory-store.js'
-export { isTemporaryName, publish, readWhole, remove, syncDirectory, syncFile, writeAll } from './durable.js'
-export { storeError, SyncFailure, systemCode } from './failures.js'
+export { publish, readWhole, remove, syncDirectory, syncFile, writeAll } from './durable.js'
+export { storeError, SyncFailure } from './failures.js'
 export { MemoryStore } from './memory-store.js'
 export { nodeClock } from './node-clock.js'
 export { nodeFileSystem } from './node-file-system.js'

@@ -18,8 +18,8 @@ const MLKEM_SEED_SIZE = 64
 const MESSAGE_SIZE = 32
 const LABEL = asciiBytes('\\.//^\\')
 
-export const XWING_SEED_SIZE = 32
-export const XWING_PUBLIC_SIZE = MLKEM_PUBLIC_SIZE + KEY_SIZE
+const XWING_SEED_SIZE = 32
+const XWING_PUBLIC_SIZE = MLKEM_PUBLIC_SIZE + KEY_SIZE
 export const XWING_CIPHERTEXT_SIZE = MLKEM_CIPHERTEXT_SIZE + KEY_SIZE
 
 /** A private key, expanded from its seed. */
