@@ -1,6 +1,6 @@
 import test from 'ava'
 import { allocate, concatBytes, type Bytes } from '../../protocol/bytes.js'
-import { CHUNK_SIZE, openPayload, payloadSize, sealPayload } from '../../protocol/crypto/payload.js'
+import { CHUNK_SIZE, ChunkNonce, openPayload, payloadSize, sealPayload } from '../../protocol/crypto/payload.js'
 import { hkdf, nodeRandom, sealChaCha, TAG_SIZE } from '../../protocol/crypto/primitives.js'
 import { codeOf, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
 
@@ -104,4 +104,12 @@ test('a bit flipped in any chunk opens nothing', (t) => {
 
 test('a NUL-filled payload opens nothing', (t) => {
   for (const size of [32, 1000, 3 * SEALED_CHUNK_SIZE]) t.is(open(allocate(size)), 'ERR_PAYLOAD_INVALID')
+})
+
+test('chunk nonces count beyond 2^32, and mark the last chunk', (t) => {
+  const nonce = new ChunkNonce()
+  const at = (index: number, isLast: boolean) => Buffer.from(nonce.at(index, isLast)).toString('hex')
+  t.is(at(0, false), '000000000000000000000000')
+  t.is(at(258, true), '000000000000000000010201')
+  t.is(at(2 ** 32 + 1, false), '000000000000010000000100')
 })

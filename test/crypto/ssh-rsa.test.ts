@@ -108,6 +108,10 @@ test('an OpenSSH public key is read with or without a comment, and strictly', (t
     changed((bytes) => Buffer.concat([bytes, zero])),
     // The exponent with a zero byte too many: 00 00 00 04 00 01 00 01.
     changed((bytes) => Buffer.concat([bytes.subarray(0, 11), Buffer.of(0, 0, 0, 4, 0), bytes.subarray(15)])),
+    // An exponent of nine bytes.
+    changed((bytes) =>
+      Buffer.concat([bytes.subarray(0, 11), Buffer.of(0, 0, 0, 9, 1, 0, 0, 0, 0, 0, 0, 0, 1), bytes.subarray(18)]),
+    ),
     changed((bytes) => {
       bytes.fill(0xff, 0, 4)
       return bytes
