@@ -89,8 +89,9 @@ export class KmsClient implements Disposable {
     return this.#askToOpen({ op: 'bulk', envelopes })
   }
 
-  async publish(signingKey: Bytes, values: Readonly<Record<string, Bytes>>): Promise<void> {
-    await this.#ask({ op: 'publish', signingKey, values })
+  /** @throws {KeyriseError} ERR_FENCED: what a newer instance published stays. */
+  async publish(incarnation: number, signingKey: Bytes, values: Readonly<Record<string, Bytes>>): Promise<void> {
+    await this.#ask({ op: 'publish', incarnation, signingKey, values })
   }
 
   /** Not verified yet. */

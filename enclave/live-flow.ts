@@ -139,7 +139,7 @@ export class LiveFlow implements Flow {
         detail: `${PUBLISHED_COUNT_MAX} values of ${ROSTER_VALUE_SIZE_BYTES_MAX} bytes`,
       })
     }
-    await this.#options.kms.publish(this.#keys.signingKey, Object.fromEntries(published))
+    await this.#options.kms.publish(this.#checkpoints.incarnation, this.#keys.signingKey, Object.fromEntries(published))
   }
 
   async roster(): Promise<readonly RosterMember[]> {

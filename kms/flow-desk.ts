@@ -87,7 +87,7 @@ export class FlowDesk {
     return {}
   }
 
-  /** Adds to what the flow has published. Its signing key stays what it was. */
+  /** Adds to what the flow has published, for the instance that holds it. Its signing key stays what it was. */
   publish(caller: FlowCaller, request: Request<'publish'>): Promise<SessionReplies['publish']> {
     const published = this.#publishing.then(() => this.#publish(caller, request))
     this.#publishing = published.catch(() => undefined)
@@ -102,9 +102,9 @@ export class FlowDesk {
 
   async #publish(
     { flow, image }: FlowCaller,
-    { signingKey, values }: Request<'publish'>,
+    { incarnation, signingKey, values }: Request<'publish'>,
   ): Promise<SessionReplies['publish']> {
-    const state = await this.#readClaimed(flow, image)
+    const state = await this.#readHeld(flow, image, incarnation)
     const members = await this.#ledger.members(state.task)
     const published = members.find((member) => member.flow === flow)
     if (published !== undefined && !equalPublicBytes(published.signingKey, signingKey))

@@ -41,7 +41,12 @@ export type SessionRequest =
   | { readonly op: 'unwrap'; readonly headers: readonly Bytes[] }
   /** Whole envelopes sealed to root keys; the plaintexts come back, opened on the KMS's pool. */
   | { readonly op: 'bulk'; readonly envelopes: readonly Bytes[] }
-  | { readonly op: 'publish'; readonly signingKey: Bytes; readonly values: Readonly<Record<string, Bytes>> }
+  | {
+      readonly op: 'publish'
+      readonly incarnation: number
+      readonly signingKey: Bytes
+      readonly values: Readonly<Record<string, Bytes>>
+    }
   | { readonly op: 'roster' }
   | { readonly op: 'destroy'; readonly incarnation: number }
 
@@ -151,7 +156,12 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
     case 'bulk':
       return { op, envelopes: f.list('envelopes', KMS_ITEM_COUNT_MAX, readBytes(KMS_FRAME_SIZE_BYTES_MAX)) }
     case 'publish':
-      return { op, signingKey: f.bytes('signingKey', 32), values: readPublished(f.claimed('values')) }
+      return {
+        op,
+        incarnation: f.count('incarnation'),
+        signingKey: f.bytes('signingKey', 32),
+        values: readPublished(f.claimed('values')),
+      }
     case 'roster':
       return { op }
     case 'destroy':

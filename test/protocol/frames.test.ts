@@ -53,7 +53,7 @@ const INNER: readonly SessionRequest[] = [
   { op: 'commit', incarnation: 2, parent: head, head: { epoch: 4, digest: filled(32, 8) } },
   { op: 'unwrap', headers: [filled(50, 1), filled(60, 2)] },
   { op: 'bulk', envelopes: [filled(500, 1)] },
-  { op: 'publish', signingKey: filled(32, 7), values: { 'he/public': filled(9, 1) } },
+  { op: 'publish', incarnation: 1, signingKey: filled(32, 7), values: { 'he/public': filled(9, 1) } },
   { op: 'roster' },
   { op: 'destroy', incarnation: 2 },
 ]
