@@ -33,7 +33,6 @@ export interface Image<Definition = unknown> {
 
 const MANIFEST_PREFIX = '//keyrise '
 const MANIFEST_LENGTH_MAX = 64 * 1024
-const LONE_SURROGATE = /\p{Surrogate}/u
 const DECLARED_COUNT_MAX = 256
 const DESCRIBE_TIMEOUT_MS = 30_000
 
@@ -95,7 +94,7 @@ const manifestLine = (manifest: ImageManifest): string => MANIFEST_PREFIX + JSON
  * @throws {KeyriseError} ERR_IMAGE_INVALID.
  */
 export const parseImage = <Definition = unknown>(source: string): Image<Definition> => {
-  if (typeof source !== 'string' || source.length > IMAGE_SIZE_BYTES_MAX || LONE_SURROGATE.test(source))
+  if (typeof source !== 'string' || source.length > IMAGE_SIZE_BYTES_MAX || !source.isWellFormed())
     return invalid('not text')
   const lineLength = source.indexOf('\n')
   if (lineLength > MANIFEST_LENGTH_MAX || !source.startsWith(MANIFEST_PREFIX)) return invalid('no manifest')
