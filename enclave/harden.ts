@@ -1,7 +1,7 @@
 /**
  * Makes the intrinsics of this realm unchangeable: their prototypes cannot be extended, their properties can be neither
- * written nor redefined, and no value leads to a way of making code from text. SES `lockdown` does more and freezes, which makes typed arrays up to 95×
- * slower on Node 20; why this is enough, and what it costs, is in docs/adr/0002-hardening.md.
+ * written nor redefined, and no value leads to a way of making code from text. SES `lockdown` does more and freezes, which
+ * makes typed arrays tens of times slower on Node 20; why this is enough, and what it costs: docs/adr/0002-hardening.md.
  * @param also - objects beyond the intrinsics, hardened with all that they reach.
  */
 export const hardenIntrinsics = (also: readonly object[]): void => {

@@ -49,6 +49,7 @@ export const probeCapabilities = (): string[] => {
     'find module by name': () => claimedGlobal['module'],
     'use eval': () => (claimedGlobal['eval'] as (code: string) => unknown)('1'),
     'use the global Function': () => (claimedGlobal['Function'] as FunctionConstructor)('return 1')() as unknown,
+    'reach a prototype as __proto__': () => (({}) as Record<string, unknown>)['__proto__'],
     'open a BroadcastChannel': () => claimedGlobal['BroadcastChannel'],
     fetch: () => claimedGlobal['fetch'],
     ...Object.fromEntries(

@@ -182,13 +182,16 @@ test('the realm is hardened before the author’s first line runs', async (t) =>
 })
 
 test('a project’s compiler settings and a planted package do not change what is measured', async (t) => {
-  const plain = await withModule(EMPTY, async (path) => buildImage(path))
-  const planted = await withModule(EMPTY, async (path, directory) => {
+  const source = `${EMPTY}class Field { value = 1 }\nglobalThis.kept = Field\n`
+  const plain = await withModule(source, async (path) => buildImage(path))
+  const planted = await withModule(source, async (path, directory) => {
+    const paths = { 'keyrise/enclave': ['./evil.js'], comlink: ['./evil.js'] }
+    const settings = { compilerOptions: { baseUrl: '.', paths, useDefineForClassFields: false, target: 'ES2020' } }
+    await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(settings))
     await writeFile(
-      join(directory, 'tsconfig.json'),
-      '{"compilerOptions": {"paths": {"comlink": ["./evil.js"]}, "baseUrl": "."}}',
+      join(directory, 'evil.js'),
+      'export const expose = () => {}\nexport const defineEnclave = (x) => ({ ...x, svn: 99 })',
     )
-    await writeFile(join(directory, 'evil.js'), 'export const expose = () => {}')
     await writeFile(join(directory, 'package.json'), '{"name": "keyrise", "exports": {"./enclave": "./evil.js"}}')
     return buildImage(path)
   })
