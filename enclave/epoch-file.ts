@@ -40,6 +40,8 @@ export interface EpochIndex {
 
 const KEYS = ['v', 'parentEpoch', 'parentDigest', 'objects', 'digests', 'names', 'holders', 'offsets', 'sizes'] as const
 const CODE = 'ERR_PAYLOAD_INVALID'
+/** Six columns, and what is around them. */
+const INDEX_ITEM_COUNT_MAX = 6 * ENTRY_COUNT_MAX + 64
 /** `holders`: 0 is this file, n is `objects[n - 1]`. */
 const HERE = 0
 const SIZE_BYTES = 4
@@ -75,7 +77,7 @@ const encodeIndex = ({ parent, entries }: EpochIndex): Bytes => {
 }
 
 const decodeIndex = (bytes: Uint8Array): EpochIndex => {
-  const f = new FieldReader(decodeCbor(bytes), KEYS, CODE)
+  const f = new FieldReader(decodeCbor(bytes, INDEX_ITEM_COUNT_MAX), KEYS, CODE)
   f.count('v', 1, 1)
   const count = (claimed: unknown): number =>
     Number.isSafeInteger(claimed) && (claimed as number) >= 0 ? (claimed as number) : f.refuse('count')

@@ -16,7 +16,37 @@ export type Cbor =
 /** RFC 8949 §4.2.1, core deterministic encoding: equal values have equal bytes, so bytes can be signed and hashed. */
 export const encodeCbor = (value: Cbor): Bytes => copyBytes(encode(value, rfc8949EncodeOptions))
 
-const decodeStrict = (bytes: Uint8Array, useMaps: boolean): unknown => {
+/** Enough for every structure of ours but an epoch's index; a frame of a few bytes an item would take the reader minutes. */
+const ITEM_COUNT_MAX = 65_536
+/** Bytes of a head's argument by its additional information: RFC 8949 §3. */
+const ARGUMENT_SIZES = new Map([
+  [24, 1],
+  [25, 2],
+  [26, 4],
+  [27, 8],
+])
+const BYTE_STRING = 2
+const TEXT_STRING = 3
+
+/** Counts the items of claimed bytes without making one: heads are read, strings skipped. What is malformed, `decode` refuses. */
+const checkItemCount = (bytes: Uint8Array, itemCountMax: number): void => {
+  let count = 0
+  for (let offset = 0; offset < bytes.length;) {
+    if (++count > itemCountMax) throw new KeyriseError('ERR_CBOR_INVALID', { detail: 'too many items' })
+    const initial = bytes[offset++] ?? 0
+    const [major, information] = [initial >> 5, initial & 31]
+    const argumentSize = ARGUMENT_SIZES.get(information) ?? 0
+    let argument = information
+    if (argumentSize > 0) {
+      argument = 0
+      for (let index = 0; index < argumentSize; index++) argument = argument * 256 + (bytes[offset + index] ?? 0)
+    }
+    offset += argumentSize + (major === BYTE_STRING || major === TEXT_STRING ? argument : 0)
+  }
+}
+
+const decodeStrict = (bytes: Uint8Array, useMaps: boolean, itemCountMax: number): unknown => {
+  checkItemCount(bytes, itemCountMax)
   try {
     const value: unknown = decode(bytes, {
       strict: true,
@@ -39,9 +69,12 @@ const decodeStrict = (bytes: Uint8Array, useMaps: boolean): unknown => {
 
 /**
  * One value, deterministic, nothing after it. Public bytes only: secrets travel beside CBOR, never in it.
+ * @param itemCountMax - checked before anything is allocated: 65,536 where a structure has no bound of its own.
  * @throws {KeyriseError} ERR_CBOR_INVALID.
  */
-export const decodeCbor = (claimed: Uint8Array): unknown => decodeStrict(claimed, false)
+export const decodeCbor = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown =>
+  decodeStrict(claimed, false, itemCountMax)
 
 /** The same, with every map as a `Map`: for tokens, whose keys are integers. */
-export const decodeCborMaps = (claimed: Uint8Array): unknown => decodeStrict(claimed, true)
+export const decodeCborMaps = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown =>
+  decodeStrict(claimed, true, itemCountMax)

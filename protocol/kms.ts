@@ -35,6 +35,8 @@ export interface KmsReplies {
 
 const REQUEST_KEYS = ['op', 'handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed'] as const
 const EVIDENCE_SIZE_BYTES_MAX = 8192
+/** An outer frame is one flat map. */
+const FRAME_ITEM_COUNT_MAX = 64
 
 export const encodeKmsRequest = (request: KmsRequest): Bytes => encodeCbor(request)
 
@@ -104,7 +106,7 @@ export const throwClaimed = (claimed: unknown): never => {
 
 const decodeOr = (code: ErrorCode, claimed: Uint8Array): unknown => {
   try {
-    return decodeCbor(claimed)
+    return decodeCbor(claimed, FRAME_ITEM_COUNT_MAX)
   } catch (error) {
     throw new KeyriseError(code, { cause: error })
   }

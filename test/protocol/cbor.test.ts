@@ -91,3 +91,16 @@ test('a key named __proto__ makes a field, never a prototype', (t) => {
   t.is(Object.getPrototypeOf(decoded), Object.prototype)
   t.false('a' in decoded)
 })
+
+test('items are counted before one is made: a frame of the smallest ones is refused at once', (t) => {
+  const bomb = new Uint8Array(8 * 1024 * 1024).fill(0xa0)
+  bomb.set([0x9a, 0x00, 0x7f, 0xff, 0xfb])
+  t.throws(() => decodeCbor(bomb), { code: 'ERR_CBOR_INVALID', message: /too many items/ })
+  t.throws(() => decodeCborMaps(bomb), { code: 'ERR_CBOR_INVALID', message: /too many items/ })
+})
+
+test('strings count as one item each, whatever they hold', (t) => {
+  const items: Cbor = ['a'.repeat(30), new Uint8Array(300).fill(0xa0), new Uint8Array(70_000).fill(0xa0), 1, -1000]
+  t.deepEqual(decodeCbor(encodeCbor(items), 6), items)
+  t.throws(() => decodeCbor(encodeCbor(items), 5), { message: /too many items/ })
+})

@@ -165,3 +165,12 @@ test('certificates and rosters survive encoding, and neither passes for the othe
       code: 'ERR_REQUEST_INVALID',
     })
 })
+
+test('an outer frame of many items is refused before it is read, in either direction', (t) => {
+  const many = encodeCbor({ op: Array.from({ length: 100 }, () => 0) })
+  t.throws(() => decodeKmsRequest(many), { code: 'ERR_REQUEST_INVALID' })
+  t.throws(() => decodeKmsReply('challenge', encodeCbor({ error: Array.from({ length: 100 }, () => 0) })), {
+    code: 'ERR_KMS_FAILED',
+    message: /failed to answer$/,
+  })
+})
