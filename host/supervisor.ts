@@ -42,14 +42,18 @@ const UNMENDABLE: readonly ErrorCode[] = [
   'ERR_ROLLBACK',
   'ERR_FORK',
   'ERR_STATE_LOST',
-  'ERR_POLICY_DENIED',
-  'ERR_KMS_UNTRUSTED',
-  'ERR_EVIDENCE_REFUSED',
   'ERR_FLOW_DESTROYED',
   'ERR_KEY_UNKNOWN',
   'ERR_CONFIG_INVALID',
   'ERR_FENCED',
 ]
+
+/**
+ * As final, but said before a session exists, so that whoever relays, or one flipped bit, can say them too: a relaunch
+ * believes them when they are repeated.
+ */
+const UNAUTHENTICATED: readonly ErrorCode[] = ['ERR_POLICY_DENIED', 'ERR_KMS_UNTRUSTED', 'ERR_EVIDENCE_REFUSED']
+const REPEATED_COUNT_MIN = 3
 
 interface Waiting {
   readonly timer: Disposable
@@ -153,6 +157,7 @@ export class Supervisor {
   }
 
   async #relaunch(firstAttempt: number, lostMs: number): Promise<void> {
+    let refusedCount = 0
     for (let attempt = firstAttempt; ; attempt++) {
       await this.#sleep(this.#backoffMs(attempt))
       if (this.#over !== undefined) return
@@ -160,8 +165,9 @@ export class Supervisor {
         this.#watch(await this.#attempt(attempt), attempt, lostMs)
         return
       } catch (error) {
-        if (isKeyriseError(error, ...UNMENDABLE)) {
-          await this.#finish(error)
+        refusedCount = isKeyriseError(error, ...UNAUTHENTICATED) ? refusedCount + 1 : 0
+        if (isKeyriseError(error, ...UNMENDABLE) || refusedCount === REPEATED_COUNT_MIN) {
+          await this.#finish(asFailure(error))
           return
         }
       }
