@@ -192,11 +192,14 @@ export class LiveFlow implements Flow {
   }
 }
 
+/** All are checked before the first is copied, so that a refusal leaves no copy behind. */
 const readChanges = (entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Change[] =>
-  Object.entries(entries).map(([claimedName, value]) => {
-    const name = parseEntryName(claimedName)
-    if (value === undefined) throw new KeyriseError('ERR_VALUE_UNSUPPORTED', { detail: name })
-    const [bytes, direct] = value instanceof Uint8Array ? [value, false] : [value.bytes, true]
-    if (direct && bytes.length > DIRECT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: name })
-    return { name, value: { bytes: Secret.take(copyBytes(bytes)), direct } }
-  })
+  Object.entries(entries)
+    .map(([claimedName, value]) => {
+      const name = parseEntryName(claimedName)
+      if (value === undefined) throw new KeyriseError('ERR_VALUE_UNSUPPORTED', { detail: name })
+      const [bytes, direct] = value instanceof Uint8Array ? [value, false] : [value.bytes, true]
+      if (direct && bytes.length > DIRECT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: name })
+      return { name, bytes, direct }
+    })
+    .map(({ name, bytes, direct }) => ({ name, value: { bytes: Secret.take(copyBytes(bytes)), direct } }))

@@ -2,6 +2,7 @@ import { dirname, resolve } from 'node:path'
 import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import type { KmsLink } from '../protocol/ports.js'
 import { nodeFileSystem } from '../storage/index.js'
 import {
@@ -109,6 +110,7 @@ class EmbeddedLink {
 
   #exchange(frame: Uint8Array): Promise<Uint8Array> {
     if (this.#isClosed) return Promise.reject(unreachable())
+    if (frame.length > KMS_FRAME_SIZE_BYTES_MAX) return Promise.reject(new KeyriseError('ERR_SIZE_LIMIT'))
     const request: EmbeddedRequest = { id: ++this.#lastId, frame: copyBytes(frame) }
     return new Promise((resolve, reject) => {
       this.#pending.set(request.id, { resolve, reject })

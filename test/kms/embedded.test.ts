@@ -5,6 +5,7 @@ import type { MessageChannel, MessagePort, Worker } from 'node:worker_threads'
 import test from 'ava'
 import type { StartKmsOptions } from '../../kms/embedded.js'
 import { encodeKmsRequest, decodeKmsReply } from '../../protocol/kms.js'
+import { KMS_FRAME_SIZE_BYTES_MAX } from '../../protocol/limits.js'
 import { AttestedClient, newestKey, sealToKms, TestPlatform } from './attested-client.js'
 import { IMAGE } from './in-process.js'
 import { makePlace, PASSPHRASE } from './served.js'
@@ -145,4 +146,10 @@ test.serial('when its worker dies, what is under way and what comes rejects', as
     if (outcome.status === 'rejected') t.like(outcome.reason, { code: 'ERR_KMS_UNREACHABLE' })
   await t.throwsAsync(kms.exchange(encodeKmsRequest({ op: 'identity' })), { code: 'ERR_KMS_UNREACHABLE' })
   await t.notThrowsAsync(kms.close())
+})
+
+test('a frame over the limit is refused where it is handed over, and the KMS goes on', async (t) => {
+  await using kms = await start(await makePlace(t))
+  await t.throwsAsync(kms.exchange(new Uint8Array(KMS_FRAME_SIZE_BYTES_MAX + 1)), { code: 'ERR_SIZE_LIMIT' })
+  t.true(decodeKmsReply('identity', await kms.exchange(encodeKmsRequest({ op: 'identity' }))).ready)
 })
