@@ -139,8 +139,20 @@ export const readImage = async <Definition = unknown>(path: string | URL): Promi
   try {
     return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(path)))
   } catch (error) {
-    throw error instanceof KeyriseError ? error : new KeyriseError('ERR_IMAGE_INVALID', { cause: error })
+    throw error instanceof KeyriseError
+      ? error
+      : new KeyriseError('ERR_IMAGE_INVALID', { detail: reasonOf(error), cause: error })
   }
 }
 
-export const writeImage = (path: string | URL, image: Image): Promise<void> => writeFile(path, image.source)
+/** @throws {KeyriseError} ERR_STORE_UNWRITABLE. */
+export const writeImage = async (path: string | URL, image: Image): Promise<void> => {
+  try {
+    await writeFile(path, image.source)
+  } catch (error) {
+    throw new KeyriseError('ERR_STORE_UNWRITABLE', { detail: reasonOf(error), cause: error })
+  }
+}
+
+/** `ENOENT: no such file or directory, open '…'`: the operating system's words name the path. */
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : 'unknown')

@@ -1,6 +1,8 @@
 import { constants } from 'node:fs'
 import * as fs from 'node:fs/promises'
+import { dirname } from 'node:path'
 import type { FileSystem, OpenFile } from '../protocol/ports.js'
+import { systemCode } from './failures.js'
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK } = constants
 
@@ -48,6 +50,17 @@ class NodeFile implements OpenFile {
 
 const notRegular = (path: string): Error => Object.assign(new Error(`not a regular file: ${path}`), { code: 'EINVAL' })
 
+/** @returns the error where a parent is missing; undefined once the directory is there. */
+const makeLevel = async (path: string): Promise<Error | undefined> => {
+  try {
+    await fs.mkdir(path, { mode: DIRECTORY_MODE })
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return error as Error
+    if (systemCode(error) !== 'EEXIST' || !(await fs.stat(path)).isDirectory()) throw error
+  }
+  return undefined
+}
+
 /** The operating system's files. */
 export const nodeFileSystem: FileSystem = {
   async open(path, mode) {
@@ -66,7 +79,13 @@ export const nodeFileSystem: FileSystem = {
   unlink: (path) => fs.unlink(path),
 
   async makeDirectory(path) {
-    await fs.mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
+    // Level by level: `recursive` never ends where the kernel says ENOENT although the parent is there, as in /proc.
+    const missing = await makeLevel(path)
+    if (missing === undefined) return
+    if (dirname(path) === path) throw missing
+    await this.makeDirectory(dirname(path))
+    const refused = await makeLevel(path)
+    if (refused !== undefined) throw refused
   },
 
   async list(path) {

@@ -1,7 +1,7 @@
 import { buildImage, isKeyriseError } from 'keyrise'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, styleText } from 'node:util'
 import type { DecryptorEnclave } from './decryptor.enclave.js'
@@ -63,10 +63,24 @@ const readFlags = (args: string[]): Flags | 'help' => {
     return Number(value)
   }
   if (values.help) return 'help'
+  // Said now, not after a minute of work.
+  for (const file of [values.json, values.svg]) {
+    if (file !== undefined && !isWritableFolder(dirname(resolve(file))))
+      throw new UsageError(`${file} cannot be written`)
+  }
   return {
     seed: whole('seed', values.seed, 1, 999_999_999),
     kills: whole('kills', values.kills, KILLS_DEFAULT, KILL_COUNT_MAX),
     ...{ json: values.json, svg: values.svg, tamper: values.tamper, keep: values.keep },
+  }
+}
+
+const isWritableFolder = (folder: string): boolean => {
+  try {
+    accessSync(folder, constants.W_OK)
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -120,6 +134,7 @@ const scanRun = (directory: string, { place, passphrase, receipts }: JobResult):
   )
 
 const runBoth = async (directory: string, flags: Flags, split: Split): Promise<Outcome> => {
+  line(paint('dim', 'Building the two enclave images, then starting the KMS …'))
   const images = await buildImages()
   const schedule = planSchedule({ seed: flags.seed, kills: flags.kills, roundCount: ROUND_COUNT })
   line(

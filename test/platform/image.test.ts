@@ -108,6 +108,10 @@ export default defineEnclave({ name: 'x', svn: 1, ecalls: { go: ecall({ input: a
 test('an image that was written and read is the same', async (t) => {
   await withModule(EMPTY, async (path, directory) => {
     const image = await buildImage(path)
+    await t.throwsAsync(writeImage(join(directory, 'none', 'x'), image), {
+      code: 'ERR_STORE_UNWRITABLE',
+      message: /none/,
+    })
     await writeImage(join(directory, 'x.image.js'), image)
     t.deepEqual(await readImage(join(directory, 'x.image.js')), image)
   })

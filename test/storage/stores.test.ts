@@ -5,7 +5,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { MemoryFileSystem } from '../../faults/index.js'
 import type { Store } from '../../protocol/ports.js'
-import { DirectoryStore, MemoryStore } from '../../storage/index.js'
+import { DirectoryStore, MemoryStore, nodeFileSystem } from '../../storage/index.js'
 
 const directory = await mkdtemp(join(tmpdir(), 'keyrise-stores-'))
 test.after.always(() => rm(directory, { recursive: true }))
@@ -142,3 +142,10 @@ for (const [title, open] of Object.entries(STORES)) {
     )
   })
 }
+
+test('directories are made level by level, and where none can be made that is said', async (t) => {
+  const path = join(directory, 'a', 'b', 'c')
+  await Promise.all([nodeFileSystem.makeDirectory(path), nodeFileSystem.makeDirectory(path)])
+  t.deepEqual(await nodeFileSystem.list(join(directory, 'a', 'b')), [{ name: 'c', kind: 'directory' }])
+  await t.throwsAsync(nodeFileSystem.makeDirectory('/proc/nothing/here'), { code: 'ENOENT' })
+})
