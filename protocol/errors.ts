@@ -96,7 +96,10 @@ const ERRORS = {
   ERR_KMS_FAILED: ['The KMS failed to answer', 'See the KMS’s log'],
   ERR_SESSION_INVALID: ['The session with the KMS is not valid', 'A new session is opened by itself; repeat the call'],
   ERR_EVIDENCE_REFUSED: ['The KMS refused the evidence', 'Check that the policy lists this platform'],
-  ERR_POLICY_DENIED: ['The policy does not allow this', 'Add the image’s measurement to the KMS policy'],
+  ERR_POLICY_DENIED: [
+    'The policy does not allow this',
+    'List the image’s measurement in the KMS policy; a flow opens only for the image that opened it first',
+  ],
   ERR_REQUEST_INVALID: ['The request is malformed', 'Use a client of the same version'],
   ERR_KEY_INVALID: ['This is not a public key that can be used', 'Treat it as damaged or hostile'],
   ERR_KEY_UNKNOWN: ['The KMS has no such key version', 'Restore the keyring that holds it'],
@@ -118,7 +121,7 @@ const ERRORS = {
   ERR_KEYRING_INVALID: ['The keyring is damaged or of an unknown version', 'Restore it from custody'],
   ERR_PORT_IN_USE: ['The port is in use', 'Stop the other process, or choose another with --port'],
   ERR_ADDRESS_REFUSED: ['This address is not allowed', 'Without TLS the KMS listens on loopback only'],
-  ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct the key that the message names'],
+  ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct what the message names'],
 } as const satisfies Record<string, readonly [text: string, remedy: string]>
 
 export type ErrorCode = keyof typeof ERRORS

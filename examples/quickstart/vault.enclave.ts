@@ -8,8 +8,9 @@ export default defineEnclave({
     keep: ecall({ input: v.string(), output: v.number() }, ({ flow }, note) =>
       flow.checkpoint({ 'final-result/note': new TextEncoder().encode(note) }),
     ),
-    recall: ecall({ input: v.undefined(), output: v.string() }, async ({ flow }) =>
-      new TextDecoder().decode(await flow.read('final-result/note')),
-    ),
+    recall: ecall({ input: v.undefined(), output: v.nullable(v.string()) }, async ({ flow }) => {
+      const note = await flow.read('final-result/note')
+      return note === undefined ? null : new TextDecoder().decode(note)
+    }),
   },
 })

@@ -181,7 +181,7 @@ test('what `openEnvelope` refuses before its payload releases nothing', (t) => {
   }
 })
 
-test('128 MiB stream with memory for a part of them', (t) => {
+test('256 MiB stream with memory for a part of them', (t) => {
   const fileKey = randomSecret(16)
   const piece = new Uint8Array(1024 * 1024).fill(7)
   let [size, peak] = [0, 0]
@@ -195,8 +195,9 @@ test('128 MiB stream with memory for a part of them', (t) => {
     [Symbol.dispose]: () => undefined,
   })
   const sealer = payloadSealer(fileKey, nodeRandom, opener)
-  for (let count = 0; count < 128; count++) sealer.push(piece)
+  for (let count = 0; count < 256; count++) sealer.push(piece)
   sealer.end()
-  t.is(size, 128 * piece.length)
-  t.true(peak < 64 * 1024 * 1024, `${String(peak)} bytes`)
+  t.is(size, 256 * piece.length)
+  // Chunks that were passed on wait for the collector; what counts is that they are not all held.
+  t.true(peak < 112 * 1024 * 1024, `${String(peak)} bytes`)
 })
