@@ -9,7 +9,7 @@ import type { EntryReader } from './entry-reader.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import { formatObjectName, storeName, type ObjectName } from './object-names.js'
-import { equalHeads } from './survey.js'
+import { equalHeads } from '../protocol/session.js'
 
 /** What a checkpoint changes. The values are its own. */
 export interface Change {

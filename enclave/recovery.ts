@@ -1,6 +1,6 @@
 import type { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import type { Head } from '../protocol/session.js'
+import { equalHeads, type Head } from '../protocol/session.js'
 import { beginFlow, findUnfinishedBirth, newbornState } from './birth.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
@@ -17,7 +17,6 @@ import {
 import { openRoot, type FlowPorts } from './root.js'
 import {
   chooseAdoptable,
-  equalHeads,
   fork,
   isHead,
   openSighting,
@@ -80,8 +79,7 @@ const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recov
 const hasMoved = async ({ kms }: FlowPorts, seen: LedgerState, verdict: unknown): Promise<boolean> => {
   if (!isKeyriseError(verdict, 'ERR_FORK', 'ERR_ROLLBACK', 'ERR_STATE_LOST')) return false
   const now = await kms.open()
-  if (now.incarnation !== seen.incarnation) return true
-  return seen.head === null || now.head === null ? seen.head !== now.head : !equalHeads(seen.head, now.head)
+  return now.incarnation !== seen.incarnation || !equalHeads(seen.head, now.head)
 }
 
 const find = async (

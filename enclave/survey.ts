@@ -6,7 +6,7 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
-import type { Head } from '../protocol/session.js'
+import { equalHeads, type Head } from '../protocol/session.js'
 import { stateOf, unpackIndex, type EpochIndex, type EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import { storeName, type ObjectName } from './object-names.js'
@@ -66,7 +66,6 @@ export const stateOfAuthentic = ({ sighting: { name, digest }, index }: Authenti
 /** The ledger's digest covers the context, so under the head's own name this is the head. */
 export const isHead = ({ name, digest, claimed }: Sighting, head: Head): boolean =>
   equalPublicBytes(digest, head.digest) && isNamed(name, claimed) && name.epoch === head.epoch
-export const equalHeads = (a: Head, b: Head): boolean => a.epoch === b.epoch && equalPublicBytes(a.digest, b.digest)
 
 /**
  * Splits what was opened, given the ledger's head and its newest incarnation.

@@ -3,12 +3,13 @@ import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import {
   encodeRoster,
+  equalHeads,
   type Head,
   type OpenReply,
   type SessionReplies,
   type SessionRequest,
 } from '../protocol/session.js'
-import { equalHeads, type FlowState, type Ledger, type Member } from './ledger.js'
+import { type FlowState, type Ledger, type Member } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 
 type Request<Op extends SessionRequest['op']> = Extract<SessionRequest, { op: Op }>

@@ -1,6 +1,6 @@
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
-import type { Head } from '../protocol/session.js'
+import { equalHeads, type Head } from '../protocol/session.js'
 
 /** What the KMS knows of a flow: enough to tell its newest state from any other, and its live instance from any older. */
 export interface FlowState {
@@ -38,9 +38,6 @@ export interface Ledger {
   /** The members of a task that have published, destroyed flows left out, in the order of their names. */
   members(task: FlowId): Promise<readonly Member[]>
 }
-
-export const equalHeads = (a: Head | null, b: Head | null): boolean =>
-  a === null || b === null ? a === b : a.epoch === b.epoch && equalPublicBytes(a.digest, b.digest)
 
 export const equalStates = (a: FlowState | undefined, b: FlowState | undefined): boolean =>
   a === undefined || b === undefined

@@ -1,4 +1,4 @@
-import { concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { concatBytes, copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
 import { decodeCbor, encodeCbor, type Cbor } from './cbor.js'
 import { FieldReader } from './check.js'
 import { KeyriseError } from './errors.js'
@@ -22,6 +22,10 @@ export interface Head {
   readonly epoch: number
   readonly digest: Bytes
 }
+
+/** Null is a flow's head before its first commit. */
+export const equalHeads = (a: Head | null, b: Head | null): boolean =>
+  a === null || b === null ? a === b : a.epoch === b.epoch && equalPublicBytes(a.digest, b.digest)
 
 export type SessionRequest =
   /** Who holds the flow now, and under which keys to seal. Changes nothing, but for making the flow known at its first launch. */
