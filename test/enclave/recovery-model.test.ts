@@ -113,7 +113,8 @@ class Life {
         )
       }
       case 'delete': {
-        const names = (await this.#instance()).flow.list().map(({ name }) => name)
+        const { flow } = await this.#settled()
+        const names = flow.list().map(({ name }) => name)
         const name = names[action.pick % names.length]
         if (name === undefined) return
         const without = (state: State): State =>
@@ -160,10 +161,15 @@ class Life {
   }
 
   async #look(): Promise<void> {
-    const opened = await this.#instance()
-    // Settles what a lost answer left open, which `list`, being synchronous, cannot.
-    await opened.flow.read('password/a')
+    const opened = await this.#settled()
     this.model.saw((await readAll(opened)) as State, opened.flow.epoch)
+  }
+
+  /** With nothing left open by a lost answer, which `list`, being synchronous, cannot settle. */
+  async #settled(): Promise<OpenedFlow> {
+    const opened = await this.#instance()
+    await opened.flow.read('password/a')
+    return opened
   }
 
   async #instance(): Promise<OpenedFlow> {
