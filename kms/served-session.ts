@@ -106,6 +106,8 @@ export class ServedSession {
         const roster = await desk.roster(this.#caller())
         return plain(encodeSessionReply('roster', { roster, signature: release.sign(roster) }))
       }
+      case 'stream':
+        throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'streams are not served yet' })
       case 'unwrap':
       case 'bulk':
         return this.#unseal(request, claimed)

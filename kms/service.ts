@@ -111,6 +111,8 @@ export class KmsService implements KmsChannel {
         if (session === undefined) throw new KeyriseError('ERR_SESSION_INVALID')
         return { sealed: await session.call(request.sealed) }
       }
+      case 'segment':
+        throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such stream' })
     }
   }
 

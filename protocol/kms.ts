@@ -2,14 +2,19 @@ import { encodeCbor, decodeCbor, type Cbor } from './cbor.js'
 import { allocate, sha256, type Bytes } from './bytes.js'
 import { FieldReader } from './check.js'
 import { isErrorCode, KeyriseError, type ErrorCode } from './errors.js'
-import { KMS_FRAME_SIZE_BYTES_MAX } from './limits.js'
+import {
+  DELIVERED_SEGMENT_SIZE_BYTES_MAX,
+  KMS_FRAME_SIZE_BYTES_MAX,
+  SEALED_SEGMENT_SIZE_BYTES_MAX,
+  STREAM_SIZE_BYTES_MAX,
+} from './limits.js'
 
 /**
  * Frames between an enclave and a KMS. The host relays them unread. Outer frames are CBOR; what a session carries is sealed
  * by HPKE (RFC 9180) and has three parts, so that secrets never pass through the CBOR reader: see `encodeParts`.
  */
 
-/** What the enclave sends, in order: `challenge`, `handshake`, then `call`s. */
+/** What the enclave sends, in order: `challenge`, `handshake`, then `call`s. A host sends `segment`s of the streams that a session opened. */
 export type KmsRequest =
   | { readonly op: 'identity' }
   | { readonly op: 'challenge' }
@@ -21,6 +26,8 @@ export type KmsRequest =
       readonly evidence: Bytes
     }
   | { readonly op: 'call'; readonly session: Bytes; readonly sealed: Bytes }
+  /** `stream`: an id, 16 bytes. `sealed`: the chunks of one segment, as they are stored. */
+  | { readonly op: 'segment'; readonly stream: Bytes; readonly index: number; readonly sealed: Bytes }
 
 /** What the KMS answers, by the `op` asked; or `{ error }`. */
 export interface KmsReplies {
@@ -31,9 +38,23 @@ export interface KmsReplies {
   /** `session`: an id, 16 bytes. `signature`: Ed25519 by the KMS identity over `handshakeTranscript(…)`. */
   handshake: { readonly session: Bytes; readonly encapsulated: Bytes; readonly signature: Bytes }
   call: { readonly sealed: Bytes }
+  /** `sealed`: the chunks, sealed again under the delivery key, then the segment’s digest: crypto/delivery.ts. */
+  segment: { readonly sealed: Bytes }
 }
 
-const REQUEST_KEYS = ['op', 'handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed'] as const
+const REQUEST_KEYS = [
+  'op',
+  'handshake',
+  'enclaveKey',
+  'encapsulated',
+  'evidence',
+  'session',
+  'stream',
+  'index',
+  'sealed',
+] as const
+const SEGMENT_INDEX_MAX = STREAM_SIZE_BYTES_MAX / (1024 * 1024)
+const TAG_SIZE_BYTES = 16
 const EVIDENCE_SIZE_BYTES_MAX = 8192
 /** An outer frame is one flat map. */
 const FRAME_ITEM_COUNT_MAX = 64
@@ -59,6 +80,13 @@ export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
       }
     case 'call':
       return { op, session: fields.bytes('session', 16), sealed: fields.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) }
+    case 'segment':
+      return {
+        op,
+        stream: fields.bytes('stream', 16),
+        index: fields.count('index', SEGMENT_INDEX_MAX),
+        sealed: fields.bytes('sealed', TAG_SIZE_BYTES, SEALED_SEGMENT_SIZE_BYTES_MAX),
+      }
     default:
       throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'op' })
   }
@@ -84,6 +112,7 @@ const REPLY_READERS: {
     }),
   ],
   call: [['sealed'], (f) => ({ sealed: f.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) })],
+  segment: [['sealed'], (f) => ({ sealed: f.bytes('sealed', TAG_SIZE_BYTES, DELIVERED_SEGMENT_SIZE_BYTES_MAX) })],
 }
 
 /**

@@ -23,6 +23,14 @@ export const NAME_LENGTH_MAX = 256
 /** One frame to or from the KMS, a bulk item of a large payload included. */
 export const KMS_FRAME_SIZE_BYTES_MAX = 64 * 1024 * 1024
 export const KMS_ITEM_COUNT_MAX = 4096
+/** Streams that a session may have open at once; as many may be asked for in one call. */
+export const STREAM_COUNT_MAX = 256
+/** The plaintext of one stream. */
+export const STREAM_SIZE_BYTES_MAX = 64 * 1024 * 1024 * 1024
+/** One segment of a payload: 16 chunks of 64 KiB with their tags. */
+export const SEALED_SEGMENT_SIZE_BYTES_MAX = 16 * (64 * 1024 + 16)
+/** A segment as it is delivered: its digest, sealed, stands behind the chunks. */
+export const DELIVERED_SEGMENT_SIZE_BYTES_MAX = SEALED_SEGMENT_SIZE_BYTES_MAX + 48
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
 export const ROSTER_MEMBER_COUNT_MAX = 256
 export const IMAGE_SIZE_BYTES_MAX = 64 * 1024 * 1024

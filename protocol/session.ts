@@ -9,6 +9,8 @@ import {
   KMS_ITEM_COUNT_MAX,
   ROSTER_MEMBER_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
+  STREAM_COUNT_MAX,
+  STREAM_SIZE_BYTES_MAX,
 } from './limits.js'
 import { parseFlowId, parsePath, type FlowId } from './names.js'
 
@@ -27,6 +29,15 @@ export interface Head {
 export const equalHeads = (a: Head | null, b: Head | null): boolean =>
   a === null || b === null ? a === b : a.epoch === b.epoch && equalPublicBytes(a.digest, b.digest)
 
+/** A payload that is to be streamed: see `stream`. */
+export interface StreamItem {
+  readonly header: Bytes
+  /** The payload’s, 16 bytes. */
+  readonly nonce: Bytes
+  /** Of the plaintext. */
+  readonly sizeBytes: number
+}
+
 export type SessionRequest =
   /** Who holds the flow now, and under which keys to seal. Changes nothing, but for making the flow known at its first launch. */
   | { readonly op: 'open'; readonly flow: FlowId; readonly task: FlowId }
@@ -43,6 +54,11 @@ export type SessionRequest =
   | { readonly op: 'commit'; readonly incarnation: number; readonly parent: Head | null; readonly head: Head }
   /** Headers of envelopes sealed to root keys; the file keys come back. */
   | { readonly op: 'unwrap'; readonly headers: readonly Bytes[] }
+  /**
+   * Headers of envelopes sealed to root keys whose payloads come in segments, outside the session (kms.ts, `segment`): a stream
+   * for each, and the key that it is delivered under. `done`: streams to forget.
+   */
+  | { readonly op: 'stream'; readonly items: readonly StreamItem[]; readonly done: readonly Bytes[] }
   /** Whole envelopes sealed to root keys; the plaintexts come back, opened on the KMS's pool. */
   | { readonly op: 'bulk'; readonly envelopes: readonly Bytes[] }
   | {
@@ -68,6 +84,10 @@ export interface ItemStatus {
   /** Bytes of `secrets` that belong to the item, in order; 0 where it failed. */
   readonly sizeBytes: number
 }
+export interface StreamStatus extends ItemStatus {
+  /** Its id, 16 bytes; null where the item did not open. */
+  readonly stream: Bytes | null
+}
 export interface SessionReplies {
   /** secrets: the flow's origin key, 32 bytes. */
   open: OpenReply
@@ -75,6 +95,8 @@ export interface SessionReplies {
   commit: Record<never, never>
   /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. */
   unwrap: { readonly items: readonly ItemStatus[] }
+  /** secrets: the delivery keys, 32 bytes for each item that opened. proof: `encodeProofs`. */
+  stream: { readonly items: readonly StreamStatus[] }
   /** secrets: the plaintexts, one after the other. proof: `encodeProofs`. */
   bulk: { readonly items: readonly ItemStatus[] }
   publish: Record<never, never>
@@ -93,6 +115,8 @@ const REQUEST_KEYS = [
   'parent',
   'headers',
   'envelopes',
+  'items',
+  'done',
   'signingKey',
   'values',
 ]
@@ -121,6 +145,16 @@ const readBytes =
       throw new KeyriseError(CODE, { detail: 'an item' })
     return copyBytes(claimed)
   }
+
+const readStreamItem = (claimed: unknown): StreamItem => {
+  const f = new FieldReader(claimed, ['header', 'nonce', 'sizeBytes'], CODE)
+  return {
+    header: f.bytes('header', 0, HEADER_SIZE_BYTES_MAX),
+    nonce: f.bytes('nonce', 16),
+    sizeBytes: f.count('sizeBytes', STREAM_SIZE_BYTES_MAX),
+  }
+}
+const readStreamId = (claimed: unknown): Bytes => new FieldReader({ id: claimed }, ['id'], CODE).bytes('id', 16)
 
 /** Values that a member publishes: checked names, bounded bytes. */
 const readPublished = (claimed: unknown): Record<string, Bytes> => {
@@ -157,6 +191,12 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
       }
     case 'unwrap':
       return { op, headers: f.list('headers', KMS_ITEM_COUNT_MAX, readBytes(HEADER_SIZE_BYTES_MAX)) }
+    case 'stream':
+      return {
+        op,
+        items: f.list('items', STREAM_COUNT_MAX, readStreamItem),
+        done: f.list('done', STREAM_COUNT_MAX, readStreamId),
+      }
     case 'bulk':
       return { op, envelopes: f.list('envelopes', KMS_ITEM_COUNT_MAX, readBytes(KMS_FRAME_SIZE_BYTES_MAX)) }
     case 'publish':
@@ -179,13 +219,16 @@ export const encodeSessionReply = <Op extends keyof SessionReplies>(_op: Op, rep
   encodeCbor(reply as unknown as Cbor)
 export const encodeSessionError = (code: string): Bytes => encodeCbor({ error: code })
 
-const readItem = (claimed: unknown): ItemStatus => {
-  const f = new FieldReader(claimed, ['key', 'error', 'sizeBytes'], CODE)
-  return {
-    key: f.has('key') ? f.text('key', 64) : null,
-    error: f.has('error') ? f.text('error', 64) : null,
-    sizeBytes: f.count('sizeBytes'),
-  }
+const ITEM_KEYS = ['key', 'error', 'sizeBytes']
+const readStatus = (f: FieldReader): ItemStatus => ({
+  key: f.has('key') ? f.text('key', 64) : null,
+  error: f.has('error') ? f.text('error', 64) : null,
+  sizeBytes: f.count('sizeBytes'),
+})
+const readItem = (claimed: unknown): ItemStatus => readStatus(new FieldReader(claimed, ITEM_KEYS, CODE))
+const readStream = (claimed: unknown): StreamStatus => {
+  const f = new FieldReader(claimed, [...ITEM_KEYS, 'stream'], CODE)
+  return { ...readStatus(f), stream: f.has('stream') ? f.bytes('stream', 16) : null }
 }
 const readItems = (f: FieldReader) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })
 const nothing = (): Record<never, never> => ({})
@@ -207,6 +250,7 @@ const REPLY_READERS: {
   claim: [['incarnation'], (f) => ({ incarnation: f.count('incarnation') })],
   commit: [[], nothing],
   unwrap: [['items'], readItems],
+  stream: [['items'], (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream) })],
   bulk: [['items'], readItems],
   publish: [[], nothing],
   roster: [

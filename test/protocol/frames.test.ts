@@ -11,6 +11,13 @@ import {
   encodeParts,
   type KmsRequest,
 } from '../../protocol/kms.js'
+import {
+  DELIVERED_SEGMENT_SIZE_BYTES_MAX,
+  HEADER_SIZE_BYTES_MAX,
+  SEALED_SEGMENT_SIZE_BYTES_MAX,
+  STREAM_COUNT_MAX,
+  STREAM_SIZE_BYTES_MAX,
+} from '../../protocol/limits.js'
 import { parseFlowId } from '../../protocol/names.js'
 import {
   decodeCertificateBody,
@@ -44,6 +51,7 @@ const OUTER: readonly KmsRequest[] = [
     evidence: filled(200, 4),
   },
   { op: 'call', session: filled(16, 5), sealed: filled(40, 6) },
+  { op: 'segment', stream: filled(16, 7), index: 3, sealed: filled(70_000, 8) },
 ]
 
 const INNER: readonly SessionRequest[] = [
@@ -52,6 +60,11 @@ const INNER: readonly SessionRequest[] = [
   { op: 'claim', head, incarnation: 2, adopt: { epoch: 4, digest: filled(32, 8), incarnation: 2 } },
   { op: 'commit', incarnation: 2, parent: head, head: { epoch: 4, digest: filled(32, 8) } },
   { op: 'unwrap', headers: [filled(50, 1), filled(60, 2)] },
+  {
+    op: 'stream',
+    items: [{ header: filled(50, 1), nonce: filled(16, 2), sizeBytes: 3_000_000 }],
+    done: [filled(16, 3)],
+  },
   { op: 'bulk', envelopes: [filled(500, 1)] },
   { op: 'publish', incarnation: 1, signingKey: filled(32, 7), values: { 'he/public': filled(9, 1) } },
   { op: 'roster' },
@@ -70,6 +83,8 @@ const DECODERS: readonly ((claimed: Uint8Array) => unknown)[] = [
   (claimed) => decodeKmsReply('challenge', claimed),
   (claimed) => decodeSessionReply('open', claimed),
   (claimed) => decodeSessionReply('unwrap', claimed),
+  (claimed) => decodeSessionReply('stream', claimed),
+  (claimed) => decodeKmsReply('segment', claimed),
   (claimed) => decodeSessionReply('roster', claimed),
   decodeRoster,
   decodeCertificateBody,
@@ -101,6 +116,49 @@ test('a request with an unknown operation, an unknown field or a field of anothe
           t.throws(() => decode(withField(request, name, value)), { message: /./ }, `${request.op}.${name}`)
     }
   }
+})
+
+test('streams and segments beyond their bounds are refused; those at the bounds pass', (t) => {
+  const item = { header: filled(HEADER_SIZE_BYTES_MAX, 1), nonce: filled(16, 2), sizeBytes: STREAM_SIZE_BYTES_MAX }
+  const stream = (items: readonly Cbor[], done: readonly Cbor[] = []) =>
+    decodeSessionRequest(encodeCbor({ op: 'stream', items, done }))
+  const small = { ...item, header: filled(1, 1) }
+  const full = Array<Cbor>(STREAM_COUNT_MAX).fill(small)
+  const ids = Array<Cbor>(STREAM_COUNT_MAX).fill(filled(16, 1))
+  t.notThrows(() => stream([item]))
+  t.notThrows(() => stream(full, ids))
+  const code = 'ERR_REQUEST_INVALID'
+  t.throws(() => stream([...full, small]), { code })
+  t.throws(() => stream([], [...ids, filled(16, 1)]), { code })
+  t.throws(() => stream([{ ...item, sizeBytes: STREAM_SIZE_BYTES_MAX + 1 }]), { code })
+  t.throws(() => stream([{ ...item, header: filled(HEADER_SIZE_BYTES_MAX + 1, 1) }]), { code })
+  for (const size of [0, 15, 17, 32]) {
+    t.throws(() => stream([{ ...small, nonce: filled(size, 1) }]), { code })
+    t.throws(() => stream([], [filled(size, 1)]), { code })
+  }
+  const segment = { op: 'segment', stream: filled(16, 1), index: 0, sealed: filled(SEALED_SEGMENT_SIZE_BYTES_MAX, 1) }
+  t.notThrows(() => decodeKmsRequest(encodeCbor(segment)))
+  for (const [name, value] of [
+    ['sealed', filled(SEALED_SEGMENT_SIZE_BYTES_MAX + 1, 1)],
+    ['sealed', filled(15, 1)],
+    ['stream', filled(15, 1)],
+    ['index', 65_537],
+    ['index', 0.5],
+  ] as const)
+    t.throws(() => decodeKmsRequest(withField(segment, name, value)), { code }, name)
+  const delivered = (size: number) => decodeKmsReply('segment', encodeCbor({ sealed: filled(size, 1) }))
+  t.is(delivered(DELIVERED_SEGMENT_SIZE_BYTES_MAX).sealed.length, DELIVERED_SEGMENT_SIZE_BYTES_MAX)
+  for (const size of [15, DELIVERED_SEGMENT_SIZE_BYTES_MAX + 1])
+    t.throws(() => delivered(size), { code: 'ERR_KMS_FAILED' })
+})
+
+test('a stream’s answer says for each item whether it opened, and refuses ids of another size', (t) => {
+  const opened = { key: 'root@1', error: null, sizeBytes: 32, stream: filled(16, 1) }
+  const failed = { key: null, error: 'ERR_ENVELOPE_INVALID', sizeBytes: 0, stream: null }
+  const reply = (items: readonly Cbor[]) => decodeSessionReply('stream', encodeCbor({ items }))
+  t.deepEqual(reply([opened, failed]).items, [opened, failed])
+  t.throws(() => reply([{ ...opened, stream: filled(15, 1) }]), { code: 'ERR_REQUEST_INVALID' })
+  t.throws(() => reply(Array<Cbor>(STREAM_COUNT_MAX + 1).fill(failed)), { code: 'ERR_REQUEST_INVALID' })
 })
 
 test('no bytes make a decoder fail in a way of its own', (t) => {
