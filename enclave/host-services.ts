@@ -54,6 +54,13 @@ export const hostStore = (calls: OutgoingCalls): Store => {
       const reply = await call(RUNTIME_OCALLS.storeGet, { name })
       return reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
     },
+    read: async (name, offset, sizeBytes) => {
+      const reply = await call(RUNTIME_OCALLS.storeRead, { name, offset, sizeBytes })
+      const bytes = reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
+      if (bytes !== undefined && bytes.length > sizeBytes)
+        throw new KeyriseError('ERR_STORE_IO', { detail: 'more bytes than were asked for' })
+      return bytes
+    },
     list: async (prefix) => listed(await call(RUNTIME_OCALLS.storeList, { prefix }), prefix),
     delete: async (name) => {
       await call(RUNTIME_OCALLS.storeDelete, { name })

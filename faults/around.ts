@@ -2,7 +2,7 @@ import type { KmsLink, Store } from '../protocol/ports.js'
 
 /** One call of an interface that reaches the untrusted world. */
 export interface WorldCall {
-  readonly operation: 'store-put' | 'store-get' | 'store-list' | 'store-delete' | 'kms-exchange'
+  readonly operation: 'store-put' | 'store-get' | 'store-read' | 'store-list' | 'store-delete' | 'kms-exchange'
   /** The name, or the prefix, in the store; empty for the KMS, whose frames say nothing. */
   readonly subject: string
   /** What the call carries out. */
@@ -16,6 +16,8 @@ export type Around = <T>(call: WorldCall, work: () => Promise<T>) => Promise<T>
 export const aroundStore = (store: Store, around: Around): Store => ({
   put: (name, bytes) => around({ operation: 'store-put', subject: name, bytes }, () => store.put(name, bytes)),
   get: (name) => around({ operation: 'store-get', subject: name }, () => store.get(name)),
+  read: (name, offset, sizeBytes) =>
+    around({ operation: 'store-read', subject: name }, () => store.read(name, offset, sizeBytes)),
   list: (prefix) => around({ operation: 'store-list', subject: prefix }, () => store.list(prefix)),
   delete: (name) => around({ operation: 'store-delete', subject: name }, () => store.delete(name)),
 })

@@ -9,6 +9,7 @@ import {
 } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
 import type { KmsChannel, Port, Store } from '../protocol/ports.js'
 
@@ -45,6 +46,14 @@ export const ocallTable = (
       },
     ],
     [RUNTIME_OCALLS.storeGet, async (claimed) => (await store.get(name(read(claimed, 'name'), 'name'))) ?? null],
+    [
+      RUNTIME_OCALLS.storeRead,
+      async (claimed) => {
+        const fields = read(claimed, 'name', 'offset', 'sizeBytes')
+        const sizeBytes = fields.count('sizeBytes', MESSAGE_SIZE_BYTES_MAX)
+        return (await store.read(name(fields, 'name'), fields.count('offset'), sizeBytes)) ?? null
+      },
+    ],
     [RUNTIME_OCALLS.storeList, (claimed) => store.list(name(read(claimed, 'prefix'), 'prefix'))],
     [RUNTIME_OCALLS.storeDelete, (claimed) => store.delete(name(read(claimed, 'name'), 'name'))],
     [RUNTIME_OCALLS.kmsExchange, (claimed) => kms.exchange(bytes(read(claimed, 'frame'), 'frame'))],

@@ -12,6 +12,8 @@ export const RUNTIME_OCALLS = {
   storePut: 'keyrise:store-put',
   /** { name } → bytes, or null where there are none */
   storeGet: 'keyrise:store-get',
+  /** { name, offset, sizeBytes } → at most so many bytes, or null where there is no such name */
+  storeRead: 'keyrise:store-read',
   /** { prefix } → names */
   storeList: 'keyrise:store-list',
   /** { name } → nothing */

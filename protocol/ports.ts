@@ -56,6 +56,8 @@ export interface Store {
   put(name: string, bytes: Uint8Array): Promise<void>
   /** The bytes, or undefined where there are none. */
   get(name: string): Promise<Uint8Array | undefined>
+  /** At most `sizeBytes` bytes from `offset`, fewer or none at the end; undefined where there is no such name. */
+  read(name: string, offset: number, sizeBytes: number): Promise<Uint8Array | undefined>
   /** Names that start with `prefix`, sorted. */
   list(prefix: string): Promise<string[]>
   /** Fine where there is none. */

@@ -4,7 +4,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { CHECKPOINT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
 import type { FileSystem, Store } from '../protocol/ports.js'
-import { isTemporaryName, publish, readWhole, remove, syncDirectory } from './durable.js'
+import { isTemporaryName, publish, readRange, readWhole, remove, syncDirectory } from './durable.js'
 import { storeError, SyncFailure, systemCode } from './failures.js'
 import { nodeFileSystem } from './node-file-system.js'
 
@@ -51,6 +51,13 @@ export class DirectoryStore implements Store {
     return this.#inTurn(claimedName, async (directory, file) => {
       if (!(await this.#isDirectory(directory))) return undefined
       return readWhole(this.#fs, join(directory, file), OBJECT_SIZE_BYTES_MAX)
+    })
+  }
+
+  read(claimedName: string, offset: number, sizeBytes: number): Promise<Bytes | undefined> {
+    return this.#inTurn(claimedName, async (directory, file) => {
+      if (!(await this.#isDirectory(directory))) return undefined
+      return readRange(this.#fs, join(directory, file), { offset, sizeBytes })
     })
   }
 

@@ -42,13 +42,31 @@ export const remove = async (fs: FileSystem, directory: string, name: string): P
  * The whole of a file, or undefined where there is none.
  * @param sizeBytesMax - checked before anything is allocated. @throws {KeyriseError} ERR_STORE_*, ERR_SIZE_LIMIT.
  */
-export const readWhole = async (fs: FileSystem, path: string, sizeBytesMax: number): Promise<Bytes | undefined> => {
+export const readWhole = (fs: FileSystem, path: string, sizeBytesMax: number): Promise<Bytes | undefined> =>
+  readOpened(fs, path, (size) => {
+    if (size > sizeBytesMax) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: path })
+    return { offset: 0, sizeBytes: size }
+  })
+
+/** A part of a file: fewer bytes at its end. @throws {KeyriseError} ERR_STORE_*. */
+export const readRange = (fs: FileSystem, path: string, { offset, sizeBytes }: Range): Promise<Bytes | undefined> =>
+  readOpened(fs, path, (size) => ({ offset, sizeBytes: Math.max(0, Math.min(sizeBytes, size - offset)) }))
+
+interface Range {
+  readonly offset: number
+  readonly sizeBytes: number
+}
+
+/** @param choose - the range to read of a file of this size. */
+const readOpened = async (
+  fs: FileSystem,
+  path: string,
+  choose: (size: number) => Range,
+): Promise<Bytes | undefined> => {
   try {
     const file = await fs.open(path, 'read')
     try {
-      const size = await file.size()
-      if (size > sizeBytesMax) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: path })
-      return await readAll(file, size)
+      return await readAll(file, choose(await file.size()))
     } finally {
       await file.close()
     }
@@ -102,14 +120,14 @@ const createFresh = async (fs: FileSystem, path: string): Promise<OpenFile> => {
   }
 }
 
-const readAll = async (file: OpenFile, size: number): Promise<Bytes> => {
-  const bytes = allocate(size)
+const readAll = async (file: OpenFile, { offset, sizeBytes }: Range): Promise<Bytes> => {
+  const bytes = allocate(sizeBytes)
   let done = 0
-  while (done < size) {
-    const count = await file.read(bytes.subarray(done), done)
+  while (done < sizeBytes) {
+    const count = await file.read(bytes.subarray(done), offset + done)
     if (count === 0) break
     done += count
   }
   // Cut short meanwhile: whoever reads it verifies it, and finds it damaged.
-  return done === size ? bytes : bytes.slice(0, done)
+  return done === sizeBytes ? bytes : bytes.slice(0, done)
 }

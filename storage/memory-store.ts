@@ -24,6 +24,13 @@ export class MemoryStore implements Store {
     })
   }
 
+  read(claimedName: string, offset: number, sizeBytes: number): Promise<Bytes | undefined> {
+    return promised(() => {
+      const bytes = this.#objects.get(parsePath(claimedName))
+      return bytes === undefined ? undefined : copyBytes(bytes.subarray(offset, offset + sizeBytes))
+    })
+  }
+
   list(prefix: string): Promise<string[]> {
     return promised(() => [...this.#objects.keys()].filter((name) => name.startsWith(prefix)).sort())
   }

@@ -56,6 +56,7 @@ test('a checkpoint whose write lands after its successor has looked is no fork, 
         return Promise.reject(new KeyriseError('ERR_STORE_IO'))
       },
       get: (name) => world.store.get(name),
+      read: (name, offset, sizeBytes) => world.store.read(name, offset, sizeBytes),
       list: (prefix) => world.store.list(prefix),
       delete: (name) => world.store.delete(name),
     },
@@ -80,6 +81,7 @@ test('a root whose write lands after its birth was given up is nobody’s root',
     const store: Store = {
       put,
       get: (name) => world.store.get(name),
+      read: (name, offset, sizeBytes) => world.store.read(name, offset, sizeBytes),
       list: (prefix) => world.store.list(prefix),
       delete: (name) => world.store.delete(name),
     }

@@ -29,6 +29,7 @@ test('a store without faults is the store, and the plan sees every moment', asyn
   t.deepEqual(await store.get('a/1'), bytes(1))
   t.deepEqual(await store.list('a/'), ['a/1'])
   await store.delete('a/1')
+  t.is(await store.read('a/1', 0, 1), undefined)
   t.deepEqual(
     moments.map(({ at, operation, subject, index }) => `${String(index)} ${at} ${operation} ${subject}`),
     [
@@ -40,6 +41,8 @@ test('a store without faults is the store, and the plan sees every moment', asyn
       '2 after store-list a/',
       '3 before store-delete a/1',
       '3 after store-delete a/1',
+      '4 before store-read a/1',
+      '4 after store-read a/1',
     ],
   )
 })

@@ -45,6 +45,11 @@ test('the store and the KMS are served to the runtime', async (t) => {
   t.is(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), null)
   t.is(await ocall(RUNTIME_OCALLS.storePut, { name: 'flow-1/a', bytes: new Uint8Array([1, 2]) }), undefined)
   t.deepEqual(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a' }), new Uint8Array([1, 2]))
+  const part = (offset: number, sizeBytes: number) => ({ name: 'flow-1/a', offset, sizeBytes })
+  t.deepEqual(await ocall(RUNTIME_OCALLS.storeRead, part(1, 9)), new Uint8Array([2]))
+  t.is(await ocall(RUNTIME_OCALLS.storeRead, { ...part(0, 1), name: 'flow-1/b' }), null)
+  for (const wrong of [part(-1, 1), part(0, -1), part(0.5, 1), part(0, 2 ** 40)])
+    t.is(await ocall(RUNTIME_OCALLS.storeRead, wrong), 'ERR_ARGUMENT_INVALID')
   t.deepEqual(await ocall(RUNTIME_OCALLS.storeList, { prefix: 'flow-1/' }), ['flow-1/a'])
   t.is(await ocall(RUNTIME_OCALLS.storePut, { name: 'flow-1/a', bytes: new Uint8Array([3]) }), 'ERR_STORE_CONFLICT')
   t.is(await ocall(RUNTIME_OCALLS.storeDelete, { name: 'flow-1/a' }), undefined)
@@ -59,6 +64,7 @@ test('an enclave reaches its own flow’s part of the store and no other', async
   await store.put('flow-11/a', new Uint8Array([1]))
   for (const name of ['flow-2/a', 'flow-11/a', 'flow-1', 'flow-1/../flow-2/a', '']) {
     t.is(await ocall(RUNTIME_OCALLS.storeGet, { name }), 'ERR_NAME_INVALID', name)
+    t.is(await ocall(RUNTIME_OCALLS.storeRead, { name, offset: 0, sizeBytes: 1 }), 'ERR_NAME_INVALID', name)
     t.is(await ocall(RUNTIME_OCALLS.storePut, { name, bytes: new Uint8Array([2]) }), 'ERR_NAME_INVALID', name)
     t.is(await ocall(RUNTIME_OCALLS.storeDelete, { name }), 'ERR_NAME_INVALID', name)
   }

@@ -58,6 +58,25 @@ for (const [title, open] of Object.entries(STORES)) {
     t.deepEqual(await store.list('a/'), ['a/epoch-2'])
   })
 
+  test(`${title}: a part is read from anywhere, shorter or empty at the end`, async (t) => {
+    const store = open()
+    t.is(await store.read('a/x', 0, 1), undefined)
+    await store.put('a/x', bytes(1, 2, 3))
+    for (const [offset, sizeBytes, part] of [
+      [0, 2, [1, 2]],
+      [1, 2, [2, 3]],
+      [2, 9, [3]],
+      [3, 1, []],
+      [2 ** 40, 1, []],
+      [1, 0, []],
+    ] as const)
+      t.deepEqual(
+        await store.read('a/x', offset, sizeBytes),
+        bytes(...part),
+        `${String(sizeBytes)} at ${String(offset)}`,
+      )
+  })
+
   test(`${title}: a name is immutable`, async (t) => {
     const store = open()
     await store.put('a/x', bytes(1))
@@ -102,6 +121,7 @@ for (const [title, open] of Object.entries(STORES)) {
         `put ${name.slice(0, 20)}`,
       )
       await t.throwsAsync(async () => store.get(name), { code: 'ERR_NAME_INVALID' }, `get ${name.slice(0, 20)}`)
+      await t.throwsAsync(async () => store.read(name, 0, 1), { code: 'ERR_NAME_INVALID' }, `read ${name.slice(0, 20)}`)
       await t.throwsAsync(async () => store.delete(name), { code: 'ERR_NAME_INVALID' }, `delete ${name.slice(0, 20)}`)
     }
     t.deepEqual(await store.list(''), [])
