@@ -1,13 +1,21 @@
 import { encodeHeader, encodeMacInput, parseHeader, type Header, type Stanza } from '../age-header.js'
-import { allocate, asciiBytes, equalPublicBytes, type Bytes } from '../bytes.js'
+import { allocate, asciiBytes, concatBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
-import { labelled } from './labels.js'
 import { claimedLayer } from './layer-stanza.js'
 import { claimedContext, contextStanza, findContextStanza, verifyOrigin, type Origin } from './origin.js'
-import { openPayload, payloadSize, PAYLOAD_NONCE_SIZE, PAYLOAD_SIZE_MIN, sealPayloadInto } from './payload.js'
-import { equalSecret, hkdf, hmac, sha256 } from './primitives.js'
+import {
+  openPayload,
+  payloadDigest,
+  payloadSize,
+  PAYLOAD_NONCE_SIZE,
+  PAYLOAD_SIZE_MIN,
+  SEALED_SEGMENT_SIZE,
+  sealPayloadInto,
+  segmentDigest,
+} from './payload.js'
+import { equalSecret, hkdf, hmac } from './primitives.js'
 import { FILE_KEY_SIZE, SCRYPT_TYPE, type Identity, type Recipient } from './recipients.js'
 import { Secret } from './secret.js'
 
@@ -230,5 +238,10 @@ export const envelopeDigest = (envelope: Uint8Array): Bytes => {
   const header = parseHeader(envelope)
   const payload = envelope.subarray(header.sizeBytes)
   if (payload.length < PAYLOAD_SIZE_MIN) throw new KeyriseError('ERR_PAYLOAD_TRUNCATED')
-  return sha256(...labelled('envelope-digest', findContextStanza(header)?.body ?? NO_SALT, payload))
+  const chunks = payload.subarray(PAYLOAD_NONCE_SIZE)
+  const leaves: Bytes[] = []
+  for (let offset = 0; offset < chunks.length; offset += SEALED_SEGMENT_SIZE)
+    leaves.push(segmentDigest(chunks.subarray(offset, offset + SEALED_SEGMENT_SIZE)))
+  const context = findContextStanza(header)?.body ?? NO_SALT
+  return payloadDigest(context, payload.subarray(0, PAYLOAD_NONCE_SIZE), concatBytes(...leaves))
 }

@@ -2,8 +2,16 @@ import { ChunkCutter, guarded, type ByteSink } from '../age-stream.js'
 import { allocate, type Bytes } from '../bytes.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
-import { CHUNK_SIZE, ChunkNonce, derivePayloadKey, PAYLOAD_NONCE_SIZE, SEALED_CHUNK_SIZE } from './payload.js'
-import { openChaCha, sealChaCha, TAG_SIZE } from './primitives.js'
+import {
+  CHUNK_SIZE,
+  derivePayloadKey,
+  isCutThere,
+  openChunks,
+  PAYLOAD_NONCE_SIZE,
+  sealChunks,
+  SEALED_CHUNK_SIZE,
+} from './payload.js'
+import { TAG_SIZE } from './primitives.js'
 import type { Secret } from './secret.js'
 
 /**
@@ -19,12 +27,11 @@ export const payloadSealer = (fileKey: Secret, random: Random, next: ByteSink): 
   const key = derivePayloadKey(fileKey, nonce)
   const held = allocate(CHUNK_SIZE)
   const cutter = new ChunkCutter(held)
-  const chunkNonce = new ChunkNonce()
   let index = 0
 
   const pass = (chunk: Uint8Array, isLast: boolean): void => {
     const sealed = allocate(chunk.length + TAG_SIZE)
-    sealChaCha(key, chunkNonce.at(index++, isLast), chunk, sealed)
+    sealChunks(key, { first: index++, isEnd: isLast }, chunk, sealed)
     next.push(sealed)
   }
   next.push(nonce)
@@ -46,7 +53,6 @@ export const payloadSealer = (fileKey: Secret, random: Random, next: ByteSink): 
 class ChunkOpener {
   readonly #key: Bytes
   readonly #release: (plaintext: Bytes) => void
-  readonly #nonce = new ChunkNonce()
   #index = 0
 
   /** @param key - the opener’s from now on. */
@@ -66,11 +72,9 @@ class ChunkOpener {
   /** The chunk before the end. @throws {KeyriseError} ERR_PAYLOAD_TRUNCATED, where it can be told; else ERR_PAYLOAD_INVALID. */
   openLast(chunk: Uint8Array): void {
     if (chunk.length < TAG_SIZE) throw new KeyriseError('ERR_PAYLOAD_TRUNCATED')
-    // Only the one chunk of an empty payload may be empty.
-    if (chunk.length === TAG_SIZE && this.#index > 0) throw new KeyriseError('ERR_PAYLOAD_INVALID')
     if (this.#open(chunk, true)) return
     // A full chunk that others followed counts; a short one that its sender did not make the last is no chunk at all.
-    const isCut = this.#open(chunk, false, chunk.length === SEALED_CHUNK_SIZE)
+    const isCut = this.#open(chunk, false) || isCutThere(this.#key, this.#index, chunk)
     throw new KeyriseError(isCut ? 'ERR_PAYLOAD_TRUNCATED' : 'ERR_PAYLOAD_INVALID')
   }
 
@@ -79,12 +83,11 @@ class ChunkOpener {
   }
 
   /** True, and released, where the chunk is authentic. */
-  #open(chunk: Uint8Array, isLast: boolean, isReleased = true): boolean {
+  #open(chunk: Uint8Array, isEnd: boolean): boolean {
     const plaintext = allocate(chunk.length - TAG_SIZE)
-    const isAuthentic = openChaCha(this.#key, this.#nonce.at(this.#index, isLast), chunk, plaintext)
-    if (!isAuthentic) return false
+    if (!openChunks(this.#key, { first: this.#index, isEnd }, chunk, plaintext)) return false
     this.#index++
-    if (isReleased && plaintext.length > 0) this.#release(plaintext)
+    if (plaintext.length > 0) this.#release(plaintext)
     return true
   }
 }

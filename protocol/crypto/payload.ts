@@ -1,7 +1,8 @@
 import { allocate, asciiBytes, type Bytes } from '../bytes.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
-import { hkdf, openChaCha, sealChaCha, TAG_SIZE } from './primitives.js'
+import { labelled } from './labels.js'
+import { hkdf, openChaCha, sealChaCha, sha256, TAG_SIZE } from './primitives.js'
 import type { Secret } from './secret.js'
 
 /** The payload: C2SP age, "Payload". A nonce, then the STREAM of chunks, of which only the last may be short. */
@@ -12,6 +13,11 @@ export const PAYLOAD_NONCE_SIZE = 16
 const PAYLOAD_KEY_SIZE = 32
 const PAYLOAD_INFO = asciiBytes('payload')
 export const PAYLOAD_SIZE_MIN = PAYLOAD_NONCE_SIZE + TAG_SIZE
+
+/** What is opened, sealed and hashed as one piece where a payload is worked on by range or by several threads. */
+export const SEGMENT_CHUNK_COUNT = 16
+export const SEGMENT_SIZE = SEGMENT_CHUNK_COUNT * CHUNK_SIZE
+export const SEALED_SEGMENT_SIZE = SEGMENT_CHUNK_COUNT * SEALED_CHUNK_SIZE
 
 /** An empty payload has one empty chunk. */
 export const payloadSize = (plaintextSize: number): number =>
@@ -31,7 +37,7 @@ export class ChunkNonce {
   }
 }
 
-/** @returns to be wiped. */
+/** @returns 32 bytes, to be wiped. */
 export const derivePayloadKey = (fileKey: Secret, nonce: Uint8Array): Bytes =>
   fileKey.expose((bytes) => hkdf(bytes, nonce, PAYLOAD_INFO, PAYLOAD_KEY_SIZE))
 
@@ -44,23 +50,81 @@ const withPayloadKey = <T>(fileKey: Secret, nonce: Uint8Array, use: (key: Bytes)
   }
 }
 
+/** Chunks of one payload that follow each other. STREAM has random access: runs open in any order, on any thread. */
+export interface ChunkRun {
+  /** The index of the first of them. */
+  readonly first: number
+  /** The last of them is the payload’s last. */
+  readonly isEnd: boolean
+}
+
+/**
+ * Fills `into` with the sealed chunks of a run.
+ * @param key - from `derivePayloadKey`. A chunk’s index and place must never seal two plaintexts under one key.
+ * @param plaintext - full chunks, but for the payload’s last; may lie in shared memory that nobody writes meanwhile.
+ * @param into - TAG_SIZE larger for each chunk; may lie in shared memory.
+ */
+export const sealChunks = (key: Uint8Array, run: ChunkRun, plaintext: Uint8Array, into: Uint8Array): void => {
+  const count = Math.max(1, Math.ceil(plaintext.length / CHUNK_SIZE))
+  if (into.length !== plaintext.length + count * TAG_SIZE) throw new RangeError('Size of the output')
+  if (!run.isEnd && plaintext.length !== count * CHUNK_SIZE) throw new RangeError('Only the last chunk may be short')
+  const nonce = new ChunkNonce()
+  for (let index = 0; index < count; index++) {
+    const chunk = plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
+    const start = index * SEALED_CHUNK_SIZE
+    const sealed = into.subarray(start, start + chunk.length + TAG_SIZE)
+    sealChaCha(key, nonce.at(run.first + index, run.isEnd && index === count - 1), chunk, sealed)
+  }
+}
+
+/**
+ * Opens the chunks of a run: true, and `into` filled, once every one is verified; else false, and `into` is zeroes. Chunks that
+ * a payload cannot have there are refused unopened: a short one that is not the end, an empty one behind others.
+ * What opens is authentic at its place, and no more: the payload is whole where a run that is its end opened too.
+ * @param key - from `derivePayloadKey`.
+ * @param sealed - claimed; may lie in shared memory that nobody writes meanwhile.
+ * @param into - TAG_SIZE smaller for each chunk; may lie in shared memory, not in that of `sealed`.
+ */
+export const openChunks = (key: Uint8Array, run: ChunkRun, sealed: Uint8Array, into: Uint8Array): boolean => {
+  const count = Math.ceil(sealed.length / SEALED_CHUNK_SIZE)
+  const lastSize = sealed.length - (count - 1) * SEALED_CHUNK_SIZE
+  const isEmpty = lastSize === TAG_SIZE
+  const isShaped =
+    count > 0 &&
+    lastSize >= TAG_SIZE &&
+    (run.isEnd ? !isEmpty || run.first + count === 1 : lastSize === SEALED_CHUNK_SIZE)
+  if (isShaped && into.length !== sealed.length - count * TAG_SIZE) throw new RangeError('Size of the output')
+  if (isShaped && openEach(key, run, sealed, into)) return true
+  into.fill(0)
+  return false
+}
+
+const openEach = (key: Uint8Array, { first, isEnd }: ChunkRun, sealed: Uint8Array, into: Uint8Array): boolean => {
+  const nonce = new ChunkNonce()
+  for (let offset = 0, index = 0; offset < sealed.length; offset += SEALED_CHUNK_SIZE, index++) {
+    const chunk = sealed.subarray(offset, offset + SEALED_CHUNK_SIZE)
+    const isLast = isEnd && offset + chunk.length === sealed.length
+    const plaintext = into.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
+    if (!openChaCha(key, nonce.at(first + index, isLast), chunk, plaintext)) return false
+  }
+  return true
+}
+
+/** Whether `chunk` is authentic as one that others follow, of whatever size: its payload was cut. */
+export const isCutThere = (key: Uint8Array, index: number, chunk: Uint8Array): boolean => {
+  const plaintext = allocate(chunk.length - TAG_SIZE)
+  try {
+    return openChaCha(key, new ChunkNonce().at(index, false), chunk, plaintext)
+  } finally {
+    plaintext.fill(0)
+  }
+}
+
 /** Fills `into`, of `payloadSize(plaintext.length)` bytes, with nonce and chunks. */
 export const sealPayloadInto = (fileKey: Secret, plaintext: Uint8Array, random: Random, into: Uint8Array): void => {
   const nonce = random.fill(into.subarray(0, PAYLOAD_NONCE_SIZE))
-  const chunks = into.subarray(PAYLOAD_NONCE_SIZE)
-  const chunkNonce = new ChunkNonce()
-  const count = Math.max(1, Math.ceil(plaintext.length / CHUNK_SIZE))
   withPayloadKey(fileKey, nonce, (key) => {
-    for (let index = 0; index < count; index++) {
-      const chunk = plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
-      const start = index * SEALED_CHUNK_SIZE
-      sealChaCha(
-        key,
-        chunkNonce.at(index, index === count - 1),
-        chunk,
-        chunks.subarray(start, start + chunk.length + TAG_SIZE),
-      )
-    }
+    sealChunks(key, { first: 0, isEnd: true }, plaintext, into.subarray(PAYLOAD_NONCE_SIZE))
   })
 }
 
@@ -84,37 +148,35 @@ export const openPayload = (fileKey: Secret, payload: Uint8Array): Bytes => {
   if (payload.length < PAYLOAD_SIZE_MIN) return truncated()
   const chunks = payload.subarray(PAYLOAD_NONCE_SIZE)
   const count = Math.ceil(chunks.length / SEALED_CHUNK_SIZE)
-  const lastSize = chunks.length - (count - 1) * SEALED_CHUNK_SIZE
-  if (lastSize < TAG_SIZE) return truncated()
-  // Only the one chunk of an empty payload may be empty.
-  if (lastSize === TAG_SIZE && count > 1) throw new KeyriseError('ERR_PAYLOAD_INVALID')
+  const last = count - 1
+  const [before, lastChunk] = [chunks.subarray(0, last * SEALED_CHUNK_SIZE), chunks.subarray(last * SEALED_CHUNK_SIZE)]
+  if (lastChunk.length < TAG_SIZE) return truncated()
 
   const plaintext = allocate(chunks.length - count * TAG_SIZE)
-  const chunkNonce = new ChunkNonce()
-  const open = (key: Bytes, index: number, isLast: boolean): boolean => {
-    const sealed = chunks.subarray(index * SEALED_CHUNK_SIZE, (index + 1) * SEALED_CHUNK_SIZE)
-    return openChaCha(
-      key,
-      chunkNonce.at(index, isLast),
-      sealed,
-      plaintext.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE),
-    )
-  }
-  let verified = false
-  try {
-    withPayloadKey(fileKey, payload.subarray(0, PAYLOAD_NONCE_SIZE), (key) => {
-      const last = count - 1
-      if (!open(key, last, true)) {
-        if (open(key, last, false)) truncated()
-        throw new KeyriseError('ERR_PAYLOAD_INVALID')
-      }
-      for (let index = 0; index < last; index++) {
-        if (!open(key, index, false)) throw new KeyriseError('ERR_PAYLOAD_INVALID')
-      }
-    })
-    verified = true
-    return plaintext
-  } finally {
-    if (!verified) plaintext.fill(0)
-  }
+  const [beforePlaintext, lastPlaintext] = [
+    plaintext.subarray(0, last * CHUNK_SIZE),
+    plaintext.subarray(last * CHUNK_SIZE),
+  ]
+  withPayloadKey(fileKey, payload.subarray(0, PAYLOAD_NONCE_SIZE), (key) => {
+    if (!openChunks(key, { first: last, isEnd: true }, lastChunk, lastPlaintext)) {
+      throw new KeyriseError(isCutThere(key, last, lastChunk) ? 'ERR_PAYLOAD_TRUNCATED' : 'ERR_PAYLOAD_INVALID')
+    }
+    if (last === 0 || openChunks(key, { first: 0, isEnd: false }, before, beforePlaintext)) return
+    lastPlaintext.fill(0)
+    throw new KeyriseError('ERR_PAYLOAD_INVALID')
+  })
+  return plaintext
 }
+
+// The digest, in two levels, so that threads hash segments apart: docs/envelope.md §3
+
+/** The leaf of one segment. @param sealed - SEALED_SEGMENT_SIZE bytes, in the payload’s last segment fewer. */
+export const segmentDigest = (sealed: Uint8Array): Bytes => sha256(...labelled('payload-segment', sealed))
+
+/**
+ * An envelope’s digest from that of its segments.
+ * @param context - the context’s bytes; none where there is no context.
+ * @param leaves - `segmentDigest` of each segment, in order, one behind the other.
+ */
+export const payloadDigest = (context: Uint8Array, nonce: Uint8Array, leaves: Uint8Array): Bytes =>
+  sha256(...labelled('envelope-digest', context, nonce, leaves))

@@ -24,7 +24,7 @@ const TO_PASSPHRASE = [
   '9p72lRV9whP6QY78iOMUMy01LNG7yaiFfV/Ae5MdU3TMrvehnJbrXf3pJQ6JavtVs1XW',
 ].join('')
 
-const DIGEST = '21edb36dcd8c9f3e001e048a5ad4790beb2d8cd94bca2338928db7dac32c13a6'
+const DIGEST = '65de9896f20e87278ba0ce4ee1c63550d9f0428d1fdd2896698e7fa9be7d00c9'
 
 const bytesOf = (base64: string) => copyBytes(Buffer.from(base64, 'base64'))
 const keyOf = (byte: number) => secretOf(allocate(32).fill(byte))

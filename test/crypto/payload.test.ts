@@ -1,11 +1,31 @@
+import { createHash } from 'node:crypto'
 import test from 'ava'
-import { allocate, concatBytes, type Bytes } from '../../protocol/bytes.js'
-import { CHUNK_SIZE, ChunkNonce, openPayload, payloadSize, sealPayload } from '../../protocol/crypto/payload.js'
+import fc from 'fast-check'
+import { allocate, concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { encodeContext } from '../../protocol/context.js'
+import { envelopeDigest, sealEnvelope } from '../../protocol/crypto/envelope.js'
+import {
+  CHUNK_SIZE,
+  ChunkNonce,
+  derivePayloadKey,
+  openChunks,
+  openPayload,
+  payloadDigest,
+  payloadSize,
+  sealChunks,
+  SEALED_CHUNK_SIZE,
+  SEALED_SEGMENT_SIZE,
+  sealPayload,
+  SEGMENT_CHUNK_COUNT,
+  SEGMENT_SIZE,
+  segmentDigest,
+  type ChunkRun,
+} from '../../protocol/crypto/payload.js'
 import { hkdf, nodeRandom, sealChaCha, TAG_SIZE } from '../../protocol/crypto/primitives.js'
-import { codeOf, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
+import { subKeyRecipient } from '../../protocol/crypto/recipients.js'
+import { codeOf, CONTEXT, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
 
 const NONCE_SIZE = 16
-const SEALED_CHUNK_SIZE = CHUNK_SIZE + TAG_SIZE
 const fileKey = randomSecret(16)
 const seal = (plaintext: Uint8Array): Bytes => sealPayload(fileKey, plaintext, nodeRandom)
 const open = (payload: Uint8Array) => codeOf(() => openPayload(fileKey, payload))
@@ -112,4 +132,120 @@ test('chunk nonces count beyond 2^32, and mark the last chunk', (t) => {
   t.is(at(0, false), '000000000000000000000000')
   t.is(at(258, true), '000000000000000000010201')
   t.is(at(2 ** 32 + 1, false), '000000000000010000000100')
+})
+
+// Runs of chunks
+
+const payloadKey = derivePayloadKey(fileKey, nonce)
+const sealed = whole.subarray(NONCE_SIZE)
+const opened = openPayload(fileKey, whole)
+const range = (first: number, count: number): Uint8Array =>
+  sealed.subarray(first * SEALED_CHUNK_SIZE, (first + count) * SEALED_CHUNK_SIZE)
+/** What a run opens to; undefined, where nothing was left in the output. */
+const openRun = (run: ChunkRun, of: Uint8Array): Bytes | undefined => {
+  const into = allocate(Math.max(0, of.length - TAG_SIZE * Math.ceil(of.length / SEALED_CHUNK_SIZE))).fill(1)
+  if (openChunks(payloadKey, run, of, into)) return into
+  if (into.some((byte) => byte !== 0)) throw new Error('what did not open was left')
+  return undefined
+}
+
+test('every run of a payload opens by itself, in any order, to its part of the plaintext', (t) => {
+  fc.assert(
+    fc.property(fc.nat({ max: 3 }), fc.integer({ min: 1, max: 4 }), (first, count) => {
+      const isEnd = first + count >= 4
+      const expected = opened.subarray(first * CHUNK_SIZE, (first + count) * CHUNK_SIZE)
+      t.deepEqual(openRun({ first, isEnd }, range(first, count)), copyBytes(expected))
+    }),
+  )
+})
+
+test('a run at another place, or one that ends elsewhere, opens nothing', (t) => {
+  t.is(openRun({ first: 1, isEnd: false }, range(0, 2)), undefined)
+  t.is(openRun({ first: 2, isEnd: false }, range(2, 2)), undefined)
+  t.is(openRun({ first: 0, isEnd: true }, range(0, 2)), undefined)
+  t.is(openRun({ first: 0, isEnd: false }, allocate(0)), undefined)
+  t.is(openRun({ first: 0, isEnd: true }, range(0, 1).subarray(0, TAG_SIZE - 1)), undefined)
+  for (let index = 0; index < 3; index++)
+    t.is(openRun({ first: 0, isEnd: false }, flipBit(range(0, 3), index * SEALED_CHUNK_SIZE * 8)), undefined)
+})
+
+test('a run that cannot be is refused, though each of its chunks is authentic', (t) => {
+  const chunk = (index: number, isLast: boolean, size: number): Bytes => {
+    const sealedChunk = allocate(size + TAG_SIZE)
+    sealChaCha(payloadKey, new ChunkNonce().at(index, isLast), allocate(size), sealedChunk)
+    return sealedChunk
+  }
+  t.is(openRun({ first: 4, isEnd: false }, chunk(4, false, CHUNK_SIZE - 1)), undefined)
+  t.is(openRun({ first: 4, isEnd: true }, chunk(4, true, 0)), undefined)
+  t.deepEqual(openRun({ first: 0, isEnd: true }, chunk(0, true, 0)), allocate(0))
+  const short = allocate(CHUNK_SIZE - 1)
+  t.throws(
+    () => {
+      sealChunks(payloadKey, { first: 0, isEnd: false }, short, allocate(CHUNK_SIZE - 1 + TAG_SIZE))
+    },
+    { instanceOf: RangeError },
+  )
+})
+
+test('runs are sealed and opened in shared memory', (t) => {
+  const shared = (size: number): Uint8Array => new Uint8Array(new SharedArrayBuffer(size + 100), 100)
+  const [plaintext, into, back] = [shared(opened.length), shared(sealed.length), shared(opened.length)]
+  plaintext.set(opened)
+  sealChunks(payloadKey, { first: 0, isEnd: true }, plaintext, into)
+  t.deepEqual(copyBytes(into), copyBytes(sealed))
+  t.true(openChunks(payloadKey, { first: 0, isEnd: true }, into, back))
+  t.deepEqual(copyBytes(back), opened)
+})
+
+test('an output of another size is a bug, and nothing is written', (t) => {
+  const into = allocate(opened.length + 1)
+  t.throws(() => openChunks(payloadKey, { first: 0, isEnd: true }, sealed, into), { instanceOf: RangeError })
+  t.throws(
+    () => {
+      sealChunks(payloadKey, { first: 0, isEnd: true }, opened, into)
+    },
+    { instanceOf: RangeError },
+  )
+  t.true(into.every((byte) => byte === 0))
+})
+
+/** docs/envelope.md §2, by hand. */
+const labelledHash = (label: string, ...parts: readonly Uint8Array[]): Bytes => {
+  const hash = createHash('sha256').update(`keyrise/v1/${label}`)
+  for (const part of parts) {
+    const size = Buffer.alloc(8)
+    size.writeBigUInt64BE(BigInt(part.length))
+    hash.update(size).update(part)
+  }
+  return copyBytes(hash.digest())
+}
+
+test('an envelope’s digest is cut at segments, whatever its payload’s size', (t) => {
+  const file = sealEnvelope(randomBytes(0), {
+    recipients: [subKeyRecipient('epoch/7', randomSecret())],
+    context: CONTEXT,
+    random: nodeRandom,
+  })
+  const header = file.subarray(0, file.length - NONCE_SIZE - TAG_SIZE)
+  for (const size of [TAG_SIZE, SEALED_SEGMENT_SIZE, SEALED_SEGMENT_SIZE + 1, 2 * SEALED_SEGMENT_SIZE + TAG_SIZE]) {
+    const chunks = randomBytes(size)
+    const leaves: Bytes[] = []
+    for (let offset = 0; offset < size; offset += 1_048_832)
+      leaves.push(labelledHash('payload-segment', chunks.subarray(offset, offset + 1_048_832)))
+    t.deepEqual(
+      envelopeDigest(concatBytes(header, nonce, chunks)),
+      labelledHash('envelope-digest', encodeContext(CONTEXT), nonce, concatBytes(...leaves)),
+    )
+  }
+})
+
+test('a digest is over the digests of segments of sixteen chunks', (t) => {
+  t.is(SEGMENT_SIZE, SEGMENT_CHUNK_COUNT * CHUNK_SIZE)
+  t.is(SEALED_SEGMENT_SIZE, 16 * (65536 + 16))
+  const [context, segment] = [fromText('context'), randomBytes(100)]
+  t.deepEqual(segmentDigest(segment), labelledHash('payload-segment', segment))
+  const leaves = randomBytes(96)
+  t.deepEqual(payloadDigest(context, nonce, leaves), labelledHash('envelope-digest', context, nonce, leaves))
+  // Neither a leaf nor a digest stands for the other.
+  t.notDeepEqual(segmentDigest(segment), payloadDigest(allocate(0), allocate(0), segment))
 })

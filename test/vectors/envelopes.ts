@@ -17,7 +17,7 @@ import {
 } from '../../protocol/crypto/keys.js'
 import { layerStanza } from '../../protocol/crypto/layer-stanza.js'
 import { contextStanza } from '../../protocol/crypto/origin.js'
-import { CHUNK_SIZE, SEALED_CHUNK_SIZE } from '../../protocol/crypto/payload.js'
+import { CHUNK_SIZE, SEALED_CHUNK_SIZE, SEALED_SEGMENT_SIZE } from '../../protocol/crypto/payload.js'
 import { scryptRecipient, subKeyRecipient } from '../../protocol/crypto/recipients.js'
 import type { Secret } from '../../protocol/crypto/secret.js'
 import type { ErrorCode } from '../../protocol/errors.js'
@@ -329,6 +329,14 @@ const derivations = (): Derivation[] => {
   ]
 }
 
+/** Digests of payloads of several segments, too large for a file here: chunks of `sizeBytes` bytes, each its index modulo 251. */
+const digests = (): { sizeBytes: number; digest: string }[] =>
+  [SEALED_SEGMENT_SIZE, SEALED_SEGMENT_SIZE + 16, 3 * SEALED_SEGMENT_SIZE - 1].map((sizeBytes) => {
+    const header = make('digests', [x25519Stanza(), context()]).header
+    const chunks = allocate(sizeBytes).map((_, index) => index % 251)
+    return { sizeBytes, digest: toHex(envelopeDigest(concatBytes(header, allocate(16), chunks))) }
+  })
+
 /** All that the file holds. */
 export const makeVectors = async () => ({
   format: 'keyrise-vectors/1',
@@ -341,6 +349,7 @@ export const makeVectors = async () => ({
   },
   context: { ...VECTOR_CONTEXT, image: toHex(VECTOR_CONTEXT.image) },
   derivations: derivations(),
+  digests: digests(),
   vectors: [...(await acceptedVectors()), ...headerVectors(), ...contextVectors(), ...payloadVectors()],
 })
 
