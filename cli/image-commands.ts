@@ -4,8 +4,7 @@ import type { Image } from '../platform/image.js'
 import { printResult, table } from './terminal.js'
 
 /** `keyrise image …`. The bundler takes a while to load, so only these commands load it. */
-export const addImageCommands = (program: Command): void => {
-  const image = program.command('image').description('build and inspect enclave images')
+export const addImageCommands = (image: Command): void => {
   image
     .command('build')
     .description('bundle an enclave module into one image and measure it')

@@ -1,21 +1,36 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
-import { addImageCommands } from './image-commands.js'
-import { addKmsCommands } from './kms-commands.js'
 import { EXIT, printError } from './terminal.js'
 
-/** The `keyrise` command. */
-const program = new Command('keyrise')
-  .description('Keeps a TEE’s secrets alive when the TEE dies.')
-  .exitOverride()
-  .configureHelp({ showGlobalOptions: true })
-addKmsCommands(program)
-addImageCommands(program)
+/** The groups of commands. Only the one that is called is loaded: most of a short command’s time is loading. */
+const GROUPS = [
+  {
+    name: 'image',
+    description: 'build and inspect enclave images',
+    load: async () => (await import('./image-commands.js')).addImageCommands,
+  },
+  {
+    name: 'kms',
+    description: 'run a key management server',
+    load: async () => (await import('./kms-commands.js')).addKmsCommands,
+  },
+] as const
 
 /** Sub commands do not take these from their parent by themselves. */
 const strict = (command: Command): void => {
   command.exitOverride().allowExcessArguments(false).showHelpAfterError('(--help shows what there is)')
   command.commands.forEach(strict)
+}
+
+/** The `keyrise` command. */
+const program = new Command('keyrise')
+  .description('Keeps a TEE’s secrets alive when the TEE dies.')
+  .configureHelp({ showGlobalOptions: true })
+// `keyrise help kms` names its group second.
+const called = process.argv.slice(2).find((word) => word !== 'help' && !word.startsWith('-'))
+for (const { name, description, load } of GROUPS) {
+  const group = program.command(name).description(description)
+  if (name === called) (await load())(group)
 }
 strict(program)
 

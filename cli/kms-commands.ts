@@ -21,8 +21,7 @@ interface PlaceFlags {
 }
 
 /** `keyrise kms …` */
-export const addKmsCommands = (program: Command): void => {
-  const kms = program.command('kms').description('run a key management server')
+export const addKmsCommands = (kms: Command): void => {
   withPlace(kms.command('init').description('make the keys of a new KMS, and its keyring'))
     .option(
       '--work-factor <n>',

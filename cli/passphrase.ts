@@ -3,6 +3,7 @@ import { promisify } from 'node:util'
 import type { ReadStream } from 'node:tty'
 import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { Interrupted } from './terminal.js'
 
 /** A passphrase is read as bytes and stays bytes: a string could never be erased. */
 const PASSPHRASE_SIZE_BYTES_MAX = 1024
@@ -88,9 +89,6 @@ const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> =
   })
   return typing.then(() => takeLine(buffer.subarray(0, size))).finally(() => buffer.fill(0))
 }
-
-/** Ctrl-C at a question. */
-export class Interrupted extends Error {}
 
 /** Where the last UTF-8 character before `size` starts: continuation bytes are 10xxxxxx. */
 const startOfLast = (buffer: Bytes, size: number): number => {

@@ -1,9 +1,11 @@
 import { styleText } from 'node:util'
 import { isKeyriseError } from '../protocol/errors.js'
-import { Interrupted } from './passphrase.js'
 
 /** 0: done. 1: refused or failed, with a code. 2: the command line is not understood. 130: Ctrl-C at a question. */
 export const EXIT = { failed: 1, usage: 2, interrupted: 130 } as const
+
+/** Ctrl-C at a question. */
+export class Interrupted extends Error {}
 
 /** The one way to print a result: as lines for people, or as one JSON object. */
 export const printResult = (isJson: boolean, result: object, lines: readonly string[]): void => {

@@ -1,5 +1,3 @@
-import { sha256 as nobleSha256 } from '@noble/hashes/sha2.js'
-
 /** A view whose ArrayBuffer is its own: never shared memory, never a slice of a pool. */
 export type Bytes = Uint8Array<ArrayBuffer>
 
@@ -39,13 +37,6 @@ export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean => {
   if (a.length !== b.length) return false
   for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false
   return true
-}
-
-/** SHA-256 of public bytes (FIPS 180-4). noble, because this folder may not import Node. */
-export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
-  const hash = nobleSha256.create()
-  for (const part of parts) hash.update(part)
-  return copyBytes(hash.digest())
 }
 
 const HEX = /^(?:[0-9a-f]{2})*$/

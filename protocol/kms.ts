@@ -1,5 +1,5 @@
 import { encodeCbor, decodeCbor, type Cbor } from './cbor.js'
-import { allocate, sha256, type Bytes } from './bytes.js'
+import { allocate, type Bytes } from './bytes.js'
 import { FieldReader } from './check.js'
 import { isErrorCode, KeyriseError, type ErrorCode } from './errors.js'
 import {
@@ -8,6 +8,7 @@ import {
   SEALED_SEGMENT_SIZE_BYTES_MAX,
   STREAM_SIZE_BYTES_MAX,
 } from './limits.js'
+import { sha256 } from './sha256.js'
 
 /**
  * Frames between an enclave and a KMS. The host relays them unread. Outer frames are CBOR; what a session carries is sealed

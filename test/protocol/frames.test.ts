@@ -1,6 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { allocate, concatBytes, sha256, type Bytes } from '../../protocol/bytes.js'
+import { allocate, concatBytes, type Bytes } from '../../protocol/bytes.js'
+import { sha256 } from '../../protocol/sha256.js'
 import { decodeCbor, encodeCbor, type Cbor } from '../../protocol/cbor.js'
 import { isKeyriseError } from '../../protocol/errors.js'
 import {
