@@ -1,9 +1,10 @@
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { LedgerState } from './kms-client.js'
-import { ROOT_EPOCH, storeName, type ObjectName } from './object-names.js'
+import { ROOT_EPOCH, type ObjectName } from './object-names.js'
 import { openRoot, sealNewRoot, type FlowPorts } from './root.js'
 import type { StoredObject } from './epoch-file.js'
+import { putObject } from './stored-objects.js'
 import { fork } from './survey.js'
 
 /**
@@ -35,7 +36,7 @@ export const beginFlow = async (
   const name: ObjectName = { kind: 'root', epoch: ROOT_EPOCH, incarnation, serial: 0 }
   const { keys, envelope, object } = sealNewRoot(ports, name)
   try {
-    await ports.store.put(storeName(ports.identity.flow, name), envelope)
+    await putObject(ports.store, ports.identity.flow, name, envelope)
     const state = newbornState(object)
     await ports.kms.commit(incarnation, null, state.head)
     return { keys, state }

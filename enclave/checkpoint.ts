@@ -8,7 +8,8 @@ import { packEpoch, stateOf, type EpochIndex, type EpochState, type StoredObject
 import type { EntryReader } from './entry-reader.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
-import { formatObjectName, storeName, type ObjectName } from './object-names.js'
+import { formatObjectName, type ObjectName } from './object-names.js'
+import { deleteObjects, putObject } from './stored-objects.js'
 import { equalHeads } from '../protocol/session.js'
 
 /** What a checkpoint changes. The values are its own. */
@@ -173,7 +174,7 @@ export class Checkpoints {
       const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.encryptionKey))
       return [{ name, envelope, object: { name: place, digest: envelopeDigest(envelope) } }]
     })
-    await allSettled(written.map(({ envelope, object }) => store.put(storeName(flow, object.name), envelope)))
+    await allSettled(written.map(({ envelope, object }) => putObject(store, flow, object.name, envelope)))
     return new Map(written.map(({ name, object }) => [name, object]))
   }
 
@@ -185,7 +186,7 @@ export class Checkpoints {
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
     const object = { name: place, digest: envelopeDigest(envelope) }
     this.#doubt = { kind: 'abandoned' }
-    await store.put(storeName(flow, place), envelope)
+    await putObject(store, flow, place, envelope)
     reader.hold(object, plaintext.clone())
     for (const { name, value } of changes) {
       const direct = directs.get(name)
@@ -233,7 +234,7 @@ export class Checkpoints {
     const { store, flow } = this.#options
     const collected = this.#garbage.slice(0, COLLECTED_COUNT_MAX)
     this.#garbage = this.#garbage.slice(COLLECTED_COUNT_MAX)
-    await Promise.allSettled(collected.map((name) => store.delete(storeName(flow, name))))
+    await deleteObjects(store, flow, collected)
   }
 }
 

@@ -9,7 +9,8 @@ import { dataOffset, type EpochState, type Location, type StoredObject } from '.
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import { ObjectCache } from './object-cache.js'
-import { formatObjectName, storeName } from './object-names.js'
+import { formatObjectName } from './object-names.js'
+import { getEnvelopes } from './stored-objects.js'
 
 const CACHE_SIZE_BYTES_MAX = 64 * 1024 * 1024
 /** Of a batch that the KMS opens at once, besides the one object that is wanted now. */
@@ -123,10 +124,12 @@ export class EntryReader implements Disposable {
   }
 
   async #fetch({ name, digest }: StoredObject): Promise<Bytes> {
-    const envelope = await this.#store.get(storeName(this.#flow, name))
-    if (envelope === undefined) throw new KeyriseError('ERR_STATE_LOST', { detail: formatObjectName(name) })
-    if (!hasDigest(envelope, digest)) throw new KeyriseError('ERR_DIGEST_MISMATCH', { detail: formatObjectName(name) })
-    return envelope as Bytes
+    const envelopes = [...(await getEnvelopes(this.#store, this.#flow, name))]
+    const envelope = envelopes.find((claimed) => hasDigest(claimed, digest))
+    if (envelope !== undefined) return envelope as Bytes
+    throw new KeyriseError(envelopes.length === 0 ? 'ERR_STATE_LOST' : 'ERR_DIGEST_MISMATCH', {
+      detail: formatObjectName(name),
+    })
   }
 
   async #fetchIfSound(object: StoredObject): Promise<Bytes | undefined> {

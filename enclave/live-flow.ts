@@ -9,9 +9,9 @@ import { Checkpoints, type Change } from './checkpoint.js'
 import { EntryReader } from './entry-reader.js'
 import type { FlowIdentity, FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
-import { parseStoreNames, storeName, storePrefix } from './object-names.js'
 import type { Recovered } from './recovery.js'
 import { verifyRoster } from './roster.js'
+import { deleteObjects, listObjects } from './stored-objects.js'
 
 /** What surrounds an entry when the KMS opens it whole: header, tags of chunks, frames. */
 const DIRECT_OVERHEAD_BYTES_MAX = 128 * 1024
@@ -185,10 +185,8 @@ export class LiveFlow implements Flow {
   /** The ciphertexts say nothing without the keys, and the ledger's tombstone outlives them: what fails to go may stay. */
   async #deleteObjects(): Promise<void> {
     const { store, identity } = this.#options
-    const names = await store.list(storePrefix(identity.flow)).catch(() => [])
-    await Promise.allSettled(
-      parseStoreNames(identity.flow, names).map((name) => store.delete(storeName(identity.flow, name))),
-    )
+    const objects = await listObjects(store, identity.flow).catch(() => [])
+    await deleteObjects(store, identity.flow, objects)
   }
 }
 

@@ -1,4 +1,5 @@
 import type { FlowId } from '../protocol/names.js'
+import { parseHalfName } from '../protocol/sealed-pair.js'
 
 /**
  * What a flow's objects are called in the store. A name is a hint from an untrusted place: what an object is, its context
@@ -47,16 +48,28 @@ export const parseObjectName = (claimed: string): ObjectName | undefined => {
 /** All of a flow's objects start with this. */
 export const storePrefix = (flow: FlowId): string => `${flow}/`
 
-export const storeName = (flow: FlowId, object: ObjectName): string =>
-  `${storePrefix(flow)}${formatObjectName(object)}${SUFFIX}`
+/** True for what is sealed straight to the KMS: stored as header and payload (protocol/sealed-pair.ts). */
+export const isPair = ({ kind }: ObjectName): boolean => kind !== 'epoch'
 
-/** The objects of `flow` among the names that a store lists; names of other shapes are nobody's. */
+/** What the halves of a pair are named after. */
+export const pairName = (flow: FlowId, pair: ObjectName): string => `${storePrefix(flow)}${formatObjectName(pair)}`
+
+/** The name of an epoch file, which is one object. */
+export const storeName = (flow: FlowId, epoch: ObjectName): string =>
+  `${storePrefix(flow)}${formatObjectName(epoch)}${SUFFIX}`
+
+/** The objects of `flow` of which a store lists a name, each once; names of other shapes are nobody's. */
 export const parseStoreNames = (flow: FlowId, claimed: readonly string[]): ObjectName[] => {
   const prefix = storePrefix(flow)
-  return claimed.flatMap((name) => {
-    if (!name.startsWith(prefix) || !name.endsWith(SUFFIX)) return []
-    return parseObjectName(name.slice(prefix.length, -SUFFIX.length)) ?? []
-  })
+  const objects = new Map<string, ObjectName>()
+  for (const name of claimed) {
+    if (!name.startsWith(prefix)) continue
+    const half = parseHalfName(name)
+    const whole = half?.name ?? (name.endsWith(SUFFIX) ? name.slice(0, -SUFFIX.length) : '')
+    const object = parseObjectName(whole.slice(prefix.length))
+    if (object !== undefined && isPair(object) === (half !== undefined)) objects.set(whole, object)
+  }
+  return [...objects.values()]
 }
 
 /** Newest first. */

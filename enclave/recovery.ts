@@ -6,15 +6,9 @@ import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
-import {
-  byAge,
-  formatObjectName,
-  parseObjectName,
-  parseStoreNames,
-  storePrefix,
-  type ObjectName,
-} from './object-names.js'
+import { byAge, formatObjectName, parseObjectName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
+import { listObjects } from './stored-objects.js'
 import {
   chooseAdoptable,
   fork,
@@ -64,7 +58,7 @@ export const recover = async (ports: FlowPorts): Promise<Recovered> => {
 }
 
 const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recovered> => {
-  const names = parseStoreNames(ports.identity.flow, await ports.store.list(storePrefix(ports.identity.flow)))
+  const names = await listObjects(ports.store, ports.identity.flow)
   const found = await find(ports, ledger, names)
   try {
     return await takeOver(ports, ledger, names, found)

@@ -1,13 +1,14 @@
-import { parseHeader } from '../protocol/age-header.js'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { envelopeDigest, openPayloadOf } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { Random, Store } from '../protocol/ports.js'
+import { splitEnvelope } from '../protocol/sealed-pair.js'
 import { FlowKeys, makeRoot, rootContext, ROOT_SIZE_BYTES, type FlowIdentity } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
-import { storeName, type ObjectName } from './object-names.js'
 import type { StoredObject } from './epoch-file.js'
+import type { ObjectName } from './object-names.js'
+import { getEnvelopes } from './stored-objects.js'
 
 /** What opening and making a flow's keys needs. */
 export interface FlowPorts {
@@ -23,18 +24,30 @@ const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret,
   new FlowKeys({ identity, root, rootObject, origin: { authority: kmsIdentity, key: kms.originKey() }, random })
 
 /**
- * The keys of the root that stands under `name`: the one asymmetric unwrap of a recovery.
- * @returns undefined where the object is missing, damaged, forged or another's.
+ * The keys of the root that stands under `name`: the one asymmetric unwrap of a recovery, unless the newest header is damaged.
+ * @returns undefined where the object is missing, halved, damaged, forged or another's.
  * @throws {KeyriseError} ERR_STORE_*, ERR_KMS_*: nobody can say now.
  */
-export const openRoot = async (
+export const openRoot = async (ports: FlowPorts, name: ObjectName): Promise<OpenedRoot | undefined> => {
+  for (const envelope of await getEnvelopes(ports.store, ports.identity.flow, name)) {
+    const opened = await openRootEnvelope(ports, name, envelope)
+    if (opened !== undefined) return opened
+  }
+  return undefined
+}
+
+interface OpenedRoot {
+  readonly keys: FlowKeys
+  readonly object: StoredObject
+}
+
+const openRootEnvelope = async (
   ports: FlowPorts,
   name: ObjectName,
-): Promise<{ keys: FlowKeys; object: StoredObject } | undefined> => {
-  const envelope = await ports.store.get(storeName(ports.identity.flow, name))
-  const header = envelope && orUndefined(() => copyBytes(envelope.subarray(0, parseHeader(envelope).sizeBytes)))
-  if (envelope === undefined || header === undefined) return undefined
-  const fileKey = await unwrapOne(ports.kms, header)
+  envelope: Uint8Array,
+): Promise<OpenedRoot | undefined> => {
+  const header = orUndefined(() => copyBytes(splitEnvelope(envelope).header))
+  const fileKey = header && (await unwrapOne(ports.kms, header))
   if (fileKey === undefined) return undefined
   using key = fileKey
   using origin = ports.kms.originKey()

@@ -9,8 +9,9 @@ import type { Store } from '../protocol/ports.js'
 import { equalHeads, type Head } from '../protocol/session.js'
 import { stateOf, unpackIndex, type EpochIndex, type EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
-import { storeName, type ObjectName } from './object-names.js'
+import type { ObjectName } from './object-names.js'
 import { orUndefined } from './root.js'
+import { getEnvelopes } from './stored-objects.js'
 
 /** A root or an epoch file that the store shows. Its digest is a fact; its context is a claim until it was opened. */
 export interface Sighting {
@@ -29,21 +30,20 @@ export interface Authentic {
   readonly plaintext: Secret
 }
 
-/** Looks at each of `names`; what is missing, or no envelope with a context, isn't seen. */
+/** Looks at each of `names`, at each generation of a root; what is missing, or no envelope with a context, isn't seen. */
 export const sight = async (store: Store, flow: FlowId, names: readonly ObjectName[]): Promise<Sighting[]> => {
   const seen = await Promise.all(
-    names.map(async (name) => {
-      const envelope = await store.get(storeName(flow, name))
-      return (
-        envelope &&
-        orUndefined((): Sighting | undefined => {
-          const claimed = claimedContext(parseHeader(envelope))
-          return claimed && { name, envelope, digest: envelopeDigest(envelope), claimed }
-        })
-      )
-    }),
+    names.map(async (name) =>
+      [...(await getEnvelopes(store, flow, name))].flatMap(
+        (envelope) =>
+          orUndefined(() => {
+            const claimed = claimedContext(parseHeader(envelope))
+            return claimed && { name, envelope, digest: envelopeDigest(envelope), claimed }
+          }) ?? [],
+      ),
+    ),
   )
-  return seen.filter((sighting) => sighting !== undefined)
+  return seen.flat()
 }
 
 /** Opens an epoch file; undefined when it is damaged, forged or another's. */

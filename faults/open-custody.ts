@@ -9,7 +9,8 @@ import { KeyriseError } from '../protocol/errors.js'
 import { parseFlowId, type EntryName, type FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
 import { dataOffset, epochStep, unpackIndex } from '../enclave/epoch-file.js'
-import { byAge, formatObjectName, parseStoreNames, storeName, type ObjectName } from '../enclave/object-names.js'
+import { byAge, formatObjectName, type ObjectName } from '../enclave/object-names.js'
+import { getEnvelopes, listObjects } from '../enclave/stored-objects.js'
 import type { KnownSecret } from './scan.js'
 
 /**
@@ -105,11 +106,11 @@ const openFlowEntries = async (
   flow: FlowId,
   { store, rootKeys, keys, steps }: Opening,
 ): Promise<Map<EntryName, Bytes>> => {
-  const objects = parseStoreNames(flow, await store.list(`${flow}/`)).sort(byAge)
+  const objects = (await listObjects(store, flow)).sort(byAge)
   const read = async (object: ObjectName): Promise<Uint8Array> => {
-    const bytes = await store.get(storeName(flow, object))
-    if (bytes === undefined) throw new KeyriseError('ERR_STATE_LOST', { detail: storeName(flow, object) })
-    return bytes
+    // The newest header: a rewrap checks that it opens before it deletes another.
+    for (const envelope of await getEnvelopes(store, flow, object)) return envelope
+    throw new KeyriseError('ERR_STATE_LOST', { detail: `${flow}/${formatObjectName(object)}` })
   }
   const roots = new Map<string, Secret>()
   const epochs = new Map<string, Bytes>()

@@ -63,14 +63,11 @@ test('object names parse to what they were made of, in one spelling only', (t) =
     '',
   ])
     t.is(parseObjectName(other), undefined, other)
-  const names = [
-    'f/root-0000000001.age',
-    'f/x.age',
-    'g/root-0000000001.age',
-    'f/root-0000000001',
-    'ff/root-0000000001.age',
-  ]
-  t.is(parseStoreNames(parseFlowId('f'), names).length, 1)
+  const [pair, epoch] = ['root-0000000001', 'epoch-0000000002-0000000001-000001']
+  const own = [`f/${pair}.payload`, `f/${pair}.header-0000000001`, `f/${pair}.header-0000000002`, `f/${epoch}.age`]
+  const foreign = ['f/x.age', 'f/x.payload', `g/${pair}.payload`, `f/${pair}`, `f/${pair}.age`, `ff/${epoch}.age`]
+  const names = [...own, ...foreign, `f/${epoch}.payload`, `f/g/${epoch}.age`, `f/${pair}.header-1`]
+  t.deepEqual(parseStoreNames(parseFlowId('f'), names).map(formatObjectName), [pair, epoch])
   const [older, newer] = [
     { kind: 'epoch', epoch: 9, incarnation: 9, serial: 10 },
     { kind: 'epoch', epoch: 10, incarnation: 1, serial: 1 },

@@ -1,10 +1,12 @@
 import { aroundStore, type Around } from '../../faults/around.js'
 import { openFlow, type OpenedFlow } from '../../enclave/flow.js'
-import { copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { parseHeader } from '../../protocol/age-header.js'
+import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { parseFlowId, type EntryName } from '../../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, Store } from '../../protocol/ports.js'
+import { getHeaders, headerName, pairsAmong, payloadName } from '../../protocol/sealed-pair.js'
 import { MemoryStore } from '../../storage/index.js'
 import { IMAGE, startInProcess } from '../kms/in-process.js'
 
@@ -47,6 +49,26 @@ export class HostStore extends MemoryStore {
 
   async names(part: string): Promise<string[]> {
     return (await this.list('')).filter((name) => name.includes(part))
+  }
+
+  /** What pairs whose names include `part` are named after; half of one is enough. */
+  async pairs(part: string): Promise<string[]> {
+    return [...pairsAmong(await this.names(part)).keys()]
+  }
+
+  /** The age file that a pair is. */
+  async envelope(pair: string): Promise<Bytes> {
+    const [newest] = await getHeaders(this, pair)
+    const payload = await this.get(payloadName(pair))
+    if (newest === undefined || payload === undefined) throw new Error(`${pair} is not whole`)
+    return concatBytes(newest.bytes, payload)
+  }
+
+  /** Puts an age file in the place of a pair, cut where `headerSize` says. */
+  async replacePair(pair: string, envelope: Uint8Array, headerSize = parseHeader(envelope).sizeBytes): Promise<void> {
+    for (const name of await this.names(`${pair}.`)) await this.delete(name)
+    await this.put(headerName(pair, 1), envelope.subarray(0, headerSize))
+    await this.put(payloadName(pair), envelope.subarray(headerSize))
   }
 }
 

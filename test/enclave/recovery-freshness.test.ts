@@ -1,6 +1,7 @@
 import test from 'ava'
 import { MemoryFileSystem } from '../../faults/index.js'
-import { copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { parseHeader } from '../../protocol/age-header.js'
+import type { Bytes } from '../../protocol/bytes.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { x25519Recipient } from '../../protocol/crypto/recipients.js'
@@ -80,15 +81,19 @@ test('case 14: the same when the flow was only born', async (t) => {
 
 test('case 17: a root key missing or damaged beside existing ciphertext is ERR_STATE_LOST, never made anew', async (t) => {
   const world = await worldAtEpoch4()
-  const [root = ''] = await world.store.names('root')
-  const envelope = copyBytes((await world.store.get(root)) ?? text(''))
-  await world.store.delete(root)
-  await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST', message: /root key/ })
-  t.deepEqual(await world.store.names('root'), [])
+  const [root = ''] = await world.store.pairs('root')
+  const envelope = await world.store.envelope(root)
+  for (const half of await world.store.names('root')) {
+    await world.store.restore(world.at(4))
+    await world.store.delete(half)
+    await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST', message: /root key/ }, half)
+    t.is((await world.store.names('root')).length, 1)
+  }
   for (const at of [0, 30, 120, envelope.length - 40, envelope.length - 1]) {
-    await world.store.replace(
+    await world.store.replacePair(
       root,
       envelope.map((byte, index) => (index === at ? byte ^ 1 : byte)),
+      parseHeader(envelope).sizeBytes,
     )
     await t.throwsAsync(world.launch(), { code: 'ERR_STATE_LOST' }, `byte ${at}`)
   }
@@ -155,17 +160,20 @@ test('of entries sealed straight to the KMS, those that are lost are named and t
   const { flow } = await world.launch()
   for (const name of ['a', 'b', 'c'])
     await flow.checkpoint({ [`processed-data/${name}`]: { to: 'kms' as const, bytes: text(name) } })
-  const [a = '', b = '', c = ''] = await world.store.names('direct')
+  const [a = '', b = '', c = ''] = await world.store.pairs('direct')
   const files = await world.store.objects()
-  await world.store.replace(a, files.get(b) ?? text(''))
-  await world.store.delete(b)
+  const whole = await world.store.envelope(c)
+  await world.store.replacePair(a, await world.store.envelope(b))
+  for (const half of await world.store.names(b)) await world.store.delete(half)
   const recovered = await world.launch()
   await t.throwsAsync(recovered.flow.read('processed-data/a'), { code: 'ERR_DIGEST_MISMATCH' })
   await t.throwsAsync(recovered.flow.read('processed-data/b'), { code: 'ERR_STATE_LOST' })
   t.is(await readText(recovered, 'processed-data/c'), 'c')
   // Damage that the digest does not cover is the KMS's to find.
-  const header = (files.get(c) ?? text('')).map((byte, index) => (index === 60 ? byte ^ 1 : byte))
-  await world.store.replace(c, header)
+  await world.store.replacePair(
+    c,
+    whole.map((byte, index) => (index === 60 ? byte ^ 1 : byte)),
+  )
   await t.throwsAsync((await world.launch()).flow.read('processed-data/c'), { code: 'ERR_ENVELOPE_INVALID' })
   await world.store.restore(files)
   t.is(await readText(recovered, 'processed-data/a'), 'a')
@@ -196,12 +204,12 @@ test('case 6: what a host seals to the right recipient is nobody’s state', asy
       },
     }),
   )
-  await world.store.put('flow-1/root-0000000001.age', forged)
+  await world.store.replacePair('flow-1/root-0000000001', forged)
   const opened = await world.launch()
   t.deepEqual(opened.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
   await opened.flow.checkpoint({ 'password/a': text('a') })
   t.is(await readText(await world.launch(), 'password/a'), 'a')
-  t.deepEqual(await world.store.names('root'), ['flow-1/root-0000000002.age'])
+  t.deepEqual(await world.store.pairs('root'), ['flow-1/root-0000000002'])
 })
 
 test('an entry sealed straight to the KMS, which a host may know, is not taken for a root key', async (t) => {
@@ -214,9 +222,10 @@ test('an entry sealed straight to the KMS, which a host may know, is not taken f
   const old = await restartedWith(world, await copyOfLedger(world))
   const { flow } = await world.launch()
   await flow.checkpoint({ 'processed-data/public': { to: 'kms', bytes: text('32 bytes that the host has seen.') } })
-  const [direct = ''] = await world.store.names('direct')
-  const envelope = (await world.store.get(direct)) ?? text('')
-  await world.store.restore(new Map([['flow-1/root-0000000001.age', copyBytes(envelope)]]))
+  const [direct = ''] = await world.store.pairs('direct')
+  const envelope = await world.store.envelope(direct)
+  await world.store.restore(new Map())
+  await world.store.replacePair('flow-1/root-0000000001', envelope)
   const opened = await world.launch({ kms: old.service })
   t.deepEqual(opened.recovery, { kind: 'fresh', adopted: false, epoch: 1 })
 })

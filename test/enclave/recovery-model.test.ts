@@ -12,7 +12,7 @@ import { readAll, startWorld, text, type Interrupt, type World } from './flow-wo
 
 type State = Readonly<Record<string, string>>
 interface Fault {
-  readonly operation: 'store-put' | 'store-delete' | 'store-get' | 'kms-exchange'
+  readonly operation: 'store-put' | 'store-delete' | 'store-get' | 'store-read' | 'kms-exchange'
   readonly at: 'before' | 'after'
   readonly count: number
   /** `die`: nothing of the instance happens any more. `outage`: this kind of operation fails until the action ends. */
@@ -31,7 +31,7 @@ type Action =
 
 const fault = fc.option(
   fc.record<Fault>({
-    operation: fc.constantFrom('store-put', 'store-delete', 'store-get', 'kms-exchange'),
+    operation: fc.constantFrom('store-put', 'store-delete', 'store-get', 'store-read', 'kms-exchange'),
     at: fc.constantFrom('before', 'after'),
     count: fc.integer({ min: 1, max: 6 }),
     kind: fc.constantFrom('once', 'outage', 'die'),

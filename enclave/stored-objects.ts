@@ -1,0 +1,49 @@
+import { concatBytes } from '../protocol/bytes.js'
+import type { FlowId } from '../protocol/names.js'
+import type { Store } from '../protocol/ports.js'
+import { deletePair, getHeaders, pairsAmong, payloadName, putPair } from '../protocol/sealed-pair.js'
+import { isPair, pairName, parseStoreNames, storeName, storePrefix, type ObjectName } from './object-names.js'
+
+/** A flow's objects in its store: an epoch file is one object there, what is sealed straight to the KMS is a pair. */
+
+/** What the store lists of `flow`: an object of which it has a half is one too. */
+export const listObjects = async (store: Store, flow: FlowId): Promise<ObjectName[]> =>
+  parseStoreNames(flow, await store.list(storePrefix(flow)))
+
+/** @throws {KeyriseError} ERR_STORE_*. Crash: perhaps a half of it, which no state lists. */
+export const putObject = (store: Store, flow: FlowId, object: ObjectName, envelope: Uint8Array): Promise<void> =>
+  isPair(object) ? putPair(store, pairName(flow, object), envelope) : store.put(storeName(flow, object), envelope)
+
+/**
+ * What stands under the name: of a pair an envelope for each generation of its header, newest first. Nothing where the object
+ * or a half of it is missing.
+ */
+export const getEnvelopes = async (store: Store, flow: FlowId, object: ObjectName): Promise<Iterable<Uint8Array>> => {
+  if (!isPair(object)) {
+    const envelope = await store.get(storeName(flow, object))
+    return envelope === undefined ? [] : [envelope]
+  }
+  const name = pairName(flow, object)
+  const [headers, payload] = await Promise.all([getHeaders(store, name), store.get(payloadName(name))])
+  // Joined one at a time: the payload may be large, and the first is nearly always the one.
+  return payload === undefined
+    ? []
+    : (function* () {
+        for (const { bytes } of headers) yield concatBytes(bytes, payload)
+      })()
+}
+
+/** Deletes all halves and generations of `objects`. What fails to go stays. Fine where there are none. */
+export const deleteObjects = async (store: Store, flow: FlowId, objects: readonly ObjectName[]): Promise<void> => {
+  const pairs = objects.filter(isPair)
+  // A rewrap may have written generations that nobody here knows of: only a list tells.
+  const listed = pairsAmong(pairs.length === 0 ? [] : await store.list(storePrefix(flow)).catch(() => []))
+  await Promise.allSettled([
+    ...objects.filter((object) => !isPair(object)).map((object) => store.delete(storeName(flow, object))),
+    ...pairs.map(async (object) => {
+      const name = pairName(flow, object)
+      const halves = listed.get(name)
+      if (halves !== undefined) await deletePair(store, name, halves)
+    }),
+  ])
+}
