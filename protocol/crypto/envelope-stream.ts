@@ -3,6 +3,7 @@ import { guarded, type ByteSink } from '../age-stream.js'
 import { allocate } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
 import { HEADER_SIZE_BYTES_MAX } from '../limits.js'
+import type { Random } from '../ports.js'
 import {
   checkContext,
   checkNonce,
@@ -10,6 +11,7 @@ import {
   sealHeader,
   unwrapHeader,
   type CheckOptions,
+  type SealedHeader,
   type SealOptions,
 } from './envelope.js'
 import { payloadOpener, payloadSealer } from './payload-stream.js'
@@ -21,11 +23,14 @@ import type { Identity } from './recipients.js'
  * Seals what is pushed, as `sealEnvelope` does; `next` gets the header at once.
  * @throws {KeyriseError} as `sealEnvelope`, before anything is pushed.
  */
-export const envelopeSealer = (options: SealOptions, next: ByteSink): ByteSink => {
-  const { header, fileKey: key } = sealHeader(options)
+export const envelopeSealer = (options: SealOptions, next: ByteSink): ByteSink =>
+  sealerBehind(sealHeader(options), options.random, next)
+
+/** Seals what is pushed behind `sealed`’s header, whose file key is disposed of here. */
+export const sealerBehind = ({ header, fileKey: key }: SealedHeader, random: Random, next: ByteSink): ByteSink => {
   using fileKey = key
   next.push(header)
-  return payloadSealer(fileKey, options.random, next)
+  return payloadSealer(fileKey, random, next)
 }
 
 const LF = 0x0a
@@ -77,18 +82,24 @@ export interface OpenStreamOptions extends CheckOptions {
  * and a beginning.
  * @throws {KeyriseError} as `openEnvelope`, from `push` and `end`.
  */
-export const envelopeOpener = (options: OpenStreamOptions, next: ByteSink): ByteSink => {
-  let gatherer: HeaderGatherer | undefined = new HeaderGatherer()
-  let payload: ByteSink | undefined
-  let payloadSize = 0
-
-  const begin = (header: Header): ByteSink => {
+export const envelopeOpener = (options: OpenStreamOptions, next: ByteSink): ByteSink =>
+  behindHeader((header) => {
     using fileKey = unwrapHeader(header, options.identities)
     checkSingle(header)
     const context = checkContext(header, fileKey, options)
     options.onContext?.(context)
     return payloadOpener(fileKey, next)
-  }
+  }, next)
+
+/**
+ * Gathers the header of what is pushed, and passes on what stands behind it.
+ * @param begin - makes the stage for the payload, which disposes of `next`; nothing is passed on where it throws.
+ */
+export const behindHeader = (begin: (header: Header) => ByteSink, next: Disposable): ByteSink => {
+  let gatherer: HeaderGatherer | undefined = new HeaderGatherer()
+  let payload: ByteSink | undefined
+  let payloadSize = 0
+
   const pushPayload = (opener: ByteSink, bytes: Uint8Array): void => {
     payloadSize += bytes.length
     opener.push(bytes)

@@ -73,22 +73,34 @@ const checkPassphraseAlone = (stanzas: readonly Stanza[]): void => {
  * @throws {KeyriseError} ERR_HEADER_MALFORMED: a passphrase is not alone; ERR_HEADER_LIMIT; ERR_KEY_INVALID.
  */
 export const sealHeader = (options: SealOptions, extensions: readonly Stanza[] = []): SealedHeader => {
-  const { recipients, context, originKeys = [], random } = options
-  if (recipients.length === 0) throw new TypeError('An envelope needs a recipient')
+  const { context, originKeys = [], random } = options
   if (context === undefined && originKeys.length > 0) throw new TypeError('An origin tag needs a context')
 
   const fileKey = Secret.random(FILE_KEY_SIZE, random)
   try {
-    const stanzas = recipients.map((recipient) => recipient.wrap(fileKey, random))
-    if (context !== undefined) stanzas.push(contextStanza(context, fileKey, originKeys))
-    stanzas.push(...extensions)
-    checkPassphraseAlone(stanzas)
-    const macInput = encodeMacInput(stanzas)
-    return { header: encodeHeader(macInput, headerMac(fileKey, macInput)), fileKey }
+    const ours = context === undefined ? extensions : [contextStanza(context, fileKey, originKeys), ...extensions]
+    return { header: wrapHeader(fileKey, options, ours), fileKey }
   } catch (error) {
     fileKey[Symbol.dispose]()
     throw error
   }
+}
+
+/**
+ * The header of a file under `fileKey`.
+ * @param extensions - stanzas of ours that stand beside the recipients’.
+ * @throws {KeyriseError} as `sealHeader`.
+ */
+export const wrapHeader = (
+  fileKey: Secret,
+  { recipients, random }: Pick<SealOptions, 'recipients' | 'random'>,
+  extensions: readonly Stanza[],
+): Bytes => {
+  if (recipients.length === 0) throw new TypeError('An envelope needs a recipient')
+  const stanzas = [...recipients.map((recipient) => recipient.wrap(fileKey, random)), ...extensions]
+  checkPassphraseAlone(stanzas)
+  const macInput = encodeMacInput(stanzas)
+  return encodeHeader(macInput, headerMac(fileKey, macInput))
 }
 
 export interface SealedHeader {

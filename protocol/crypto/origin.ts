@@ -96,3 +96,14 @@ export const verifyOrigin = (header: Header, fileKey: Secret, origin: Origin): E
   }
   return decodeBody(stanza.body)
 }
+
+/**
+ * Verifies every tag, for whoever makes them anew: none is lost, and none made for what nobody vouched for.
+ * @throws {KeyriseError} ERR_ORIGIN_INVALID: a tag that is none of `origins`’, that is wrong, or that is missing.
+ */
+export const verifyEveryOrigin = (header: Header, fileKey: Secret, origins: readonly Origin[]): void => {
+  const pairs = findContextStanza(header)?.args.slice(1) ?? []
+  const authorities = new Set(origins.map(({ authority }) => encodeBase64(fingerprint(authority))))
+  if (pairs.length !== 2 * authorities.size) throw new KeyriseError('ERR_ORIGIN_INVALID')
+  for (const origin of origins) verifyOrigin(header, fileKey, origin)
+}

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import * as age from 'age-encryption'
 import test from 'ava'
 import fc from 'fast-check'
-import { copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { parseHeader } from '../../protocol/age-header.js'
+import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { x25519PublicKey } from '../../protocol/crypto/curves.js'
 import { openEnvelope, sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
@@ -18,6 +19,7 @@ import {
   x25519Identity,
   x25519Recipient,
 } from '../../protocol/crypto/recipients.js'
+import { resealEnvelope, rewrapHeader } from '../../protocol/crypto/rewrap.js'
 import { CONTEXT, fromText, randomBytes, randomSecret, secretOf, toText } from './fixtures.js'
 
 /** typage and Filippo Valsorda’s `age` command open what we seal, our own stanzas beside theirs, and the other way round. */
@@ -25,12 +27,13 @@ import { CONTEXT, fromText, randomBytes, randomSecret, secretOf, toText } from '
 const PASSPHRASE = 'correct horse battery staple'
 const passphrase = secretOf(fromText(PASSPHRASE))
 const privateKey = randomSecret()
+const toKey = x25519Recipient(x25519PublicKey(privateKey))
 const recipient = encodeX25519Recipient(x25519PublicKey(privateKey))
 const identity = toText(encodeX25519Identity(privateKey))
 
 const sealToKey = (plaintext: Uint8Array): Bytes =>
   sealEnvelope(plaintext, {
-    recipients: [subKeyRecipient('epoch/7', randomSecret()), x25519Recipient(x25519PublicKey(privateKey))],
+    recipients: [subKeyRecipient('epoch/7', randomSecret()), toKey],
     context: CONTEXT,
     originKeys: [{ authority: randomBytes(32), key: randomSecret() }],
     random: nodeRandom,
@@ -111,6 +114,26 @@ testWith(
       const plaintext = randomBytes(size)
       expectEqual(execFileSync(AGE, ['-d', '-i', keyFile], { input: sealToKey(plaintext) }), plaintext)
       expectEqual(openWithKey(execFileSync(AGE, ['-r', recipient], { input: plaintext })), plaintext)
+    }
+  },
+  'age',
+)
+
+testWith(
+  'the age command opens what we rewrapped and what we resealed',
+  hasAge,
+  (directory) => {
+    const keyFile = join(directory, 'key')
+    writeFileSync(keyFile, identity)
+    const before = randomSecret()
+    const options = { identities: [x25519Identity(before)], recipients: [toKey], random: nodeRandom }
+    for (const size of [0, 65_536, 200_000]) {
+      const plaintext = randomBytes(size)
+      const recipients = [x25519Recipient(x25519PublicKey(before))]
+      const sealed = sealEnvelope(plaintext, { recipients, context: CONTEXT, random: nodeRandom })
+      const payload = sealed.subarray(parseHeader(sealed).sizeBytes)
+      for (const file of [concatBytes(rewrapHeader(sealed, options), payload), resealEnvelope(sealed, options)])
+        expectEqual(execFileSync(AGE, ['-d', '-i', keyFile], { input: file }), plaintext)
     }
   },
   'age',
