@@ -18,6 +18,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   faults: TRUSTED,
   cli: [...TRUSTED, 'faults'],
   examples: [],
+  bench: [...TRUSTED, 'faults'],
 }
 
 export const ROOMS = Object.keys(MAY_IMPORT)

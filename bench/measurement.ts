@@ -1,0 +1,38 @@
+import type { Curve, Result } from './report.js'
+
+/** How much is measured. */
+export interface Scale {
+  readonly runs: number
+  /** How long a short piece of work is repeated for. */
+  readonly sliceMs: number
+  /** A payload’s size at this scale. */
+  readonly bytes: (sizeBytes: number) => number
+  /** A number of items at this scale. */
+  readonly count: (count: number) => number
+}
+
+/** Medians of five at full size. */
+export const FULL: Scale = { runs: 5, sliceMs: 500, bytes: (sizeBytes) => sizeBytes, count: (count) => count }
+
+/** For a test that all of it runs: a thousandth of what is large. */
+export const QUICK: Scale = {
+  runs: 2,
+  sliceMs: 5,
+  bytes: (sizeBytes) => Math.min(sizeBytes, Math.max(64 * 1024, sizeBytes / 1024)),
+  count: (count) => Math.ceil(count / 256),
+}
+
+export interface Measured {
+  readonly results?: readonly Result[]
+  readonly curves?: Readonly<Record<string, Curve>>
+}
+
+/** Some rows or curves that are measured together. */
+export interface Measurement {
+  /** Ids of rows, or names of curves: what `--only` can name. */
+  readonly names: readonly string[]
+  /** A command that this machine must have. */
+  readonly needs?: string
+  /** @param say - tells of progress. @param wants - whether this name is asked for. */
+  measure(scale: Scale, context: { say: (line: string) => void; wants: (name: string) => boolean }): Promise<Measured>
+}

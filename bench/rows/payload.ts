@@ -1,0 +1,54 @@
+import type { Measurement, Scale } from '../measurement.js'
+import { esdk } from '../peers/esdk.js'
+import { expectEqual, randomBytes, type Peer } from '../peers/files.js'
+import { jose } from '../peers/jose.js'
+import { keyrise } from '../peers/keyrise.js'
+import { sodiumNative } from '../peers/sodium.js'
+import { typage } from '../peers/typage.js'
+import type { Series } from '../report.js'
+import { perSecond } from '../timing.js'
+
+const SIZES_BYTES = [2 ** 10, 2 ** 14, 2 ** 18, 2 ** 22, 2 ** 26, 2 ** 30]
+const PEERS: readonly Peer[] = [keyrise, sodiumNative, esdk, typage, jose]
+
+/** How opening grows with the payload, one call after another. Once for each point: a picture, not a grade. */
+export const payload: Measurement = {
+  names: ['payload'],
+  async measure(scale, { say }) {
+    const series: Series[] = []
+    for (const peer of PEERS) {
+      say(`payload: ${peer.name}`)
+      series.push(await seriesOf(peer, scale))
+    }
+    const curve = { what: 'opening in memory, one call after another', x: 'payload, bytes', y: 'MB/s', series }
+    return { curves: { payload: curve } }
+  },
+}
+
+const seriesOf = async (peer: Peer, { sliceMs, bytes }: Scale): Promise<Series> => {
+  const sizes = [...new Set(SIZES_BYTES.map(bytes))]
+  const within = sizes.filter((size) => size <= (peer.limit?.sizeBytes ?? Infinity))
+  const points: [number, number][] = []
+  for (const size of within) points.push([size, (size * (await opensPerSecond(peer, size, sliceMs / 2))) / 1e6])
+  return { name: peer.name, points, ...(within.length < sizes.length && peer.limit ? { note: peer.limit.why } : {}) }
+}
+
+/** Small ones are many different ones, so that no branch learns one by heart. */
+const VARIETY_SIZE_BYTES = 2 ** 20
+
+const opensPerSecond = async (peer: Peer, sizeBytes: number, sliceMs: number): Promise<number> => {
+  const plaintexts = Array.from({ length: Math.max(1, Math.min(64, VARIETY_SIZE_BYTES / sizeBytes)) }, () =>
+    randomBytes(sizeBytes),
+  )
+  const files = await Promise.all(plaintexts.map((plaintext) => peer.seal(plaintext)))
+  let turn = 0
+  let opened: unknown
+  const openNext = async (): Promise<void> => {
+    opened = await files[turn++ % files.length]?.open()
+  }
+  // The largest take seconds and warm up by themselves; small ones are slow until they are compiled.
+  if (sizeBytes < 2 ** 26) await perSecond(openNext, sliceMs)
+  const rate = await perSecond(openNext, sliceMs)
+  expectEqual(peer.name, opened as Uint8Array, plaintexts[(turn - 1) % files.length] as Uint8Array)
+  return rate
+}

@@ -1,0 +1,50 @@
+import type { Measurement, Scale } from './measurement.js'
+import { hasCommand } from './peers/openssl.js'
+import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
+import { payload } from './rows/payload.js'
+import { primitives } from './rows/primitives.js'
+import { small } from './rows/small.js'
+import { unwrap } from './rows/unwrap.js'
+
+const MEASUREMENTS: readonly Measurement[] = [unwrap, small, payload, primitives]
+
+/** Graded rows, then curves. */
+export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)
+
+export interface RunOptions {
+  /** Of NAMES. */
+  readonly names: readonly string[]
+  readonly scale: Scale
+  readonly isQuick: boolean
+  /** Told of progress. */
+  readonly say: (line: string) => void
+}
+
+/** Measures what is asked for, one after the other. What fails or cannot be measured here is named, and the rest goes on. */
+export const run = async ({ names, scale, isQuick, say }: RunOptions): Promise<Report> => {
+  const results: Result[] = []
+  const curves: Record<string, Curve> = {}
+  const skipped: Left[] = []
+  const failed: Left[] = []
+  const wants = (name: string): boolean => names.includes(name)
+  for (const measurement of MEASUREMENTS) {
+    const asked = measurement.names.filter(wants)
+    if (asked.length === 0) continue
+    const { needs } = measurement
+    if (needs !== undefined && !hasCommand(needs)) {
+      skipped.push(...asked.map((name) => ({ name, why: `${needs} is not installed` })))
+      continue
+    }
+    try {
+      const measured = await measurement.measure(scale, { say, wants })
+      results.push(...(measured.results ?? []))
+      Object.assign(curves, measured.curves)
+    } catch (error) {
+      failed.push(...asked.map((name) => ({ name, why: error instanceof Error ? error.message : String(error) })))
+    }
+  }
+  results.sort((a, b) => position(a) - position(b))
+  return { results, curves, skipped, failed, machine: describeMachine(), isQuick }
+}
+
+const position = ({ id }: Result): number => (ROW_IDS as readonly string[]).indexOf(id)
