@@ -8,7 +8,7 @@ import { LAYER_COUNT_MAX } from '../limits.js'
  * It tells a layer that is missing from data that happens to be an age file. Layout: docs/envelope.md §5.
  */
 
-const LAYER_TYPE = 'keyrise/layer'
+export const LAYER_TYPE = 'keyrise/layer'
 const NUMBER = /^[1-9]$/
 
 export interface LayerPlace {

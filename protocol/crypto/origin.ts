@@ -11,7 +11,7 @@ import type { Secret } from './secret.js'
  * file authenticates nobody, since whoever knows a recipient can make one; the origin tag does. Layout: docs/envelope.md §3.
  */
 
-const CONTEXT_TYPE = 'keyrise/context'
+export const CONTEXT_TYPE = 'keyrise/context'
 const FINGERPRINT_SIZE = 16
 const COMMITMENT_SIZE = 32
 const NO_SALT = new Uint8Array(0)
@@ -71,6 +71,12 @@ const decodeBody = (claimed: Uint8Array): EnvelopeContext => {
 export const claimedContext = (header: Header): EnvelopeContext | undefined => {
   const stanza = findContextStanza(header)
   return stanza === undefined ? undefined : decodeBody(stanza.body)
+}
+
+/** Fingerprints of the authorities that have a tag. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+export const claimedAuthorities = (header: Header): Bytes[] => {
+  const pairs = findContextStanza(header)?.args.slice(1) ?? []
+  return pairs.filter((_, index) => index % 2 === 0).map(decodeBase64)
 }
 
 /** The tag behind the fingerprint of `authority`. */

@@ -173,6 +173,13 @@ test('lint: examples/ may import the public API only', async (t) => {
   for (const room of ROOMS.filter((name) => name !== 'examples'))
     for (const code of forms(importPath('examples/federated-learning', room, 'index.js')))
       t.is(await lint('examples/federated-learning/probe.ts', code), 1, code)
-  for (const specifier of ['keyrise', 'keyrise/enclave', 'keyrise/kms', 'keyrise/faults', '../split.js'])
+  for (const specifier of [
+    'keyrise',
+    'keyrise/enclave',
+    'keyrise/envelope',
+    'keyrise/kms',
+    'keyrise/faults',
+    '../split.js',
+  ])
     t.is(await lint('examples/federated-learning/probe.ts', `import '${specifier}'\n`), 0, specifier)
 })

@@ -6,7 +6,7 @@ import { ROOT } from './rooms.js'
 
 /**
  * `npm run check:package`: packs the package, lints the archive (publint, attw), installs it in an empty folder as a newcomer
- * would, and there imports every documented path, type-checks and runs the quickstart, and runs the command.
+ * would, and there imports every documented path, type-checks and runs two examples, and runs the command.
  */
 
 interface Manifest {
@@ -58,7 +58,8 @@ try {
   const counts = run(process.execPath, ['--input-type=module', '--eval', load])
   for (const name of specifiers) expect(`import '${name}'`, counts, new RegExp(`^${name} [1-9]`, 'm'))
 
-  cpSync(path.join(ROOT, 'examples/quickstart'), path.join(folder, 'examples/quickstart'), { recursive: true })
+  for (const example of ['examples/quickstart', 'examples/envelope'])
+    cpSync(path.join(ROOT, example), path.join(folder, example), { recursive: true })
   // Without skipLibCheck: the declarations that we ship are checked too.
   const options = ['--strict', '--module', 'nodenext', '--target', 'es2023', '--lib', 'es2023,esnext.disposable']
   run('npx', [
@@ -71,9 +72,13 @@ try {
     '--outDir',
     'built',
     'examples/quickstart/main.ts',
+    'examples/envelope/main.ts',
   ])
   const output = run(process.execPath, ['built/examples/quickstart/main.js'])
   expect('the quickstart recovers its secret', output, /recovered: still here/)
+
+  const envelope = run(process.execPath, ['built/examples/envelope/main.js'])
+  expect('an envelope is sealed, opened and resealed', envelope, /with the new key: 5 bytes/)
 
   expect('keyrise --help', run('npx', ['keyrise', '--help']), /Usage: keyrise/)
 } finally {
