@@ -64,6 +64,11 @@ export class FileLedger implements Ledger {
     return ledger
   }
 
+  /** Resolves when no other process has taken the ledger since. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
+  confirm(): Promise<void> {
+    return this.#log.confirm()
+  }
+
   async read(flow: FlowId): Promise<FlowState | undefined> {
     await this.#log.confirm()
     return this.#durable.get(flow)

@@ -1,7 +1,9 @@
+import { parseHeader } from '../protocol/age-header.js'
 import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { ROOT_KEY_COUNT_MAX } from '../protocol/limits.js'
 import type { Random } from '../protocol/ports.js'
 import { encodeCertificateBody, joinCertificate, type RootCertificate } from '../protocol/session.js'
 import { openEnvelope, sealEnvelope } from '../protocol/crypto/envelope.js'
@@ -15,7 +17,8 @@ export interface RootKey {
   /** `root@1` */
   readonly key: string
   readonly suite: 'x25519'
-  readonly state: 'enabled'
+  /** Enclaves seal to the one that is enabled, the newest; the others stay to open what was sealed to them. */
+  readonly state: 'enabled' | 'decrypt-only'
   /** X25519, 32 bytes. */
   readonly privateKey: Secret
   /** Ed25519, 32 bytes. */
@@ -38,23 +41,37 @@ const CODE = 'ERR_KEYRING_INVALID'
 export class Keyring implements Disposable {
   /** The KMS identity, Ed25519: 32 bytes that every enclave trusts by name. */
   readonly identity: Bytes
-  /** Newest first. */
-  readonly rootKeys: readonly RootKey[]
   /** Derives the keys under which enclaves tag what they seal. */
   readonly originSecret: Secret
   readonly #identitySeed: Secret
+  #rootKeys: readonly RootKey[]
 
   private constructor(identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]) {
     this.#identitySeed = identitySeed
     this.originSecret = originSecret
-    this.rootKeys = rootKeys
+    this.#rootKeys = rootKeys
     using signer = ed25519Signer(identitySeed)
     this.identity = signer.publicKey
   }
 
   static create(random: Random): Keyring {
     const fresh = (): Secret => Secret.random(SECRET_BYTES, random)
-    return new Keyring(fresh(), fresh(), [makeRootKey('root@1', fresh(), fresh())])
+    return new Keyring(fresh(), fresh(), [makeRootKey(1, fresh(), fresh())])
+  }
+
+  /** Newest first. */
+  get rootKeys(): readonly [RootKey, ...RootKey[]] {
+    return this.#rootKeys as [RootKey, ...RootKey[]]
+  }
+
+  /** Makes a newest root key; those before stay, to open. In memory: `seal` makes the file. @throws {KeyriseError} ERR_SIZE_LIMIT. */
+  rotate(random: Random): void {
+    const [newest] = this.rootKeys
+    if (this.#rootKeys.length >= ROOT_KEY_COUNT_MAX)
+      throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${String(ROOT_KEY_COUNT_MAX)} root keys` })
+    const fresh = (): Secret => Secret.random(SECRET_BYTES, random)
+    const key = makeRootKey(versionOf(newest.key) + 1, fresh(), fresh())
+    this.#rootKeys = [key, ...this.#rootKeys.map((older): RootKey => ({ ...older, state: 'decrypt-only' }))]
   }
 
   /**
@@ -70,6 +87,11 @@ export class Keyring implements Disposable {
     } finally {
       plaintext.fill(0)
     }
+  }
+
+  /** scrypt’s, of a keyring’s file that opened. */
+  static workFactor(file: Uint8Array): number {
+    return Number(parseHeader(file).stanzas[0]?.args[2] ?? KEYRING_LOG_N)
   }
 
   /** The file that `open` opens. @param options.passphrase - borrowed. @param options.logN - scrypt’s work factor. */
@@ -105,7 +127,7 @@ export class Keyring implements Disposable {
     return signer.sign(message)
   }
 
-  /** Certificates of the root keys to seal to, newest first. */
+  /** Certificates of the root keys, newest first: that one to seal to, all of them to verify what comes back. */
   certificates(): Bytes[] {
     return this.rootKeys.map(({ certificate }) => {
       const body = encodeCertificateBody(certificate)
@@ -123,15 +145,24 @@ export class Keyring implements Disposable {
   }
 }
 
-const makeRootKey = (key: string, privateKey: Secret, originSeed: Secret): RootKey => {
+const KEY_ID = /^root@([1-9]\d{0,8})$/
+
+/** @throws {KeyriseError} ERR_KEYRING_INVALID. */
+const versionOf = (key: string): number => {
+  const version = KEY_ID.exec(key)?.[1]
+  if (version === undefined) throw new KeyriseError(CODE, { detail: 'a key’s name' })
+  return Number(version)
+}
+
+const makeRootKey = (version: number, privateKey: Secret, originSeed: Secret): RootKey => {
   using signer = ed25519Signer(originSeed)
   const certificate: RootCertificate = {
-    key,
+    key: `root@${String(version)}`,
     suite: 'x25519',
     encryptionKey: x25519PublicKey(privateKey),
     originKey: signer.publicKey,
   }
-  return { key, suite: 'x25519', state: 'enabled', privateKey, originSeed, certificate }
+  return { key: certificate.key, suite: 'x25519', state: 'enabled', privateKey, originSeed, certificate }
 }
 
 const unseal = (claimed: Uint8Array, passphrase: Secret): Bytes => {
@@ -154,23 +185,31 @@ const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Key
   if (!Array.isArray(meta) || meta.length !== 2 || meta[0] !== FORMAT)
     throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
   const fields = new FieldReader(meta[1], ['identity', 'keys'], CODE)
-  const certificates = fields.list('keys', 64, readCertificate)
-  if (plaintext.length !== 4 + metaSize + (2 + 2 * certificates.length) * SECRET_BYTES)
+  const stated = fields.list('keys', ROOT_KEY_COUNT_MAX, readStated)
+  if (plaintext.length !== 4 + metaSize + (2 + 2 * stated.length) * SECRET_BYTES)
     throw new KeyriseError(CODE, { detail: 'sizes' })
   const secretAt = (index: number): Secret => {
     const start = 4 + metaSize + index * SECRET_BYTES
     return Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
   }
-  const rootKeys = certificates.map(({ key }, index) =>
-    makeRootKey(key, secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
-  )
+  const rootKeys = stated.map(({ state, certificate }, index) => ({
+    ...makeRootKey(versionOf(certificate.key), secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
+    state,
+  }))
   const keyring = make(secretAt(0), secretAt(1), rootKeys)
   const isWhole =
     equalPublicBytes(keyring.identity, fields.bytes('identity', 32)) &&
     rootKeys.length > 0 &&
-    rootKeys.every(({ certificate }, index) =>
-      equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(certificates[index] ?? certificate)),
-    )
+    rootKeys.every(({ certificate, state }, index) => {
+      const claimed = stated[index]?.certificate ?? certificate
+      const isInOrder = index === 0 || versionOf(certificate.key) < versionOf(rootKeys[index - 1]?.key ?? '')
+      const isRightState = (state === 'enabled') === (index === 0)
+      return (
+        isInOrder &&
+        isRightState &&
+        equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(claimed))
+      )
+    })
   if (!isWhole) {
     keyring[Symbol.dispose]()
     throw new KeyriseError(CODE, { detail: 'its halves do not match' })
@@ -178,14 +217,16 @@ const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Key
   return keyring
 }
 
-const readCertificate = (claimed: unknown): RootCertificate => {
+const readStated = (claimed: unknown): Pick<RootKey, 'state' | 'certificate'> => {
   const f = new FieldReader(claimed, ['state', 'key', 'suite', 'encryptionKey', 'originKey'], CODE)
-  if (f.text('state', 16) !== 'enabled' || f.text('suite', 32) !== 'x25519')
+  const state = f.text('state', 16)
+  if ((state !== 'enabled' && state !== 'decrypt-only') || f.text('suite', 32) !== 'x25519')
     throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
-  return {
+  const certificate: RootCertificate = {
     key: f.text('key', 64),
     suite: 'x25519',
     encryptionKey: f.bytes('encryptionKey', 32),
     originKey: f.bytes('originKey', 32),
   }
+  return { state, certificate }
 }

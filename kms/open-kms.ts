@@ -1,8 +1,10 @@
+import { equalPublicBytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
 import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
 import { FileLedger } from './file-ledger.js'
-import type { Keyring } from './keyring.js'
-import { identify, openKeyring, type KmsIdentity, type PlaceOptions } from './place.js'
+import { Keyring } from './keyring.js'
+import { identify, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import { KmsService, type KmsEvent } from './service.js'
@@ -28,12 +30,18 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
 /** @throws {KeyriseError} ERR_CONFIG_INVALID, and as `openKeyring` and `FileLedger.open`. */
 export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   const policy = checkPolicy(options.policy)
-  const keyring = await openKeyring(options)
+  const file = await readKeyringFile(options)
+  const keyring = Keyring.open(file, options.passphrase)
   try {
     const unsealer = await UnsealPool.start(unsealKeys(keyring))
     try {
       // Last, because it takes the ledger from whoever has it open.
       const ledger = await FileLedger.open(options.fs, options.place.directory, keyring.identity)
+      if (!equalPublicBytes(await readKeyringFile(options), file)) {
+        // A rotation came between: this KMS would not open what is sealed to its key.
+        await ledger.close()
+        throw new KeyriseError('ERR_KMS_FAILED', { detail: 'its keyring was rotated while it started: start it again' })
+      }
       return assemble(options, { policy, keyring, unsealer, ledger })
     } catch (error) {
       await unsealer.close()

@@ -35,11 +35,15 @@ export interface PlaceOptions {
 }
 
 /** @throws {KeyriseError} ERR_KEYRING_MISSING, ERR_PASSPHRASE_WRONG, ERR_KEYRING_INVALID, ERR_STORE_*. */
-export const openKeyring = async ({ place, passphrase, fs }: PlaceOptions): Promise<Keyring> => {
+export const openKeyring = async (options: PlaceOptions): Promise<Keyring> =>
+  Keyring.open(await readKeyringFile(options), options.passphrase)
+
+/** The keyring’s file, sealed as it is: what changes it replaces it as a whole. */
+export const readKeyringFile = async ({ place, fs }: Pick<PlaceOptions, 'place' | 'fs'>): Promise<Bytes> => {
   const path = keyringPath(place)
   const file = await readWhole(fs, path, KEYRING_SIZE_BYTES_MAX)
   if (file === undefined) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: path })
-  return Keyring.open(file, passphrase)
+  return file
 }
 
 /** True where a keyring, whole or damaged, is in its place. */
@@ -92,6 +96,40 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   await ledger.close()
   return { ...identify(keyring), ledger: known === undefined ? 'new' : 'kept', flowCount: known?.flowCount ?? 0 }
+}
+
+/**
+ * Gives a KMS a new newest root key: one durable publish of the keyring, under the same passphrase and work factor. Takes the
+ * ledger first, as a start does, so that a KMS that still runs here answers nothing more: it would not have the new key. Nor are
+ * two rotations both acknowledged where one overwrote the other, unless the second fits between a check and the rename after it.
+ * Nothing is rewrapped by it (rewrap.ts). A copy of the keyring that was made before does not hold the new key.
+ * @throws {KeyriseError} as `openKeyring` and `FileLedger.open`; ERR_LEDGER_DAMAGED: another process took the place meanwhile;
+ * ERR_SIZE_LIMIT: too many root keys.
+ * Crash: the keyring before or after, whole.
+ */
+export const rotateKeyring = async (options: PlaceOptions & { readonly random: Random }): Promise<KmsIdentity> => {
+  const { place, passphrase, fs, random } = options
+  const { identity } = await identifyPlace(options)
+  const ledger = await FileLedger.open(fs, place.directory, identity)
+  try {
+    // Now that the place is this process’s: what it read before may be outdated.
+    const before = await readKeyringFile(options)
+    using keyring = Keyring.open(before, passphrase)
+    keyring.rotate(random)
+    const file = keyring.seal({ passphrase, random, logN: Keyring.workFactor(before) })
+    await ledger.confirm()
+    const path = keyringPath(place)
+    await publish(fs, dirname(path), basename(path), file)
+    await ledger.confirm()
+    return identify(keyring)
+  } finally {
+    await ledger.close()
+  }
+}
+
+const identifyPlace = async (options: PlaceOptions): Promise<KmsIdentity> => {
+  using keyring = await openKeyring(options)
+  return identify(keyring)
 }
 
 export const identify = (keyring: Keyring): KmsIdentity => ({

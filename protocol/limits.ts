@@ -31,6 +31,8 @@ export const STREAM_SIZE_BYTES_MAX = 64 * 1024 * 1024 * 1024
 export const SEALED_SEGMENT_SIZE_BYTES_MAX = 16 * (64 * 1024 + 16)
 /** A segment as it is delivered: its digest, sealed, stands behind the chunks. */
 export const DELIVERED_SEGMENT_SIZE_BYTES_MAX = SEALED_SEGMENT_SIZE_BYTES_MAX + 48
+/** Of a KMS: a rotation a month for five years. Every session names them all. */
+export const ROOT_KEY_COUNT_MAX = 64
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
 export const ROSTER_MEMBER_COUNT_MAX = 256
 export const IMAGE_SIZE_BYTES_MAX = 64 * 1024 * 1024

@@ -7,6 +7,7 @@ import {
   HEADER_SIZE_BYTES_MAX,
   KMS_FRAME_SIZE_BYTES_MAX,
   KMS_ITEM_COUNT_MAX,
+  ROOT_KEY_COUNT_MAX,
   ROSTER_MEMBER_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
   STREAM_COUNT_MAX,
@@ -242,7 +243,7 @@ const REPLY_READERS: {
   open: [
     ['certificates', 'incarnation', 'head'],
     (f) => ({
-      certificates: f.list('certificates', 16, readBytes(4096)),
+      certificates: f.list('certificates', ROOT_KEY_COUNT_MAX, readBytes(4096)),
       incarnation: f.count('incarnation'),
       head: readHeadOrNull(f.claimed('head')),
     }),
@@ -320,7 +321,7 @@ const readTagged = (tag: string, bytes: Uint8Array): unknown => {
 export type Proof = { readonly key: string; readonly signature: Bytes }
 export const encodeProofs = (proofs: readonly Proof[]): Bytes => encodeCbor(proofs)
 export const decodeProofs = (claimed: Uint8Array): Proof[] =>
-  new FieldReader({ proofs: decodeCbor(claimed) }, ['proofs'], CODE).list('proofs', 16, (item) => {
+  new FieldReader({ proofs: decodeCbor(claimed) }, ['proofs'], CODE).list('proofs', ROOT_KEY_COUNT_MAX, (item) => {
     const f = new FieldReader(item, ['key', 'signature'], CODE)
     return { key: f.text('key', 64), signature: f.bytes('signature', 64) }
   })

@@ -16,6 +16,7 @@ import {
   x25519Recipient,
 } from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
+import { ROOT_KEY_COUNT_MAX } from '../../protocol/limits.js'
 import { decodeCertificateBody, splitCertificate } from '../../protocol/session.js'
 
 const LOG_N = 10
@@ -127,6 +128,37 @@ test('another version, mixed halves and nonsense under the right passphrase are 
   for (const [what, bytes] of Object.entries(cases)) {
     t.throws(() => Keyring.open(sealPlaintext(bytes), passphraseOf('p')), { code: 'ERR_KEYRING_INVALID' }, what)
   }
+})
+
+test('a rotated keyring comes back whole, its newest key first and alone enabled; in another order it is refused', (t) => {
+  using keyring = Keyring.create(nodeRandom)
+  keyring.rotate(nodeRandom)
+  keyring.rotate(nodeRandom)
+  using opened = Keyring.open(seal(keyring), passphraseOf('correct horse'))
+  t.true(isSame(keyring, opened))
+  t.deepEqual(
+    opened.rootKeys.map(({ key, state }) => `${key} ${state}`),
+    ['root@3 enabled', 'root@2 decrypt-only', 'root@1 decrypt-only'],
+  )
+  t.is(opened.certificates().length, 3)
+  const { plaintext } = openEnvelope(seal(keyring), { identities: [scryptIdentity(passphraseOf('correct horse'))] })
+  const text = Buffer.from(plaintext).toString('latin1')
+  for (const [from, to] of [
+    ['root@3', 'root@1'],
+    ['root@1', 'root@2'],
+    ['root@2', 'root@x'],
+  ] as const) {
+    const changed = new Uint8Array(Buffer.from(text.replace(from, to), 'latin1'))
+    t.throws(() => Keyring.open(sealPlaintext(changed), passphraseOf('p')), { code: 'ERR_KEYRING_INVALID' }, from)
+  }
+})
+
+test('no more root keys are made than a session can name', (t) => {
+  using keyring = Keyring.create(nodeRandom)
+  while (keyring.rootKeys.length < ROOT_KEY_COUNT_MAX) keyring.rotate(nodeRandom)
+  t.throws(() => keyring.rotate(nodeRandom), { code: 'ERR_SIZE_LIMIT' })
+  using opened = Keyring.open(seal(keyring), passphraseOf('correct horse'))
+  t.is(opened.rootKeys.length, ROOT_KEY_COUNT_MAX)
 })
 
 test('disposed, a keyring has no key left', (t) => {

@@ -1,13 +1,24 @@
 import test from 'ava'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
+import { Keyring } from '../../kms/keyring.js'
 import { openKms } from '../../kms/open-kms.js'
-import { createKms, hasKeyring, openKeyring, prepareDirectory, restoreKms, type KmsPlace } from '../../kms/place.js'
+import {
+  createKms,
+  hasKeyring,
+  openKeyring,
+  prepareDirectory,
+  restoreKms,
+  rotateKeyring,
+  type KmsIdentity,
+  type KmsPlace,
+} from '../../kms/place.js'
 import { asciiBytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
-import { nodeClock, publish, remove } from '../../storage/index.js'
+import type { FileSystem } from '../../protocol/ports.js'
+import { nodeClock, publish, readWhole, remove } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
@@ -22,7 +33,8 @@ const makeDisk = async () => {
     return createKms({ place, passphrase, fs, random: nodeRandom, logN: 10 })
   }
   const restore = (newLedger: boolean, place = PLACE) => restoreKms({ place, passphrase, fs, newLedger })
-  return { fs, create, restore, setFault: (next: typeof fault) => (fault = next) }
+  const rotate = () => rotateKeyring({ place: PLACE, passphrase, fs, random: nodeRandom })
+  return { fs, create, restore, rotate, setFault: (next: typeof fault) => (fault = next) }
 }
 
 test('a KMS that is made is there after a power cut, with the same identity', async (t) => {
@@ -120,4 +132,111 @@ test('custody whose place is not there is said, not made', async (t) => {
     code: 'ERR_STORE_UNWRITABLE',
   })
   await t.throwsAsync(fs.list('/not-mounted'))
+})
+
+const keysOf = ({ keys }: KmsIdentity): string[] => keys.map(({ key }) => key)
+
+test('a rotation makes a newest root key, and the older ones stay to open', async (t) => {
+  const { create, restore, rotate } = await makeDisk()
+  const made = await create()
+  const rotated = await rotate()
+  t.deepEqual(keysOf(rotated), ['root@2', 'root@1'])
+  t.deepEqual(rotated.identity, made.identity)
+  t.deepEqual(rotated.keys[1], made.keys[0])
+  t.deepEqual((await restore(false)).keys, rotated.keys)
+  await rotate()
+  t.deepEqual(keysOf(await restore(false)), ['root@3', 'root@2', 'root@1'])
+})
+
+test('a rotation keeps passphrase and work factor', async (t) => {
+  const { fs, create, rotate } = await makeDisk()
+  await create()
+  await rotate()
+  const file = await readWhole(fs, '/custody/keyring.age', 10_000)
+  t.is(Keyring.workFactor(file ?? new Uint8Array(0)), 10)
+})
+
+test('a crash at any step of a rotation leaves the keyring from before it or after it', async (t) => {
+  const { fs: dry, create, rotate } = await makeDisk()
+  await create()
+  const before = dry.operationCount
+  await rotate()
+  const count = dry.operationCount - before
+  const outcomes = new Set<number>()
+  for (let step = 0; step < count; step++) {
+    for (const fault of ['stop-before', 'stop-after'] as const) {
+      for (const isKept of [false, true]) {
+        const disk = await makeDisk()
+        const made = await disk.create()
+        const from = disk.fs.operationCount
+        disk.setFault(({ index }) => (index === from + step ? fault : undefined))
+        await t.throwsAsync(disk.rotate())
+        disk.setFault(() => undefined)
+        disk.fs.restart(() => isKept)
+        const found = await disk.restore(false)
+        t.deepEqual(found.keys.at(-1), made.keys[0])
+        outcomes.add(found.keys.length)
+      }
+    }
+  }
+  t.deepEqual([...outcomes].sort(), [1, 2])
+})
+
+/** `fs`, in which `run` happens once, right before the `count`-th opening of `path`. */
+const interrupted = (fs: FileSystem, path: string, count: number, run: () => Promise<unknown>): FileSystem => ({
+  open: async (opened, mode) => {
+    if (opened === path && --count === 0) await run()
+    return fs.open(opened, mode)
+  },
+  rename: (from, to) => fs.rename(from, to),
+  unlink: (name) => fs.unlink(name),
+  makeDirectory: (name) => fs.makeDirectory(name),
+  list: (name) => fs.list(name),
+  syncDirectory: (name) => fs.syncDirectory(name),
+})
+
+test('a rotation takes the place: a KMS that runs there answers nothing more', async (t) => {
+  const { fs, create, rotate } = await makeDisk()
+  const { identity } = await create()
+  const running = await FileLedger.open(fs, '/kms', identity)
+  await rotate()
+  await t.throwsAsync(running.read(parseFlowId('a')), { code: 'ERR_LEDGER_DAMAGED' })
+})
+
+test('of two rotations at once, none is lost that was acknowledged', async (t) => {
+  const counts: number[] = []
+  for (const path of ['/kms/ledger.log', '/custody/keyring.age'])
+    for (const count of [1, 2]) {
+      const { fs, create, rotate, restore } = await makeDisk()
+      await create()
+      const told: KmsIdentity[] = []
+      const between = interrupted(fs, path, count, async () => told.push(await rotate()))
+      const options = { place: PLACE, passphrase, fs: between, random: nodeRandom }
+      await rotateKeyring(options).then(
+        (identity) => told.push(identity),
+        () => undefined,
+      )
+      const { keys } = await restore(false)
+      for (const { recipient } of told.flatMap((identity) => identity.keys))
+        t.true(
+          keys.some((kept) => kept.recipient === recipient),
+          `${path} ${String(count)}`,
+        )
+      counts.push(told.length)
+    }
+  t.true(counts.includes(2) && counts.includes(1))
+})
+
+test('a KMS that read its keyring before a rotation and took the place after it does not serve', async (t) => {
+  const { fs, create, rotate } = await makeDisk()
+  await create()
+  const policy = { platforms: [], images: [] }
+  const options = { place: PLACE, passphrase, policy, clock: nodeClock, random: nodeRandom }
+  await t.throwsAsync(openKms({ ...options, fs: interrupted(fs, '/kms/ledger.log', 1, rotate) }), {
+    code: 'ERR_KMS_FAILED',
+    message: /rotated/,
+  })
+  const opened = await openKms({ ...options, fs })
+  t.is(opened.keys.length, 2)
+  await opened.close()
 })
