@@ -23,8 +23,7 @@ export class ExpiringTable<T> {
 
   put(id: Uint8Array, value: T): void {
     this.#dropExpired()
-    const oldest = this.#rows.size >= this.#options.countMax ? this.#rows.keys().next() : undefined
-    if (oldest?.done === false) this.#drop(oldest.value)
+    if (this.#rows.size >= this.#options.countMax) this.dropOldest()
     this.#rows.set(toHex(id), { value, usedMs: this.#options.clock.nowMs() })
   }
 
@@ -42,6 +41,18 @@ export class ExpiringTable<T> {
     const row = this.#rows.get(key)
     this.#rows.delete(key)
     return row?.value
+  }
+
+  /** False where there is none but the newest: that one stays. */
+  dropOldest(): boolean {
+    const [oldest] = this.#rows.keys()
+    if (oldest === undefined || this.#rows.size === 1) return false
+    this.#drop(oldest)
+    return true
+  }
+
+  dropWhere(isDropped: (value: T) => boolean): void {
+    for (const [key, { value }] of [...this.#rows]) if (isDropped(value)) this.#drop(key)
   }
 
   clear(): void {

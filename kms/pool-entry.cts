@@ -4,6 +4,6 @@
  */
 const loading = import('./pool-worker.js')
 
-const unsealPart = async (task: unknown): Promise<unknown> => (await loading).default(task as never)
+const work = async (task: unknown): Promise<unknown> => (await loading).default(task as never)
 
-export = unsealPart
+export = work

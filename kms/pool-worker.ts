@@ -1,5 +1,6 @@
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { hardenThread } from './harden-thread.js'
+import { openShared, resealShared, type OpenTask, type ResealTask } from './reseal.js'
 import { unsealItems, type Unsealed, type UnsealKeys, type UnsealTask } from './unseal.js'
 
 /** What `UnsealPool` starts its workers with. KeyObjects have no bytes to wipe: they are freed, and cleared, with the thread. */
@@ -20,4 +21,18 @@ const unsealPart = (task: UnsealTask): Unsealed => {
   return move(movable) as unknown as Unsealed
 }
 
-export default unsealPart
+/** One task after the other, each to its end. */
+const work = (task: UnsealTask | OpenTask | ResealTask): unknown => {
+  switch (task.kind) {
+    case 'open':
+      return openShared(task)
+    case 'reseal':
+      return resealShared(task)
+    case 'unwrap':
+    case 'stream':
+    case 'bulk':
+      return unsealPart(task)
+  }
+}
+
+export default work

@@ -1,37 +1,73 @@
 import { createSecretKey } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { parseFlowId } from '../protocol/names.js'
+import { openOnLanes, type SharedPayload } from './open-payload.js'
 import { permissionFlags } from './permissions.js'
-import { joinUnsealed, type Unsealed, type Unsealer, type UnsealKeys, type UnsealTask } from './unseal.js'
+import { slotAreas, type OpenTask, type ResealTask } from './reseal.js'
+import { Slots } from './slots.js'
+import {
+  joinUnsealed,
+  type Resealed,
+  type SegmentRequest,
+  type Unsealed,
+  type Unsealer,
+  type UnsealKeys,
+  type UnsealTask,
+} from './unseal.js'
 
 /** A part keeps a worker busy for a few milliseconds: long against its dispatch, short for those who wait. */
 const PART_COUNT_MAX = 256
 const PART_SIZE_BYTES_MAX = 4 * 1024 * 1024
 const QUEUE_COUNT_MAX = 4096
+/** For each thread one that it works in and one that is filled or emptied meanwhile. */
+const SLOTS_PER_THREAD = 2
+/** Segments that wait for a slot hold a megabyte each. */
+const SEGMENT_QUEUE_COUNT_MAX = 24
 
-/** For one part, its wait in the queue included: shorter than a client’s patience. */
+/** For one attempt at one part, its wait in the queue included: shorter than a client’s patience. */
 const PART_MS_MAX = 20_000
+/** One task may be in the hands of two workers that are killed. */
+const ATTEMPT_COUNT_MAX = 3
 
 export interface PoolOptions {
   readonly threadCount?: number
   /** Parts that may wait, of all requests. */
   readonly queueCountMax?: number
+  /** Segments that may wait, of all streams. */
+  readonly segmentQueueCountMax?: number
+}
+
+type Task = UnsealTask | OpenTask | ResealTask
+interface Results {
+  unwrap: Unsealed
+  stream: Unsealed
+  bulk: Unsealed
+  open: boolean
+  reseal: Bytes | undefined
 }
 
 /** Unseals on worker threads that hold the private keys as KeyObjects and may read nothing but their own code. */
 export class UnsealPool implements Unsealer {
-  readonly #pool: Piscina<UnsealTask, Unsealed>
+  readonly #pool: Piscina<Task, Results[Task['kind']]>
   readonly #queueCountMax: number
+  readonly #slots: Slots
 
-  private constructor(keys: UnsealKeys, { threadCount = 2, queueCountMax = QUEUE_COUNT_MAX }: PoolOptions) {
+  private constructor(keys: UnsealKeys, options: PoolOptions) {
+    const { threadCount = 2, queueCountMax = QUEUE_COUNT_MAX, segmentQueueCountMax = SEGMENT_QUEUE_COUNT_MAX } = options
     this.#queueCountMax = queueCountMax
+    this.#slots = new Slots({ count: threadCount * SLOTS_PER_THREAD, waitingCountMax: segmentQueueCountMax })
     this.#pool = new Piscina({
       filename: fileURLToPath(new URL('pool-entry.cjs', import.meta.url)),
       minThreads: threadCount,
       maxThreads: threadCount,
       maxQueue: queueCountMax,
+      // A worker sleeps between two tasks, and is woken without a turn of its event loop.
+      atomics: 'sync',
+      concurrentTasksPerWorker: 1,
+      recordTiming: false,
       env: {},
       execArgv: permissionFlags(),
       workerData: keys,
@@ -58,40 +94,75 @@ export class UnsealPool implements Unsealer {
     const parts = split(task)
     if (this.#pool.queueSize + parts.length > this.#queueCountMax) throw new KeyriseError('ERR_CALLS_LIMIT')
     const settled = await Promise.allSettled(parts.map((part) => this.#run(part)))
-    const done = settled.flatMap((part) => (part.status === 'fulfilled' ? [part.value] : []))
+    const done = settled.flatMap((part) => (part.status === 'fulfilled' ? [part.value.result] : []))
     const unsealed = joinUnsealed(done)
     if (done.length === parts.length) return unsealed
     unsealed.secrets.fill(0)
-    throw new KeyriseError('ERR_KMS_FAILED', { detail: 'a pool worker died, or took too long' })
+    throw lost()
+  }
+
+  async reseal({ segment, sealed, known, writeKeys }: SegmentRequest): Promise<Resealed> {
+    const slot = await this.#slots.take()
+    let isSound = true
+    try {
+      const areas = slotAreas(slot)
+      writeKeys(areas.keys)
+      areas.sealed.set(sealed)
+      isSound = false
+      const { result: digest, isRepeated } = await this.#run({ kind: 'reseal', slot, segment, known })
+      isSound = !isRepeated
+      if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
+      return { digest, delivered: copyBytes(areas.delivered.subarray(0, segment.deliveredSizeBytes)) }
+    } finally {
+      this.#slots.give(slot, isSound)
+    }
+  }
+
+  /**
+   * Opens a whole payload from shared memory into shared memory, on all threads at once, its last chunk first: only that one tells
+   * a whole payload from a cut one. Where it fails or is cancelled, `into` is zeroes.
+   * @throws {KeyriseError} ERR_PAYLOAD_TRUNCATED, where it can be told; ERR_PAYLOAD_INVALID; ERR_KMS_FAILED; the signal’s reason.
+   */
+  async openPayload(payload: SharedPayload, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    await openOnLanes(payload, {
+      laneCount: this.#pool.maxThreads * 2,
+      open: async (task) => (await this.#run(task)).result,
+      ...options,
+    })
   }
 
   async close(): Promise<void> {
     await this.#pool.destroy()
   }
 
-  /** A task changes nothing, so one whose worker died is safe to repeat. */
-  async #run(part: UnsealTask): Promise<Unsealed> {
-    try {
-      return await this.#attempt(part)
-    } catch (error) {
-      if (error instanceof Error && error.name === 'AbortError') throw error
-      return this.#attempt(part)
+  /** A task changes nothing, so one whose worker died is safe to repeat. @throws {KeyriseError} ERR_KMS_FAILED. */
+  async #run<T extends Task>(task: T): Promise<{ result: Results[T['kind']]; isRepeated: boolean }> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return { result: await this.#attempt(task), isRepeated: attempt > 1 }
+      } catch (cause) {
+        const isLate = cause instanceof Error && cause.name === 'AbortError'
+        if (isLate || attempt === ATTEMPT_COUNT_MAX) throw lost(cause)
+      }
     }
   }
 
   /** With a deadline: Piscina lets tasks wait for ever when new workers fail to start. */
-  async #attempt(part: UnsealTask): Promise<Unsealed> {
+  async #attempt<T extends Task>(task: T): Promise<Results[T['kind']]> {
     const deadline = new AbortController()
     const timer = setTimeout(() => {
       deadline.abort()
     }, PART_MS_MAX)
     try {
-      return await this.#pool.run(part, { signal: deadline.signal })
+      return (await this.#pool.run(task, { signal: deadline.signal })) as Results[T['kind']]
     } finally {
       clearTimeout(timer)
     }
   }
 }
+
+const lost = (cause?: unknown): KeyriseError =>
+  new KeyriseError('ERR_KMS_FAILED', { detail: 'a pool worker died, or took too long', cause })
 
 /** Opens nothing: its answer shows that a worker runs. */
 const NO_TASK: UnsealTask = {

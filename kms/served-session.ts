@@ -14,6 +14,8 @@ import type { FlowCaller, FlowDesk } from './flow-desk.js'
 import type { PolicyImage } from './policy.js'
 import type { Release } from './release.js'
 import type { KmsEvent } from './service.js'
+import { openStreams, type SessionStreams, type Streams } from './streams.js'
+import type { Unsealed } from './unseal.js'
 
 /** Calls of one session that may wait: an enclave sends one at a time, perhaps two. */
 const WAITING_COUNT_MAX = 8
@@ -25,6 +27,7 @@ interface ServedSessionOptions {
   readonly image: PolicyImage
   readonly desk: FlowDesk
   readonly release: Release
+  readonly streams: Streams
   readonly onEvent: (event: KmsEvent) => void
   /** Logs an error and says which code may leave. */
   readonly report: (error: unknown, flow?: FlowId) => ErrorCode
@@ -34,6 +37,7 @@ interface ServedSessionOptions {
 export class ServedSession {
   readonly #options: ServedSessionOptions
   readonly #image: Bytes
+  readonly #streams: SessionStreams
   #flow: FlowId | undefined
   #waitingCount = 0
   #last: Promise<unknown> = Promise.resolve()
@@ -41,6 +45,7 @@ export class ServedSession {
   constructor(options: ServedSessionOptions) {
     this.#options = options
     this.#image = copyBytes(options.image.measurement)
+    this.#streams = options.streams.ofSession()
   }
 
   /** @returns the sealed answer, a coded refusal included. @throws {KeyriseError} ERR_SESSION_INVALID, ERR_CALLS_LIMIT. */
@@ -56,9 +61,10 @@ export class ServedSession {
     }
   }
 
-  /** Forgets the session’s keys, after the calls that wait. */
+  /** Ends the session’s streams and forgets its keys, after the calls that wait. */
   async close(): Promise<void> {
     await this.#last
+    this.#streams.endAll()
     this.#options.session.close()
   }
 
@@ -98,8 +104,11 @@ export class ServedSession {
         return plain(encodeSessionReply('claim', await desk.claim(this.#caller(), request)))
       case 'commit':
         return plain(encodeSessionReply('commit', await desk.commit(this.#caller(), request)))
-      case 'destroy':
-        return plain(encodeSessionReply('destroy', await desk.destroy(this.#caller(), request)))
+      case 'destroy': {
+        const reply = await desk.destroy(this.#caller(), request)
+        this.#options.streams.endFlow(this.#caller().flow)
+        return plain(encodeSessionReply('destroy', reply))
+      }
       case 'publish':
         return plain(encodeSessionReply('publish', await desk.publish(this.#caller(), request)))
       case 'roster': {
@@ -107,7 +116,7 @@ export class ServedSession {
         return plain(encodeSessionReply('roster', { roster, signature: release.sign(roster) }))
       }
       case 'stream':
-        throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'streams are not served yet' })
+        return this.#stream(request, claimed)
       case 'unwrap':
       case 'bulk':
         return this.#unseal(request, claimed)
@@ -125,21 +134,41 @@ export class ServedSession {
   }
 
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' | 'bulk' }>, claimed: Bytes): Promise<Parts> {
-    const { desk, release, session } = this.#options
+    const { desk, release } = this.#options
     await desk.admit(this.#caller())
     const unsealed = await release.unseal(
       this.#caller(),
       request.op,
       request.op === 'unwrap' ? request.headers : request.envelopes,
     )
-    const meta = encodeSessionReply(request.op, { items: unsealed.items })
-    const proof = release.prove(unsealed.items, {
+    return this.#proven(claimed, encodeSessionReply(request.op, { items: unsealed.items }), unsealed)
+  }
+
+  /** Unwraps as `unwrap` does; but the file keys stay here, and a stream and its delivery key go out for each. */
+  async #stream(request: Extract<SessionRequest, { op: 'stream' }>, claimed: Bytes): Promise<Parts> {
+    const { desk, release } = this.#options
+    const caller = this.#caller()
+    await desk.admit(caller)
+    for (const id of request.done) this.#streams.end(id)
+    const unsealed = await release.unseal(
+      caller,
+      'stream',
+      request.items.map(({ header }) => header),
+    )
+    const opened = openStreams(this.#streams, caller.flow, request.items, unsealed)
+    return this.#proven(claimed, encodeSessionReply('stream', { items: opened.items }), opened)
+  }
+
+  /** An answer to the request `claimed`, with a proof by each root key that opened something for it. */
+  #proven(claimed: Bytes, meta: Bytes, { items, secrets }: Unsealed): Parts {
+    const { release, session } = this.#options
+    const proof = release.prove(items, {
       handshakeDigest: session.transcriptDigest,
       requestDigest: sha256(claimed),
       metaDigest: sha256(meta),
-      secretsDigest: sha256(unsealed.secrets),
+      secretsDigest: sha256(secrets),
     })
-    return { meta, secrets: unsealed.secrets, proof }
+    return { meta, secrets, proof }
   }
 
   #caller(): FlowCaller {

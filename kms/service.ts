@@ -12,6 +12,7 @@ import type { Ledger } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 import { Release } from './release.js'
 import { ServedSession } from './served-session.js'
+import { Streams } from './streams.js'
 import type { Unsealer } from './unseal.js'
 import type { Verifier } from './verifier.js'
 
@@ -50,14 +51,16 @@ export class KmsService implements KmsChannel {
   readonly #release: Release
   readonly #offers: ExpiringTable<SessionOffer>
   readonly #sessions: ExpiringTable<ServedSession>
+  readonly #streams: Streams
   #isOpen = true
   readonly #underWay = new Set<Promise<unknown>>()
 
   constructor(options: KmsServiceOptions) {
     this.#options = options
-    const { keyring, ledger, policy, unsealer, clock } = options
+    const { keyring, ledger, policy, unsealer, random, clock } = options
     this.#desk = new FlowDesk(ledger, policy)
     this.#release = new Release(keyring, unsealer)
+    this.#streams = new Streams({ unsealer, random, clock })
     this.#offers = new ExpiringTable({
       countMax: OFFER_COUNT_MAX,
       idleMsMax: OFFER_IDLE_MS_MAX,
@@ -84,6 +87,7 @@ export class KmsService implements KmsChannel {
     await Promise.allSettled(this.#underWay)
     this.#offers.clear()
     this.#sessions.clear()
+    this.#streams.clear()
   }
 
   async #answerAny(frame: Uint8Array): Promise<Bytes> {
@@ -112,7 +116,7 @@ export class KmsService implements KmsChannel {
         return { sealed: await session.call(request.sealed) }
       }
       case 'segment':
-        throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such stream' })
+        return { sealed: await this.#streams.segment(request.stream, request.index, request.sealed) }
     }
   }
 
@@ -132,6 +136,7 @@ export class KmsService implements KmsChannel {
       image,
       desk: this.#desk,
       release: this.#release,
+      streams: this.#streams,
       onEvent: (event) => onEvent?.(event),
       report: (error, flow) => this.#report(error, flow),
     })
@@ -162,6 +167,7 @@ const MAY_LEAVE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_SIZE_LIMIT',
   'ERR_CALLS_LIMIT',
   'ERR_SESSION_INVALID',
+  'ERR_ENVELOPE_INVALID',
   'ERR_EVIDENCE_REFUSED',
   'ERR_POLICY_DENIED',
   'ERR_LEDGER_CONFLICT',

@@ -4,9 +4,11 @@ import { allocate, copyBytes, equalPublicBytes, type Bytes } from '../protocol/b
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
-import { openPayloadOf, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
+import type { Segment } from '../protocol/crypto/delivery.js'
+import { checkSingle, openPayloadOf, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
 import { x25519Identity, type Identity } from '../protocol/crypto/recipients.js'
 import { Secret } from '../protocol/crypto/secret.js'
+import { resealSegment, SEGMENT_KEYS_SIZE } from './reseal.js'
 
 /** What a thread that unseals holds: private keys as KeyObjects, which cross to a worker without their bytes being seen. */
 export interface UnsealKeys {
@@ -15,9 +17,12 @@ export interface UnsealKeys {
   readonly rootKeys: readonly { readonly key: string; readonly privateKey: KeyObject }[]
 }
 
-/** Items of one flow. `unwrap`: headers, whose file keys come back; `bulk`: whole envelopes, whose plaintexts do. */
+/**
+ * Items of one flow. `unwrap`: headers, whose file keys come back; `stream`: the same, of envelopes with one layer; `bulk`: whole
+ * envelopes, whose plaintexts do.
+ */
 export interface UnsealTask {
-  readonly kind: 'unwrap' | 'bulk'
+  readonly kind: 'unwrap' | 'stream' | 'bulk'
   readonly items: readonly Bytes[]
   readonly flow: FlowId
   readonly image: Bytes
@@ -30,10 +35,28 @@ export interface Unsealed {
   readonly secrets: Bytes
 }
 
+/** A segment of a stream, as it is stored, to be sealed again for its delivery. */
+export interface SegmentRequest {
+  readonly segment: Segment
+  /** `segment.sealedSizeBytes`, claimed; borrowed until the promise settles. */
+  readonly sealed: Uint8Array
+  /** The digest of what was answered under this index before. */
+  readonly known: Bytes | undefined
+  /** Fills SEGMENT_KEYS_SIZE bytes when the segment’s turn has come, or throws where its stream has ended. */
+  readonly writeKeys: (into: Uint8Array) => void
+}
+export interface Resealed {
+  /** Of the segment as it is stored. */
+  readonly digest: Bytes
+  readonly delivered: Bytes
+}
+
 /** Unseals somewhere: on this thread, or on a pool. */
 export interface Unsealer {
   /** @throws {KeyriseError} ERR_CALLS_LIMIT: too much waits already; ERR_KMS_FAILED. */
   unseal(task: UnsealTask): Promise<Unsealed>
+  /** @throws {KeyriseError} ERR_ENVELOPE_INVALID: it does not open; ERR_CALLS_LIMIT, ERR_KMS_FAILED; what `writeKeys` throws. */
+  reseal(request: SegmentRequest): Promise<Resealed>
   close(): Promise<void>
 }
 
@@ -61,6 +84,20 @@ export class InlineUnsealer implements Unsealer {
   // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous for the pool’s sake
   async unseal(task: UnsealTask): Promise<Unsealed> {
     return unsealItems(this.#keys, task)
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- the same
+  async reseal({ segment, sealed, known, writeKeys }: SegmentRequest): Promise<Resealed> {
+    const keys = allocate(SEGMENT_KEYS_SIZE)
+    const into = allocate(segment.deliveredSizeBytes)
+    try {
+      writeKeys(keys)
+      const digest = resealSegment({ keys, segment, known, sealed, into })
+      if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
+      return { digest, delivered: into }
+    } finally {
+      keys.fill(0)
+    }
   }
 
   close(): Promise<void> {
@@ -113,7 +150,8 @@ const openItem = (item: Bytes, kind: UnsealTask['kind'], { identities, flow, ima
   using _ = fileKey
   const context = verifyOrigin(header, fileKey, origin)
   if (context.flow !== flow || !equalPublicBytes(context.image, image)) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
-  const secret = kind === 'unwrap' ? fileKey.expose(copyBytes) : openPayloadOf(item, fileKey).plaintext
+  if (kind === 'stream') checkSingle(header)
+  const secret = kind === 'bulk' ? openPayloadOf(item, fileKey).plaintext : fileKey.expose(copyBytes)
   return { status: { key, error: null, sizeBytes: secret.length }, secret }
 }
 

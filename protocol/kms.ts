@@ -86,7 +86,7 @@ export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
         op,
         stream: fields.bytes('stream', 16),
         index: fields.count('index', SEGMENT_INDEX_MAX),
-        sealed: fields.bytes('sealed', TAG_SIZE_BYTES, SEALED_SEGMENT_SIZE_BYTES_MAX),
+        sealed: fields.bytes('sealed', 1, SEALED_SEGMENT_SIZE_BYTES_MAX),
       }
     default:
       throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'op' })

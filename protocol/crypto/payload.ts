@@ -10,7 +10,7 @@ import type { Secret } from './secret.js'
 export const CHUNK_SIZE = 64 * 1024
 export const SEALED_CHUNK_SIZE = CHUNK_SIZE + TAG_SIZE
 export const PAYLOAD_NONCE_SIZE = 16
-const PAYLOAD_KEY_SIZE = 32
+export const PAYLOAD_KEY_SIZE = 32
 const PAYLOAD_INFO = asciiBytes('payload')
 export const PAYLOAD_SIZE_MIN = PAYLOAD_NONCE_SIZE + TAG_SIZE
 

@@ -69,9 +69,9 @@ test('a delivery is byte for byte what the document says', (t) => {
     [SEGMENT_SIZE + 70_000, 1],
   ] as const) {
     const { segment, plaintext, digest, delivered, into } = deliver(size, index)
-    t.deepEqual(delivered, byHand(KEY, index, segment.run.isEnd, plaintext, digest))
+    t.is(Buffer.compare(delivered, byHand(KEY, index, segment.run.isEnd, plaintext, digest)), 0)
     t.deepEqual(openDelivery(KEY, segment, delivered, into), digest)
-    t.deepEqual(into, plaintext)
+    t.is(Buffer.compare(into, plaintext), 0)
   }
 })
 
@@ -86,12 +86,12 @@ test('a delivery that was changed, cut, or is of another place or stream does no
   const size = 2 * SEGMENT_SIZE
   const { segment, delivered, into } = deliver(size, 0)
   const refused: Readonly<Record<string, Bytes>> = {
-    'a changed chunk': delivered.with(0, (delivered[0] ?? 0) ^ 1) as Bytes,
+    'a changed chunk': delivered.with(0, (delivered[0] ?? 0) ^ 1),
     'a change in the last chunk': delivered.with(
       segment.sealedSizeBytes - 1,
       (delivered[segment.sealedSizeBytes - 1] ?? 0) ^ 1,
-    ) as Bytes,
-    'a changed digest': delivered.with(-1, (delivered.at(-1) ?? 0) ^ 1) as Bytes,
+    ),
+    'a changed digest': delivered.with(-1, (delivered.at(-1) ?? 0) ^ 1),
     'cut short': delivered.slice(0, -1),
     'without its digest': delivered.slice(0, segment.sealedSizeBytes),
     'with something behind it': concatBytes(delivered, allocate(1)),
