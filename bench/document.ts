@@ -1,9 +1,9 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import prettier from 'prettier'
+import { formatFigure, formatGraded, formatPlace } from './figures.js'
 import { gradeOf, type Curve, type Report, type Result } from './report.js'
 import { renderSvg } from './svg.js'
-import { formatFigure, formatGraded, formatSize } from './table.js'
 
 /** Puts a report into docs/performance.md, between its two marks, and its curves into the picture beside it. */
 
@@ -76,7 +76,7 @@ const renderCurve = ({ what, x, y, series }: Curve): string => {
     row(Array<string>(series.length + 1).fill('---')),
     ...places.map((place) =>
       row([
-        typeof place === 'number' ? formatSize(x, place) : place,
+        formatPlace(x, place),
         ...series.map(({ points }) => {
           const found = points.find(([at]) => at === place)
           return found === undefined ? '–' : formatFigure(found[1])

@@ -31,8 +31,8 @@ export interface Measured {
 export interface Measurement {
   /** Ids of rows, or names of curves: what `--only` can name. */
   readonly names: readonly string[]
-  /** A command that this machine must have. */
-  readonly needs?: string
+  /** Commands that this machine must have for some of them. */
+  readonly needs?: Readonly<Record<string, string>>
   /** @param say - tells of progress. @param wants - whether this name is asked for. */
   measure(scale: Scale, context: { say: (line: string) => void; wants: (name: string) => boolean }): Promise<Measured>
 }

@@ -1,12 +1,13 @@
 import type { Measurement, Scale } from './measurement.js'
 import { hasCommand } from './peers/openssl.js'
 import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
+import { bulk } from './rows/bulk.js'
 import { payload } from './rows/payload.js'
 import { primitives } from './rows/primitives.js'
 import { small } from './rows/small.js'
 import { unwrap } from './rows/unwrap.js'
 
-const MEASUREMENTS: readonly Measurement[] = [unwrap, small, payload, primitives]
+const MEASUREMENTS: readonly Measurement[] = [bulk, unwrap, small, payload, primitives]
 
 /** Graded rows, then curves. */
 export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)
@@ -26,17 +27,17 @@ export const run = async ({ names, scale, isQuick, say }: RunOptions): Promise<R
   const curves: Record<string, Curve> = {}
   const skipped: Left[] = []
   const failed: Left[] = []
-  const wants = (name: string): boolean => names.includes(name)
   for (const measurement of MEASUREMENTS) {
-    const asked = measurement.names.filter(wants)
+    const asked = measurement.names.filter((name) => {
+      const command = measurement.needs?.[name]
+      if (!names.includes(name)) return false
+      if (command === undefined || hasCommand(command)) return true
+      skipped.push({ name, why: `${command} is not installed` })
+      return false
+    })
     if (asked.length === 0) continue
-    const { needs } = measurement
-    if (needs !== undefined && !hasCommand(needs)) {
-      skipped.push(...asked.map((name) => ({ name, why: `${needs} is not installed` })))
-      continue
-    }
     try {
-      const measured = await measurement.measure(scale, { say, wants })
+      const measured = await measurement.measure(scale, { say, wants: (name) => asked.includes(name) })
       results.push(...(measured.results ?? []))
       Object.assign(curves, measured.curves)
     } catch (error) {

@@ -1,5 +1,5 @@
+import { formatFigure, formatPlace } from './figures.js'
 import type { Curve, Series } from './report.js'
-import { formatFigure, formatSize } from './table.js'
 
 /** Curves as one picture for the documents: panels in two columns, readable without scripts or fonts of its own. */
 
@@ -94,7 +94,7 @@ const renderLines = ({ x, series }: Curve): string[] => {
       `<path class="grid" d="M${PANEL.left} ${round(placeY(tick))}H${PANEL.width - PANEL.right}"/>`,
       label(PANEL.left - 6, placeY(tick) + 4, formatFigure(tick), 'text-anchor="end" class="quiet"'),
     ]),
-    ...xs.map((at) => label(placeX(at), PANEL.height - 30, formatSize(x, at), 'text-anchor="middle" class="quiet"')),
+    ...xs.map((at) => label(placeX(at), PANEL.height - 30, formatPlace(x, at), 'text-anchor="middle" class="quiet"')),
     label(
       PANEL.left + PLOT.width / 2,
       PANEL.height - 10,

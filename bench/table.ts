@@ -1,4 +1,5 @@
 import { styleText } from 'node:util'
+import { formatFigure, formatGraded, formatPlace } from './figures.js'
 import { gradeOf, type Curve, type Grade, type Report, type Result } from './report.js'
 
 /** What a terminal shows of a report. */
@@ -52,7 +53,7 @@ const renderCurve = (name: string, { what, x, y, series }: Curve): string[] => {
   const rows = [
     [x, ...series.map((one) => one.name)],
     ...xs.map((value) => [
-      typeof value === 'number' ? formatSize(x, value) : value,
+      formatPlace(x, value),
       ...series.map(({ points }) => {
         const point = points.find(([at]) => at === value)
         return point === undefined ? '–' : formatFigure(point[1])
@@ -67,23 +68,4 @@ const renderCurve = (name: string, { what, x, y, series }: Curve): string[] => {
     ...rows.map((row) => `  ${row.map(cell).join('  ')}`),
     ...series.flatMap(({ name: who, note }) => (note === undefined ? [] : [`  ${who}: ${note}`])),
   ]
-}
-
-/** Three digits that count, and separated thousands. */
-export const formatFigure = (value: number): string =>
-  Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
-
-/** What a row is graded by: a factor; a share of bytes; MiB. */
-export const formatGraded = (value: number, { unit }: Pick<Result, 'unit'>): string => {
-  if (unit === 'bytes') return `${formatFigure(value * 100)} %`
-  return unit === 'MiB' ? `${formatFigure(value)} MiB` : `${formatFigure(value)}×`
-}
-
-const UNITS = ['B', 'KiB', 'MiB', 'GiB']
-
-/** Bytes as people say them, where the axis counts bytes. */
-export const formatSize = (axis: string, value: number): string => {
-  if (!axis.endsWith('bytes')) return formatFigure(value)
-  const power = Math.min(UNITS.length - 1, Math.floor(Math.log2(Math.max(1, value)) / 10))
-  return `${formatFigure(value / 1024 ** power)} ${UNITS[power] ?? ''}`
 }

@@ -3,7 +3,6 @@ import { UnsealPool } from '../../kms/pool.js'
 import type { UnsealTask } from '../../kms/unseal.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import type { Bytes } from '../../protocol/bytes.js'
-import { x25519PrivateKeyObject } from '../../protocol/crypto/curves.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { x25519Recipient } from '../../protocol/crypto/recipients.js'
@@ -11,7 +10,7 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { Measurement } from '../measurement.js'
 import { randomBytes } from '../peers/files.js'
-import { privateKey, publicKey } from '../peers/keyrise.js'
+import { authority, publicKey, unsealKeys } from '../peers/keyrise.js'
 import { agreementSpeed } from '../peers/openssl.js'
 import { result, type Result } from '../report.js'
 import { compare, summarise } from '../statistics.js'
@@ -21,7 +20,6 @@ import { perSecond } from '../timing.js'
 const HEADER_COUNT = 8192
 const flow = parseFlowId('bench')
 const image = randomBytes(32)
-const authority = randomBytes(32)
 const originKey = randomBytes(32)
 
 /** What an enclave sealed to the KMS, each under keys of its own. */
@@ -49,14 +47,13 @@ const sealHeader = (index: number): Bytes => {
  */
 export const unwrap: Measurement = {
   names: ['P5', 'unwrap'],
-  needs: 'openssl',
+  needs: { P5: 'openssl' },
   async measure({ runs, sliceMs, count }, { say, wants }) {
     say('P5: making headers')
     const items = Array.from({ length: count(HEADER_COUNT) }, (_, index) => sealHeader(index))
     const task: UnsealTask = { kind: 'unwrap', items, flow, image, originKey: createSecretKey(originKey) }
     const onPool = async (threadCount: number, use: (unwrapsPerSecond: () => Promise<number>) => Promise<void>) => {
-      const keys = { authority, rootKeys: [{ key: 'root@1', privateKey: x25519PrivateKeyObject(privateKey) }] }
-      const pool = await UnsealPool.start(keys, { threadCount })
+      const pool = await UnsealPool.start(unsealKeys(), { threadCount })
       const run = async (): Promise<void> => {
         const unsealed = await pool.unseal(task)
         if (unsealed.items.some(({ error }) => error !== null)) throw new Error('P5: a header was refused')

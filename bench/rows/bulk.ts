@@ -1,0 +1,213 @@
+import { UnsealPool } from '../../kms/pool.js'
+import { parseHeader } from '../../protocol/age-header.js'
+import type { Bytes } from '../../protocol/bytes.js'
+import { segmentAt, segmentCount } from '../../protocol/crypto/delivery.js'
+import { unwrapHeader } from '../../protocol/crypto/envelope.js'
+import { derivePayloadKey, PAYLOAD_NONCE_SIZE, SEALED_SEGMENT_SIZE } from '../../protocol/crypto/payload.js'
+import type { Measurement, Scale } from '../measurement.js'
+import { formatSize } from '../figures.js'
+import { esdk } from '../peers/esdk.js'
+import { expectEqual, randomBytes, type Peer } from '../peers/files.js'
+import { identities, sealOurs, unsealKeys } from '../peers/keyrise.js'
+import { chachaSpeed } from '../peers/openssl.js'
+import { typage } from '../peers/typage.js'
+import { result, type Curve, type Result } from '../report.js'
+import { compare, summarise, type Measure, type Summary } from '../statistics.js'
+import { perSecond } from '../timing.js'
+
+const SIZES_BYTES = [2 ** 26, 2 ** 30]
+const WARM_UP_SIZE_BYTES_MAX = 2 ** 26
+const THREAD_COUNT = 2
+
+const POOL_SIZE_BYTES = 2 ** 26
+const THREAD_COUNTS = [1, 2, 3, 4]
+
+/** A payload for a pool, where a KMS would have it: sealed in shared memory, and room for its plaintext beside it. */
+class Shared {
+  readonly #plaintext: Bytes
+  readonly #envelope: Uint8Array<SharedArrayBuffer>
+  readonly #into: Uint8Array<SharedArrayBuffer>
+
+  constructor(plaintext: Bytes, envelope: Bytes) {
+    this.#plaintext = plaintext
+    this.#envelope = new Uint8Array(new SharedArrayBuffer(envelope.length))
+    this.#envelope.set(envelope)
+    this.#into = new Uint8Array(new SharedArrayBuffer(plaintext.length))
+  }
+
+  /** The whole way: header, file key, MAC, then every chunk. The memory that it writes to is kept, as the KMS’s slots are. */
+  async open(pool: UnsealPool): Promise<void> {
+    const header = parseHeader(this.#envelope)
+    using fileKey = unwrapHeader(header, identities)
+    await pool.openPayload({ fileKey, payload: this.#envelope.subarray(header.sizeBytes), into: this.#into })
+  }
+
+  /** Looks whether `open` fills the memory. */
+  async verify(pool: UnsealPool): Promise<void> {
+    this.#into.fill(0)
+    await this.open(pool)
+    expectEqual('keyrise', this.#into, this.#plaintext)
+  }
+
+  /** All segments one after the other in as many lanes as keep the pool busy: opened, and sealed again as for a session. */
+  async reseal(pool: UnsealPool, laneCount: number): Promise<void> {
+    const header = parseHeader(this.#envelope)
+    using fileKey = unwrapHeader(header, identities)
+    const payload = this.#envelope.subarray(header.sizeBytes)
+    const payloadKey = derivePayloadKey(fileKey, payload.slice(0, PAYLOAD_NONCE_SIZE))
+    const deliveryKey = randomBytes(32)
+    const chunks = payload.subarray(PAYLOAD_NONCE_SIZE)
+    const count = segmentCount(this.#plaintext.length)
+    let next = 0
+    const lane = async (): Promise<void> => {
+      for (let index = next++; index < count; index = next++)
+        await pool.reseal({
+          segment: segmentAt(this.#plaintext.length, index),
+          sealed: chunks.subarray(index * SEALED_SEGMENT_SIZE, (index + 1) * SEALED_SEGMENT_SIZE),
+          known: undefined,
+          writeKeys: (into) => {
+            into.set(payloadKey)
+            into.set(deliveryKey, payloadKey.length)
+          },
+        })
+    }
+    await Promise.all(Array.from({ length: laneCount }, lane))
+  }
+}
+
+const withPool = async <T>(threadCount: number, use: (pool: UnsealPool) => Promise<T>): Promise<T> => {
+  const pool = await UnsealPool.start(unsealKeys(), { threadCount })
+  try {
+    return await use(pool)
+  } finally {
+    await pool.close()
+  }
+}
+
+interface Rival {
+  readonly id: 'P3.typage' | 'P3.esdk' | 'P3.openssl'
+  readonly name: string
+  /** MB/s of opening what is given, sealed by ours or by the peer itself. Compares what comes out, after the last run. */
+  readonly prepare: (plaintext: Bytes, sliceMs: number) => Promise<{ measure: Measure; verify: () => void }>
+}
+
+const fileRival = (id: Rival['id'], peer: Peer): Rival => ({
+  id,
+  name: peer.name,
+  async prepare(plaintext, sliceMs) {
+    const file = await peer.seal(plaintext)
+    let opened: unknown
+    const open = async (): Promise<void> => {
+      // What it opened before is garbage by now: it need not hold two.
+      opened = undefined
+      opened = await file.open()
+    }
+    return {
+      measure: async () => ((await perSecond(open, sliceMs)) * plaintext.length) / 1e6,
+      verify: () => expectEqual(peer.name, opened as Uint8Array, plaintext),
+    }
+  },
+})
+
+const RIVALS: readonly Rival[] = [
+  fileRival('P3.typage', typage),
+  fileRival('P3.esdk', esdk),
+  {
+    id: 'P3.openssl',
+    name: 'openssl speed -multi 2, ChaCha20-Poly1305, 64 KiB',
+    prepare: () => Promise.resolve({ measure: () => chachaSpeed(THREAD_COUNT), verify: () => undefined }),
+  },
+]
+
+/** P3: a KMS’s pool of two opens a payload in memory. Graded at the size whose ratio is the worse one. */
+export const bulk: Measurement = {
+  names: [...RIVALS.map(({ id }) => id), 'P3.sizes', 'pool'],
+  needs: { 'P3.openssl': 'openssl' },
+  async measure(scale, { say, wants }) {
+    const rivals = RIVALS.filter(({ id }) => wants(id))
+    const results: Result[] = []
+    const curves: Record<string, Curve> = {}
+    if (rivals.length > 0) {
+      const bySize = new Map<number, readonly Summary[]>()
+      for (const sizeBytes of SIZES_BYTES.map(scale.bytes))
+        bySize.set(
+          sizeBytes,
+          await withPool(THREAD_COUNT, (pool) => compareAt(sizeBytes, { pool, rivals, scale, say })),
+        )
+      for (const [index, { id, name }] of rivals.entries()) {
+        const summaries = [...bySize.values()].flatMap((summary) => summary[index] ?? [])
+        const [worst] = summaries.sort((a, b) => a.ratio - b.ratio)
+        if (worst !== undefined) results.push(result(id, name, worst))
+      }
+      if (wants('P3.sizes')) curves['P3.sizes'] = sizesCurve(rivals, bySize)
+    }
+    if (wants('pool')) curves['pool'] = await poolCurve(scale, say)
+    return { results, curves }
+  },
+}
+
+interface Contest {
+  readonly pool: UnsealPool
+  readonly rivals: readonly Rival[]
+  readonly scale: Scale
+  readonly say: (line: string) => void
+}
+
+/** Ours against each rival in turn. All of it is in memory, and warm: 64 MiB come first, and compile the code for both. */
+const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contest): Promise<Summary[]> => {
+  const { runs, sliceMs } = scale
+  const plaintext = randomBytes(sizeBytes)
+  const shared = new Shared(plaintext, sealOurs(plaintext))
+  await shared.verify(pool)
+  const ours = async (): Promise<number> => ((await perSecond(() => shared.open(pool), sliceMs)) * sizeBytes) / 1e6
+  await ours()
+  const summaries: Summary[] = []
+  for (const { id, prepare } of rivals) {
+    say(`${id}: ${formatSize(sizeBytes)}`)
+    const { measure, verify } = await prepare(plaintext, sliceMs)
+    if (sizeBytes <= WARM_UP_SIZE_BYTES_MAX) await measure()
+    const onRun = (run: number): void => say(`${id}: ${formatSize(sizeBytes)}, run ${run} of ${runs}`)
+    summaries.push(summarise(await compare({ ours, peer: measure }, runs, onRun)))
+    verify()
+  }
+  await shared.verify(pool)
+  return summaries
+}
+
+const sizesCurve = (rivals: readonly Rival[], bySize: ReadonlyMap<number, readonly Summary[]>): Curve => {
+  const points = (index: number, field: 'ours' | 'peer'): [number, number][] =>
+    [...bySize].flatMap(([sizeBytes, summaries]) => {
+      const summary = summaries[index]
+      return summary === undefined ? [] : [[sizeBytes, summary[field]]]
+    })
+  const series = [
+    { name: 'keyrise, pool of 2', points: points(0, 'ours') },
+    ...rivals.map(({ name }, index) => ({ name, points: points(index, 'peer') })),
+  ]
+  return { what: 'bulk unseal in memory', x: 'payload, bytes', y: 'MB/s', series }
+}
+
+/** What more threads bring, and what it costs to seal each segment again to a session, as bulk mode does. */
+const poolCurve = async ({ sliceMs, bytes }: Scale, say: (line: string) => void): Promise<Curve> => {
+  const plaintext = randomBytes(bytes(POOL_SIZE_BYTES))
+  const shared = new Shared(plaintext, sealOurs(plaintext))
+  const open: [number, number][] = []
+  const reseal: [number, number][] = []
+  for (const threadCount of THREAD_COUNTS) {
+    say(`pool: ${threadCount} threads`)
+    await withPool(threadCount, async (pool) => {
+      const megabytesPerSecond = async (work: () => Promise<void>): Promise<number> => {
+        await perSecond(work, sliceMs / 2)
+        return ((await perSecond(work, sliceMs)) * plaintext.length) / 1e6
+      }
+      await shared.verify(pool)
+      open.push([threadCount, await megabytesPerSecond(() => shared.open(pool))])
+      reseal.push([threadCount, await megabytesPerSecond(() => shared.reseal(pool, 2 * threadCount))])
+    })
+  }
+  const series = [
+    { name: 'unseal', points: open },
+    { name: 'unseal, hash, and seal again to a session', points: reseal },
+  ]
+  return { what: 'bulk work of 64 MiB', x: 'threads in the pool', y: 'MB/s', series }
+}
