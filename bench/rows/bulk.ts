@@ -124,7 +124,8 @@ export const bulk: Measurement = {
   names: [...RIVALS.map(({ id }) => id), 'P3.sizes', 'pool'],
   needs: { 'P3.openssl': 'openssl' },
   async measure(scale, { say, wants }) {
-    const rivals = RIVALS.filter(({ id }) => wants(id))
+    // openssl’s figure knows no size: the curve does without it.
+    const rivals = RIVALS.filter(({ id }) => wants(id) || (wants('P3.sizes') && id !== 'P3.openssl'))
     const results: Result[] = []
     const curves: Record<string, Curve> = {}
     if (rivals.length > 0) {
@@ -137,7 +138,7 @@ export const bulk: Measurement = {
       for (const [index, { id, name }] of rivals.entries()) {
         const summaries = [...bySize.values()].flatMap((summary) => summary[index] ?? [])
         const [worst] = summaries.sort((a, b) => a.ratio - b.ratio)
-        if (worst !== undefined) results.push(result(id, name, worst))
+        if (worst !== undefined && wants(id)) results.push(result(id, name, worst))
       }
       if (wants('P3.sizes')) curves['P3.sizes'] = sizesCurve(rivals, bySize)
     }
