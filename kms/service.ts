@@ -1,6 +1,13 @@
 import type { Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
-import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
+import {
+  decodeKmsRequest,
+  encodeKmsError,
+  encodeKmsReply,
+  encodeSegmentReply,
+  type KmsReplies,
+  type KmsRequest,
+} from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
 import type { SessionRequest } from '../protocol/session.js'
@@ -93,13 +100,17 @@ export class KmsService implements KmsChannel {
   async #answerAny(frame: Uint8Array): Promise<Bytes> {
     try {
       if (!this.#isOpen) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'closed' })
-      return encodeKmsReply(await this.#answer(decodeKmsRequest(frame)))
+      const request = decodeKmsRequest(frame)
+      if (request.op !== 'segment') return encodeKmsReply(await this.#answer(request))
+      return encodeSegmentReply(await this.#streams.segment(request.stream, request.index, request.sealed))
     } catch (error) {
       return encodeKmsError(this.#report(error))
     }
   }
 
-  async #answer(request: KmsRequest): Promise<{ [Op in keyof KmsReplies]: KmsReplies[Op] }[keyof KmsReplies]> {
+  async #answer(
+    request: Exclude<KmsRequest, { op: 'segment' }>,
+  ): Promise<KmsReplies[Exclude<keyof KmsReplies, 'segment'>]> {
     switch (request.op) {
       case 'identity':
         return { identity: this.#options.keyring.identity, ready: true }
@@ -115,8 +126,6 @@ export class KmsService implements KmsChannel {
         if (session === undefined) throw new KeyriseError('ERR_SESSION_INVALID')
         return { sealed: await session.call(request.sealed) }
       }
-      case 'segment':
-        return { sealed: await this.#streams.segment(request.stream, request.index, request.sealed) }
     }
   }
 

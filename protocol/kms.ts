@@ -12,7 +12,8 @@ import { sha256 } from './sha256.js'
 
 /**
  * Frames between an enclave and a KMS. The host relays them unread. Outer frames are CBOR; what a session carries is sealed
- * by HPKE (RFC 9180) and has three parts, so that secrets never pass through the CBOR reader: see `encodeParts`.
+ * by HPKE (RFC 9180) and has three parts, so that secrets never pass through the CBOR reader: see `encodeParts`. A segment is
+ * a megabyte that says nothing to the reader: it stands behind its frame, see `joinBody`.
  */
 
 /** What the enclave sends, in order: `challenge`, `handshake`, then `call`s. A host sends `segment`s of the streams that a session opened. */
@@ -28,7 +29,7 @@ export type KmsRequest =
     }
   | { readonly op: 'call'; readonly session: Bytes; readonly sealed: Bytes }
   /** `stream`: an id, 16 bytes. `sealed`: the chunks of one segment, as they are stored. */
-  | { readonly op: 'segment'; readonly stream: Bytes; readonly index: number; readonly sealed: Bytes }
+  | { readonly op: 'segment'; readonly stream: Bytes; readonly index: number; readonly sealed: Uint8Array }
 
 /** What the KMS answers, by the `op` asked; or `{ error }`. */
 export interface KmsReplies {
@@ -43,28 +44,23 @@ export interface KmsReplies {
   segment: { readonly sealed: Bytes }
 }
 
-const REQUEST_KEYS = [
-  'op',
-  'handshake',
-  'enclaveKey',
-  'encapsulated',
-  'evidence',
-  'session',
-  'stream',
-  'index',
-  'sealed',
-] as const
+const REQUEST_KEYS = ['op', 'handshake', 'enclaveKey', 'encapsulated', 'evidence', 'session', 'sealed'] as const
+const SEGMENT_KEYS = ['op', 'stream', 'index'] as const
 const SEGMENT_INDEX_MAX = STREAM_SIZE_BYTES_MAX / (1024 * 1024)
-const TAG_SIZE_BYTES = 16
 const EVIDENCE_SIZE_BYTES_MAX = 8192
 /** An outer frame is one flat map. */
 const FRAME_ITEM_COUNT_MAX = 64
 
-export const encodeKmsRequest = (request: KmsRequest): Bytes => encodeCbor(request)
+export const encodeKmsRequest = (request: KmsRequest): Bytes => {
+  if (request.op !== 'segment') return encodeCbor(request)
+  const { sealed, ...head } = request
+  return joinBody(encodeCbor(head), sealed)
+}
 
 /** @throws {KeyriseError} ERR_REQUEST_INVALID. */
 export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
   if (claimed.length > KMS_FRAME_SIZE_BYTES_MAX) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'too large' })
+  if (claimed[0] === BODY_MARK) return decodeSegmentRequest(claimed)
   const fields = new FieldReader(decodeOr('ERR_REQUEST_INVALID', claimed), REQUEST_KEYS, 'ERR_REQUEST_INVALID')
   const op = fields.text('op', 16)
   switch (op) {
@@ -81,17 +77,48 @@ export const decodeKmsRequest = (claimed: Uint8Array): KmsRequest => {
       }
     case 'call':
       return { op, session: fields.bytes('session', 16), sealed: fields.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) }
-    case 'segment':
-      return {
-        op,
-        stream: fields.bytes('stream', 16),
-        index: fields.count('index', SEGMENT_INDEX_MAX),
-        sealed: fields.bytes('sealed', 1, SEALED_SEGMENT_SIZE_BYTES_MAX),
-      }
     default:
       throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'op' })
   }
 }
+
+/** `sealed` is a view of the frame. */
+const decodeSegmentRequest = (claimed: Uint8Array): KmsRequest => {
+  const code = 'ERR_REQUEST_INVALID'
+  const { head, body } = splitBody(claimed, code)
+  const fields = new FieldReader(decodeOr(code, head), SEGMENT_KEYS, code)
+  if (fields.text('op', 16) !== 'segment') return fields.refuse('op')
+  if (body.length === 0 || body.length > SEALED_SEGMENT_SIZE_BYTES_MAX) return fields.refuse('sealed')
+  return {
+    op: 'segment',
+    stream: fields.bytes('stream', 16),
+    index: fields.count('index', SEGMENT_INDEX_MAX),
+    sealed: body,
+  }
+}
+
+/** No CBOR map begins with it. */
+const BODY_MARK = 0
+const BODY_HEAD_SIZE_BYTES = 3
+
+/** BODY_MARK, the size of the head (u16, big-endian), the head, and the body as it is. */
+const joinBody = (head: Uint8Array, body: Uint8Array): Bytes => {
+  const frame = allocate(BODY_HEAD_SIZE_BYTES + head.length + body.length)
+  new DataView(frame.buffer).setUint16(1, head.length)
+  frame.set(head, BODY_HEAD_SIZE_BYTES)
+  frame.set(body, BODY_HEAD_SIZE_BYTES + head.length)
+  return frame
+}
+
+/** Views into `frame`, which begins with BODY_MARK. */
+const splitBody = (frame: Uint8Array, code: ErrorCode): { head: Uint8Array; body: Uint8Array } => {
+  const headEnd = BODY_HEAD_SIZE_BYTES + (frame[1] ?? 0) * 256 + (frame[2] ?? 0)
+  if (headEnd > frame.length) throw new KeyriseError(code, { detail: 'frame sizes' })
+  return { head: frame.subarray(BODY_HEAD_SIZE_BYTES, headEnd), body: frame.subarray(headEnd) }
+}
+
+/** What answers `segment`: an empty head, then the delivery. */
+export const encodeSegmentReply = (delivered: Uint8Array): Bytes => joinBody(encodeCbor({}), delivered)
 
 export const encodeKmsReply = (reply: Cbor): Bytes => encodeCbor(reply)
 export const encodeKmsError = (code: ErrorCode): Bytes => encodeCbor({ error: code })
@@ -113,7 +140,7 @@ const REPLY_READERS: {
     }),
   ],
   call: [['sealed'], (f) => ({ sealed: f.bytes('sealed', 16, KMS_FRAME_SIZE_BYTES_MAX) })],
-  segment: [['sealed'], (f) => ({ sealed: f.bytes('sealed', TAG_SIZE_BYTES, DELIVERED_SEGMENT_SIZE_BYTES_MAX) })],
+  segment: [['sealed'], (f) => ({ sealed: f.bytes('sealed', 1, DELIVERED_SEGMENT_SIZE_BYTES_MAX) })],
 }
 
 /**
@@ -122,11 +149,19 @@ const REPLY_READERS: {
  */
 export const decodeKmsReply = <Op extends keyof KmsReplies>(op: Op, claimed: Uint8Array): KmsReplies[Op] => {
   if (claimed.length > KMS_FRAME_SIZE_BYTES_MAX) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'too large' })
-  const value = decodeOr('ERR_KMS_FAILED', claimed)
+  const value = op === 'segment' ? segmentReply(claimed) : decodeOr('ERR_KMS_FAILED', claimed)
   const [keys, read] = REPLY_READERS[op]
   const fields = new FieldReader(value, [...keys, 'error'], 'ERR_KMS_FAILED')
   if (fields.has('error')) throwClaimed(fields.claimed('error'))
   return read(fields)
+}
+
+/** The answer to `segment` as if all of it were CBOR. */
+const segmentReply = (claimed: Uint8Array): unknown => {
+  if (claimed[0] !== BODY_MARK) return decodeOr('ERR_KMS_FAILED', claimed)
+  const { head, body } = splitBody(claimed, 'ERR_KMS_FAILED')
+  new FieldReader(decodeOr('ERR_KMS_FAILED', head), [], 'ERR_KMS_FAILED')
+  return { sealed: body }
 }
 
 /** Throws the code that a peer named, if it is one of ours. */

@@ -10,6 +10,7 @@ import {
   decodeParts,
   encodeKmsRequest,
   encodeParts,
+  encodeSegmentReply,
   type KmsRequest,
 } from '../../protocol/kms.js'
 import {
@@ -110,6 +111,7 @@ test('a request with an unknown operation, an unknown field or a field of anothe
     [INNER, decodeSessionRequest],
   ] as const) {
     for (const request of requests) {
+      if (request.op === 'segment') continue
       t.throws(() => decode(withField(request, 'op', 'other')), { code: 'ERR_REQUEST_INVALID' })
       t.throws(() => decode(withField(request, 'extra', 1)), { code: 'ERR_REQUEST_INVALID' })
       for (const name of Object.keys(request))
@@ -137,19 +139,52 @@ test('streams and segments beyond their bounds are refused; those at the bounds 
     t.throws(() => stream([{ ...small, nonce: filled(size, 1) }]), { code })
     t.throws(() => stream([], [filled(size, 1)]), { code })
   }
-  const segment = { op: 'segment', stream: filled(16, 1), index: 0, sealed: filled(SEALED_SEGMENT_SIZE_BYTES_MAX, 1) }
-  t.notThrows(() => decodeKmsRequest(encodeCbor(segment)))
+  const sealed = filled(SEALED_SEGMENT_SIZE_BYTES_MAX, 1)
+  const segment: KmsRequest = { op: 'segment', stream: filled(16, 1), index: 65_536, sealed }
+  t.notThrows(() => decodeKmsRequest(encodeKmsRequest(segment)))
   for (const [name, value] of [
     ['sealed', filled(SEALED_SEGMENT_SIZE_BYTES_MAX + 1, 1)],
     ['stream', filled(15, 1)],
     ['index', 65_537],
     ['index', 0.5],
   ] as const)
-    t.throws(() => decodeKmsRequest(withField(segment, name, value)), { code }, name)
-  const delivered = (size: number) => decodeKmsReply('segment', encodeCbor({ sealed: filled(size, 1) }))
+    t.throws(() => decodeKmsRequest(encodeKmsRequest({ ...segment, [name]: value })), { code }, name)
+  const delivered = (size: number) => decodeKmsReply('segment', encodeSegmentReply(filled(size, 1)))
   t.is(delivered(DELIVERED_SEGMENT_SIZE_BYTES_MAX).sealed.length, DELIVERED_SEGMENT_SIZE_BYTES_MAX)
-  for (const size of [15, DELIVERED_SEGMENT_SIZE_BYTES_MAX + 1])
+  for (const size of [0, DELIVERED_SEGMENT_SIZE_BYTES_MAX + 1])
     t.throws(() => delivered(size), { code: 'ERR_KMS_FAILED' })
+})
+
+test('a segment stands behind its frame: a head of another size, of another kind or with other fields is refused', (t) => {
+  const segment: KmsRequest = { op: 'segment', stream: filled(16, 1), index: 3, sealed: filled(100, 2) }
+  const frame = encodeKmsRequest(segment)
+  const headSize = frame.length - 100 - 3
+  t.deepEqual([...frame.subarray(0, 3)], [0, 0, headSize])
+  t.deepEqual(decodeCbor(frame.slice(3, -100)), { op: 'segment', stream: filled(16, 1), index: 3 })
+  t.deepEqual(frame.slice(-100), filled(100, 2))
+  const code = 'ERR_REQUEST_INVALID'
+  for (let size = 0; size <= 3 + headSize; size++) t.throws(() => decodeKmsRequest(frame.slice(0, size)), { code })
+  for (const size of [0, headSize - 1, headSize + 1, 255])
+    t.throws(() => decodeKmsRequest(frame.with(2, size)), { code })
+  const framed = (head: Cbor) => {
+    const bytes = encodeCbor(head)
+    return concatBytes(Uint8Array.of(0, 0, bytes.length), bytes, filled(100, 2))
+  }
+  const head = { op: 'segment', stream: filled(16, 1), index: 3 }
+  t.notThrows(() => decodeKmsRequest(framed(head)))
+  for (const other of [
+    { ...head, op: 'call' },
+    { ...head, session: filled(16, 1) },
+    { op: 'segment', index: 3 },
+    [],
+    7,
+  ])
+    t.throws(() => decodeKmsRequest(framed(other)), { code })
+  t.throws(() => decodeKmsRequest(encodeCbor({ ...head, sealed: filled(100, 2) })), { code })
+  t.throws(() => decodeKmsReply('segment', framed({ error: 'ERR_FORK' })), { code: 'ERR_KMS_FAILED' })
+  t.throws(() => decodeKmsReply('segment', Uint8Array.of(0, 0, 1)), { code: 'ERR_KMS_FAILED' })
+  t.throws(() => decodeKmsReply('segment', encodeCbor({ error: 'ERR_CALLS_LIMIT' })), { code: 'ERR_CALLS_LIMIT' })
+  t.throws(() => decodeKmsReply('call', encodeSegmentReply(filled(100, 1))), { code: 'ERR_KMS_FAILED' })
 })
 
 test('a stream’s answer says for each item whether it opened, and refuses ids of another size', (t) => {
