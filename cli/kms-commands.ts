@@ -1,24 +1,18 @@
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { toHex, type Bytes } from '../protocol/bytes.js'
+import { toHex } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
-import { parsePolicy, serveKms, type KmsEvent, type KmsIdentity, type Policy, type ServedKms } from '../kms/index.js'
+import { parsePolicy, serveKms, type KmsEvent, type Policy, type ServedKms } from '../kms/index.js'
 import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { wholeNumber } from './arguments.js'
-import { readPassphrase } from './passphrase.js'
-import { EXIT, printResult, table } from './terminal.js'
-
-interface PlaceFlags {
-  readonly directory: string
-  readonly custody?: string
-  readonly passphraseFd?: number
-  readonly json?: boolean
-}
+import { placeOf, printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { addRotationCommands } from './rotation-commands.js'
+import { EXIT, printResult } from './terminal.js'
 
 /** `keyrise kms …` */
 export const addKmsCommands = (kms: Command): void => {
@@ -38,38 +32,13 @@ export const addKmsCommands = (kms: Command): void => {
   withPlace(kms.command('restore').description('check that a KMS can start from its keyring and ledger'))
     .option('--new-ledger', 'begin a new ledger: the old one, and with it which state is the newest, is lost for good')
     .action(restore)
+  addRotationCommands(kms)
   kms
     .command('identity')
     .description('print the identity that enclaves trust; needs no passphrase')
     .requiredOption('--directory <path>', 'the KMS’s directory')
     .option('--json', 'print one JSON object')
     .action(identity)
-}
-
-const withPlace = (command: Command): Command =>
-  command
-    .requiredOption('--directory <path>', 'the KMS’s directory: its ledger and, without --custody, its keyring')
-    .option('--custody <file>', 'the keyring’s file in a third place, whose directory exists')
-    .option(
-      '--passphrase-fd <n>',
-      'read the passphrase from this file descriptor; otherwise it is asked for',
-      wholeNumber(0, 1023),
-    )
-    .option('--json', 'print JSON')
-
-const placeOf = ({ directory, custody }: PlaceFlags) => ({ directory, ...(custody === undefined ? {} : { custody }) })
-
-const withPassphrase = async <T>(
-  flags: PlaceFlags,
-  isNew: boolean,
-  use: (passphrase: Bytes) => Promise<T>,
-): Promise<T> => {
-  const passphrase = await readPassphrase({ descriptor: flags.passphraseFd, isNew })
-  try {
-    return await use(passphrase)
-  } finally {
-    passphrase.fill(0)
-  }
 }
 
 const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promise<void> => {
@@ -138,20 +107,6 @@ const readPolicy = async (path: string): Promise<Policy> => {
     throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--policy: ${path} cannot be read (${String(code)})` })
   }
   return parsePolicy(text)
-}
-
-const printIdentity = (
-  { json }: { readonly json?: boolean },
-  { identity: key, keys }: KmsIdentity,
-  rows: readonly (readonly [name: string, value: string])[],
-  fields: object = {},
-): void => {
-  const keyRows = keys.map(({ key: id, recipient }) => [id, recipient] as const)
-  printResult(
-    json === true,
-    { ...fields, identity: toHex(key), keys },
-    table([['identity', toHex(key)], ...keyRows, ...rows]),
-  )
 }
 
 /** Calls that an operator wants to see as they happen; the others are every enclave’s everyday. */

@@ -1,5 +1,7 @@
 export { startKms, type EmbeddedKms, type StartKmsOptions } from './embedded.js'
 export type { KmsIdentity } from './place.js'
 export { parsePolicy, type Policy, type PolicyImage } from './policy.js'
+export type { RewrappedPair } from './rewrap.js'
+export { rewrapStore, rotateKms, type RewrapStoreOptions, type RotateOptions } from './rotation.js'
 export { serveKms, type ServedKms, type ServeOptions } from './server.js'
 export type { KmsEvent } from './service.js'

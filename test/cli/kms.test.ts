@@ -139,6 +139,8 @@ test('every command has its help', async (t) => {
     ['kms', 'init'],
     ['kms', 'serve'],
     ['kms', 'restore'],
+    ['kms', 'rotate'],
+    ['kms', 'rewrap'],
     ['kms', 'identity'],
     ['image'],
     ['image', 'build'],

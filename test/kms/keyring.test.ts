@@ -188,7 +188,6 @@ withAge('age -d opens an envelope with the identity from the keyring', async (t)
   using keyring = Keyring.create(nodeRandom)
   using opened = Keyring.open(seal(keyring), passphraseOf('correct horse'))
   const [root] = opened.rootKeys
-  if (root === undefined) throw new Error('no root key')
   const envelope = sealEnvelope(asciiBytes('a business root key'), {
     recipients: [x25519Recipient(root.certificate.encryptionKey)],
     random: nodeRandom,

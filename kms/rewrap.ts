@@ -1,0 +1,251 @@
+import { parseHeader, type Header } from '../protocol/age-header.js'
+import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { HEADER_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import type { Random, Store } from '../protocol/ports.js'
+import {
+  deletePair,
+  getHeaders,
+  headerName,
+  pairsAmong,
+  payloadName,
+  type PairHalves,
+  type StoredHeader,
+} from '../protocol/sealed-pair.js'
+import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
+import { unwrapHeader } from '../protocol/crypto/envelope.js'
+import { LAYER_TYPE } from '../protocol/crypto/layer-stanza.js'
+import { findContextStanza } from '../protocol/crypto/origin.js'
+import {
+  CHUNK_SIZE,
+  derivePayloadKey,
+  openChunks,
+  PAYLOAD_NONCE_SIZE,
+  PAYLOAD_SIZE_MIN,
+  SEALED_CHUNK_SIZE,
+} from '../protocol/crypto/payload.js'
+import { TAG_SIZE } from '../protocol/crypto/primitives.js'
+import { x25519Identity, x25519Recipient, type Identity, type Recipient } from '../protocol/crypto/recipients.js'
+import { rewrapHeader } from '../protocol/crypto/rewrap.js'
+import type { Secret } from '../protocol/crypto/secret.js'
+import type { Keyring } from './keyring.js'
+
+/** What became of one pair. `current`: the newest root key alone opened it already. */
+export type RewrappedPair =
+  | { readonly name: string; readonly status: 'rewrapped' | 'current' }
+  | { readonly name: string; readonly status: 'failed'; readonly error: KeyriseError }
+
+export interface RewrapPairsOptions {
+  readonly keyring: Keyring
+  readonly store: Store
+  /** Of the names to rewrap. */
+  readonly prefix: string
+  readonly random: Random
+  readonly signal?: AbortSignal
+}
+
+/** Pairs worked on at once. Each waits for the disk nearly all the time, so that a pool of threads would gain nothing. */
+const PARALLEL_COUNT = 16
+/** One byte more than a chunk tells whether it is the last. */
+const START_SIZE = PAYLOAD_NONCE_SIZE + SEALED_CHUNK_SIZE + 1
+const NO_CONTEXT = allocate(0)
+
+/**
+ * Gives each pair of a store whose newest header isn't for the newest root key alone a next generation that is: written, read
+ * back and opened before the older ones are deleted. Payloads are not written. What is damaged or foreign is reported and left
+ * alone. Enclaves may read, write and collect meanwhile; what is written after the list was made waits for the next run.
+ * @returns one status for each pair, in order of names; pairs that an enclave deletes meanwhile have none.
+ * @throws {KeyriseError} ERR_STORE_*, where the store cannot be listed. The signal's reason.
+ * Crash: at any point each pair opens as before; a second run finishes.
+ */
+export async function* rewrapPairs(options: RewrapPairsOptions): AsyncGenerator<RewrappedPair, void, undefined> {
+  const { store, prefix } = options
+  const pairs = [...pairsAmong(await store.list(prefix))].sort(([a], [b]) => (a < b ? -1 : 1))
+  const rewrapper = new PairRewrapper(options)
+  yield* bounded(
+    pairs.filter(([, { generations }]) => generations.length > 0),
+    options.signal,
+    ([name, halves]) => rewrapper.rewrap(name, halves),
+  )
+  // Later, because an enclave may have been about to write the header.
+  yield* bounded(
+    pairs.filter(([, { generations }]) => generations.length === 0),
+    options.signal,
+    async ([name]) => rewrapper.rewrap(name, pairsAmong(await store.list(`${name}.`)).get(name)),
+  )
+}
+
+/** What `work` makes of each item, in order, with a few at a time under way. */
+async function* bounded<T, R>(
+  items: readonly T[],
+  signal: AbortSignal | undefined,
+  work: (item: T) => Promise<R | undefined>,
+): AsyncGenerator<R, void, undefined> {
+  const underWay: Promise<R | undefined>[] = []
+  try {
+    for (let next = 0; next < items.length || underWay.length > 0;) {
+      signal?.throwIfAborted()
+      while (underWay.length < PARALLEL_COUNT && next < items.length) underWay.push(work(items[next++] as T))
+      const done = await underWay.shift()
+      if (done !== undefined) yield done
+    }
+  } finally {
+    await Promise.allSettled(underWay)
+  }
+}
+
+/** A header that opened, and whose file key the payload opens with. */
+interface Opened {
+  readonly generation: number
+  readonly bytes: Bytes
+  readonly fileKey: Secret
+  readonly context: Uint8Array
+  /** For the newest root key alone. */
+  readonly isCurrent: boolean
+}
+
+class PairRewrapper {
+  readonly #store: Store
+  readonly #random: Random
+  readonly #newest: Identity
+  readonly #identities: readonly Identity[]
+  readonly #recipient: Recipient
+
+  constructor({ store, random, keyring }: RewrapPairsOptions) {
+    const [{ certificate }] = keyring.rootKeys
+    const [newest, ...older] = keyring.rootKeys.map(({ privateKey }) =>
+      x25519Identity(x25519PrivateKeyObject(privateKey)),
+    )
+    this.#store = store
+    this.#random = random
+    this.#newest = newest as Identity
+    this.#identities = [this.#newest, ...older]
+    this.#recipient = x25519Recipient(certificate.encryptionKey)
+  }
+
+  /** @param halves - as listed; undefined where nothing was. @returns undefined where there is no such pair any more. */
+  async rewrap(name: string, halves: PairHalves | undefined): Promise<RewrappedPair | undefined> {
+    try {
+      return await this.#rewrap(name, halves ?? { hasPayload: false, generations: [] })
+    } catch (error) {
+      return { name, status: 'failed', error: isKeyriseError(error) ? error : failure('ERR_STORE_IO', name, error) }
+    }
+  }
+
+  async #rewrap(name: string, listed: PairHalves): Promise<RewrappedPair | undefined> {
+    const headers = await getHeaders(this.#store, name, listed.generations)
+    const start = await this.#store.read(payloadName(name), 0, START_SIZE)
+    if (start === undefined) {
+      if (headers.length === 0) return undefined
+      throw failure('ERR_STATE_LOST', payloadName(name))
+    }
+    if (headers.length === 0) {
+      const isDamaged = listed.generations.length > 0
+      throw failure(isDamaged ? 'ERR_HEADER_MALFORMED' : 'ERR_STATE_LOST', `the header of ${name}`)
+    }
+    const opened = this.#openAll(headers, start)
+    try {
+      const generations = [...listed.generations, ...headers.map(({ generation }) => generation)]
+      return await this.#renew(name, opened, generations, start)
+    } finally {
+      for (const { fileKey } of opened) fileKey[Symbol.dispose]()
+    }
+  }
+
+  /** Makes sure that the newest of `generations` is current, and the only one. */
+  async #renew(
+    name: string,
+    [newest, ...others]: readonly [Opened, ...Opened[]],
+    generations: readonly number[],
+    start: Uint8Array,
+  ): Promise<RewrappedPair | undefined> {
+    // Whoever knows the file key can make a header of another context: which of them is the flow's, only the enclave can say.
+    if (!others.every(({ context }) => equalPublicBytes(context, newest.context)))
+      throw failure('ERR_CONTEXT_MISMATCH', `the headers of ${name}`)
+    const top = Math.max(...generations)
+    const isCurrent = newest.isCurrent && newest.generation === top
+    const kept = isCurrent ? top : top + 1
+    if (!isCurrent && !(await this.#putNext(name, newest, kept, start))) return undefined
+    const older = [...new Set(generations)].filter((generation) => generation < kept)
+    await deletePair(this.#store, name, { hasPayload: false, generations: older })
+    return { name, status: isCurrent ? 'current' : 'rewrapped' }
+  }
+
+  /** Durable and proven when it resolves; false where the pair was deleted meanwhile. */
+  async #putNext(name: string, newest: Opened, generation: number, start: Uint8Array): Promise<boolean> {
+    const next = headerName(name, generation)
+    await this.#store.put(
+      next,
+      rewrapHeader(newest.bytes, {
+        identities: this.#identities,
+        recipients: [this.#recipient],
+        random: this.#random,
+      }),
+    )
+    const bytes = await this.#store.read(next, 0, HEADER_SIZE_BYTES_MAX + 1)
+    const opened = bytes && this.#open({ generation, bytes: bytes as Bytes }, start)
+    using _ = opened?.fileKey
+    const isProven = opened?.isCurrent === true && opened.fileKey.equals(newest.fileKey)
+    if ((await this.#store.read(payloadName(name), 0, 1)) === undefined) {
+      await this.#store.delete(next)
+      return false
+    }
+    if (!isProven || !equalPublicBytes(opened.context, newest.context)) throw failure('ERR_STORE_IO', next)
+    return true
+  }
+
+  /** Those that open, newest first. @throws {KeyriseError} why the newest does not, where none does. */
+  #openAll(headers: readonly StoredHeader[], start: Uint8Array): readonly [Opened, ...Opened[]] {
+    let refusal: unknown
+    const opened = headers.flatMap((header) => {
+      try {
+        return this.#open(header, start)
+      } catch (error) {
+        refusal ??= error
+        return []
+      }
+    })
+    const [newest, ...others] = opened
+    if (newest === undefined) throw refusal
+    return [newest, ...others]
+  }
+
+  #open({ generation, bytes }: StoredHeader, start: Uint8Array): Opened {
+    const header = parseHeader(bytes)
+    if (header.sizeBytes !== bytes.length) throw failure('ERR_HEADER_MALFORMED', 'bytes behind it')
+    const fileKey = unwrapHeader(header, this.#identities)
+    try {
+      if (!opensStart(fileKey, start)) throw failure('ERR_PAYLOAD_INVALID', 'not the payload of this header')
+      const context = findContextStanza(header)?.body ?? NO_CONTEXT
+      return { generation, bytes, fileKey, context, isCurrent: this.#isCurrent(header) }
+    } catch (error) {
+      fileKey[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  #isCurrent(header: Header): boolean {
+    const context = findContextStanza(header)
+    const [only, ...others] = header.stanzas.filter((stanza) => stanza !== context && stanza.args[0] !== LAYER_TYPE)
+    if (only === undefined || others.length > 0) return false
+    using fileKey = this.#newest.unwrap(only)
+    return fileKey !== undefined
+  }
+}
+
+/** True when the first chunk of the payload that starts with `start` opens: header and payload belong together. */
+const opensStart = (fileKey: Secret, start: Uint8Array): boolean => {
+  if (start.length < PAYLOAD_SIZE_MIN) return false
+  const key = derivePayloadKey(fileKey, start.subarray(0, PAYLOAD_NONCE_SIZE))
+  const sealed = start.subarray(PAYLOAD_NONCE_SIZE, PAYLOAD_NONCE_SIZE + SEALED_CHUNK_SIZE)
+  const plaintext = allocate(Math.min(CHUNK_SIZE, sealed.length - TAG_SIZE))
+  try {
+    return openChunks(key, { first: 0, isEnd: start.length < START_SIZE }, sealed, plaintext)
+  } finally {
+    key.fill(0)
+    plaintext.fill(0)
+  }
+}
+
+const failure = (code: ErrorCode, detail: string, cause?: unknown): KeyriseError =>
+  new KeyriseError(code, cause === undefined ? { detail } : { detail, cause })
