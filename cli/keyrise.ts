@@ -5,6 +5,11 @@ import { EXIT, printError } from './terminal.js'
 /** The groups of commands. Only the one that is called is loaded: most of a short command’s time is loading. */
 const GROUPS = [
   {
+    name: 'envelope',
+    description: 'seal, open and inspect files',
+    load: async () => (await import('./envelope-commands.js')).addEnvelopeCommands,
+  },
+  {
     name: 'image',
     description: 'build and inspect enclave images',
     load: async () => (await import('./image-commands.js')).addImageCommands,

@@ -1,6 +1,6 @@
-import { read } from 'node:fs'
+import { openSync, read } from 'node:fs'
 import { promisify } from 'node:util'
-import type { ReadStream } from 'node:tty'
+import { ReadStream } from 'node:tty'
 import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { Interrupted } from './terminal.js'
@@ -97,19 +97,30 @@ const startOfLast = (buffer: Bytes, size: number): number => {
   return start
 }
 
+/** Standard input, or the terminal of a process whose standard input is something else. */
+const openTerminal = (): ReadStream => {
+  if (process.stdin.isTTY) return process.stdin
+  try {
+    return new ReadStream(openSync('/dev/tty', 'r+'))
+  } catch {
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: 'no terminal to ask for the passphrase: give --passphrase-fd',
+    })
+  }
+}
+
 /** The passphrase by the way that the command line gives; asked twice where a new one is chosen. */
 export const readPassphrase = async (options: {
   readonly descriptor: number | undefined
   readonly isNew: boolean
+  /** Whose passphrase it is, as the question says it. */
+  readonly of?: string
 }): Promise<Bytes> => {
   if (options.descriptor !== undefined) return readPassphraseFrom(options.descriptor)
-  if (!process.stdin.isTTY)
-    throw new KeyriseError('ERR_CONFIG_INVALID', {
-      detail: 'no terminal to ask for the passphrase: give --passphrase-fd',
-    })
-  const first = await askPassphrase('Passphrase of the keyring: ', process.stdin)
+  const terminal = openTerminal()
+  const first = await askPassphrase(`Passphrase of ${options.of ?? 'the keyring'}: `, terminal)
   if (!options.isNew) return first
-  const second = await askPassphrase('The same again: ', process.stdin)
+  const second = await askPassphrase('The same again: ', terminal)
   const isSame = first.length === second.length && first.every((byte, index) => byte === second[index])
   second.fill(0)
   if (isSame) return first

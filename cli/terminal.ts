@@ -1,20 +1,39 @@
 import { styleText } from 'node:util'
 import { isKeyriseError } from '../protocol/errors.js'
 
-/** 0: done. 1: refused or failed, with a code. 2: the command line is not understood. 130: Ctrl-C at a question. */
-export const EXIT = { failed: 1, usage: 2, interrupted: 130 } as const
+/**
+ * 0: done. 1: refused or failed, with a code. 2: the command line is not understood. 130: Ctrl-C at a question. 141: whoever
+ * read the output stopped, as for a process that SIGPIPE ends.
+ */
+export const EXIT = { failed: 1, usage: 2, interrupted: 130, brokenPipe: 141 } as const
 
 /** Ctrl-C at a question. */
 export class Interrupted extends Error {}
 
+/** Whoever read the output wants no more of it. */
+export class BrokenPipe extends Error {}
+
 /** The one way to print a result: as lines for people, or as one JSON object. */
 export const printResult = (isJson: boolean, result: object, lines: readonly string[]): void => {
+  process.stdout.once('error', endQuietly)
   process.stdout.write(isJson ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''))
+}
+
+/** The outcome of a command that says nothing to people: where standard output carries a file, it goes to standard error. */
+export const printOutcome = (isJson: boolean, result: object, isOutputTaken: boolean): void => {
+  if (!isJson) return
+  if (isOutputTaken) process.stderr.write(`${JSON.stringify(result)}\n`)
+  else printResult(true, result, [])
+}
+
+const endQuietly = (): void => {
+  process.exitCode = EXIT.brokenPipe
 }
 
 /** Prints what went wrong and what to do on standard error, and says with what to exit. */
 export const printError = (isJson: boolean, error: unknown): number => {
   if (error instanceof Interrupted) return EXIT.interrupted
+  if (error instanceof BrokenPipe) return EXIT.brokenPipe
   const { code, message, remedy } = isKeyriseError(error)
     ? error
     : {

@@ -122,6 +122,13 @@ const ERRORS = {
   ERR_PORT_IN_USE: ['The port is in use', 'Stop the other process, or choose another with --port'],
   ERR_ADDRESS_REFUSED: ['This address is not allowed', 'Without TLS the KMS listens on loopback only'],
   ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct what the message names'],
+  // Files of the command
+  ERR_FILE_EXISTS: ['The file exists already', 'Choose another name, or give --force to replace it'],
+  ERR_FILE_UNREADABLE: ['The file cannot be read', 'Check that it exists and that this user may read it'],
+  ERR_FILE_UNWRITABLE: [
+    'The file cannot be written',
+    'Check that its directory exists, has space, and that this user may write to it',
+  ],
 } as const satisfies Record<string, readonly [text: string, remedy: string]>
 
 export type ErrorCode = keyof typeof ERRORS

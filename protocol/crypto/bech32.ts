@@ -1,8 +1,8 @@
-import { allocate, asciiBytes, type Bytes } from '../bytes.js'
+import { allocate, asciiBytes, copyBytes, type Bytes } from '../bytes.js'
 
 /**
- * Bech32 (BIP 173, without its length limit), bytes to bytes, so that a secret can be encoded and then wiped: libraries give
- * strings. Only encoding: nothing in Keyrise reads a key as text.
+ * Bech32 (BIP 173, without its length limit), bytes to bytes, so that a secret can be encoded or decoded and then wiped:
+ * libraries take and give strings.
  */
 
 const CHARSET = asciiBytes('qpzry9x8gf2tvdw0s3jn54khce6mua7l')
@@ -29,6 +29,15 @@ const regroup = (bytes: Uint8Array, into: Uint8Array): void => {
   if (bitCount > 0) into[index] = (pending << (5 - bitCount)) & 31
 }
 
+/** The checksum’s state behind the human-readable part. */
+const startOf = (prefix: string): number => {
+  let checksum = 1
+  for (const code of asciiBytes(prefix)) checksum = step(checksum, code >>> 5)
+  checksum = step(checksum, 0)
+  for (const code of asciiBytes(prefix)) checksum = step(checksum, code & 31)
+  return checksum
+}
+
 /** @param prefix - the human-readable part, in lower case. @returns ASCII in lower case, which the caller wipes if it is secret. */
 export const encodeBech32 = (prefix: string, bytes: Uint8Array): Bytes => {
   const start = prefix.length + 1
@@ -37,10 +46,7 @@ export const encodeBech32 = (prefix: string, bytes: Uint8Array): Bytes => {
   const values = text.subarray(start)
   regroup(bytes, values)
 
-  let checksum = 1
-  for (const code of asciiBytes(prefix)) checksum = step(checksum, code >>> 5)
-  checksum = step(checksum, 0)
-  for (const code of asciiBytes(prefix)) checksum = step(checksum, code & 31)
+  let checksum = startOf(prefix)
   for (const value of values) checksum = step(checksum, value)
   checksum ^= 1
   for (let index = 0; index < CHECKSUM_SIZE; index++) {
@@ -48,4 +54,48 @@ export const encodeBech32 = (prefix: string, bytes: Uint8Array): Bytes => {
   }
   for (let index = 0; index < values.length; index++) values[index] = CHARSET[values[index] as number] as number
   return text
+}
+
+const isUpperCase = (code: number): boolean => code >= 0x41 && code <= 0x5a
+
+/** Groups of five bits as bytes; false where the bits that are left over are too many, or not zeroes. */
+const ungroup = (values: Uint8Array, into: Uint8Array): boolean => {
+  let pending = 0
+  let bitCount = 0
+  let index = 0
+  for (const value of values) {
+    pending = ((pending << 5) | value) & 0xfff
+    bitCount += 5
+    if (bitCount < 8) continue
+    bitCount -= 8
+    into[index++] = pending >>> bitCount
+  }
+  return bitCount < 5 && (pending & ((1 << bitCount) - 1)) === 0
+}
+
+/**
+ * The bytes in `text`, which the caller wipes if they are secret; undefined where it is not Bech32 under this prefix.
+ * @param prefix - in lower case. @param text - claimed ASCII, of one case; borrowed.
+ */
+export const decodeBech32 = (prefix: string, text: Uint8Array): Bytes | undefined => {
+  const [start, end] = [prefix.length + 1, text.length - CHECKSUM_SIZE]
+  const values = copyBytes(text)
+  const bytes = allocate(Math.max(0, Math.floor(((end - start) * 5) / 8)))
+  const isUpper = text.some(isUpperCase)
+  try {
+    if (end < start || (isUpper && text.some((code) => code >= 0x61 && code <= 0x7a))) return undefined
+    if (isUpper) values.forEach((code, index) => (values[index] = isUpperCase(code) ? code + 0x20 : code))
+    if (asciiBytes(`${prefix}1`).some((code, index) => code !== values[index])) return undefined
+    let checksum = startOf(prefix)
+    for (let index = start; index < values.length; index++) {
+      const value = CHARSET.indexOf(values[index] as number)
+      if (value === -1) return undefined
+      values[index] = value
+      checksum = step(checksum, value)
+    }
+    return checksum === 1 && ungroup(values.subarray(start, end), bytes) ? copyBytes(bytes) : undefined
+  } finally {
+    values.fill(0)
+    bytes.fill(0)
+  }
 }

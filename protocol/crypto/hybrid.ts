@@ -7,6 +7,8 @@ import {
   decodeArgument,
   encodeIdentity,
   malformed,
+  parseIdentity,
+  parseRecipient,
   readArguments,
   unwrapFileKey,
   wrapFileKey,
@@ -14,7 +16,13 @@ import {
   type Recipient,
 } from './recipients.js'
 import type { Secret } from './secret.js'
-import { expandXWingKey, XWING_CIPHERTEXT_SIZE, xWingDecapsulate, xWingEncapsulate } from './x-wing.js'
+import {
+  expandXWingKey,
+  XWING_CIPHERTEXT_SIZE,
+  XWING_PUBLIC_SIZE,
+  xWingDecapsulate,
+  xWingEncapsulate,
+} from './x-wing.js'
 
 /**
  * The post-quantum recipient: C2SP age, "The MLKEM768-X25519 hybrid post-quantum recipient type". The file key is sealed with
@@ -97,9 +105,18 @@ export const hybridPublicKey = (seed: Secret): Bytes => {
   return key.publicKey
 }
 
-/** `AGE-SECRET-KEY-PQ-1…` as ASCII, which the caller wipes after use: see `encodeX25519Identity`. */
-export const encodeHybridIdentity = (seed: Secret): Bytes => encodeIdentity('age-secret-key-pq-', seed)
+const IDENTITY_PREFIX = 'age-secret-key-pq-'
+const RECIPIENT_PREFIX = 'age1pq'
+
+/** `AGE-SECRET-KEY-PQ-1…` as ASCII, which the caller wipes after use. */
+export const encodeHybridIdentity = (seed: Secret): Bytes => encodeIdentity(IDENTITY_PREFIX, seed)
+
+/** The seed in `AGE-SECRET-KEY-PQ-1…`, borrowed. @throws {KeyriseError} ERR_KEY_INVALID. */
+export const parseHybridIdentity = (text: Uint8Array): Secret => parseIdentity(IDENTITY_PREFIX, text)
 
 /** `age1pq1…` */
 export const encodeHybridRecipient = (publicKey: Uint8Array): string =>
-  String.fromCharCode(...encodeBech32('age1pq', publicKey))
+  String.fromCharCode(...encodeBech32(RECIPIENT_PREFIX, publicKey))
+
+/** The public key in `age1pq1…`. @throws {KeyriseError} ERR_KEY_INVALID. */
+export const parseHybridRecipient = (text: string): Bytes => parseRecipient(RECIPIENT_PREFIX, XWING_PUBLIC_SIZE, text)

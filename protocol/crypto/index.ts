@@ -35,6 +35,8 @@ export {
   hybridIdentity,
   hybridPublicKey,
   hybridRecipient,
+  parseHybridIdentity,
+  parseHybridRecipient,
 } from './hybrid.js'
 export type { LayerPlace } from './layer-stanza.js'
 export {
@@ -53,6 +55,8 @@ export { nodeRandom } from './primitives.js'
 export {
   encodeX25519Identity,
   encodeX25519Recipient,
+  parseX25519Identity,
+  parseX25519Recipient,
   scryptIdentity,
   scryptRecipient,
   x25519Identity,

@@ -5,7 +5,7 @@ import { isKeyriseError, KeyriseError } from '../errors.js'
 import { SCRYPT_LOG_N_MAX } from '../limits.js'
 import { parsePath } from '../names.js'
 import type { Random } from '../ports.js'
-import { encodeBech32 } from './bech32.js'
+import { decodeBech32, encodeBech32 } from './bech32.js'
 import { KEY_SIZE, x25519Agree, x25519Ephemeral, x25519PrivateKeyObject, x25519PublicKey } from './curves.js'
 import { labelled } from './labels.js'
 import { hkdf, openChaCha, scrypt, sealChaCha, TAG_SIZE } from './primitives.js'
@@ -195,8 +195,14 @@ export const scryptIdentity = (passphrase: Secret, logNMax = 20): Identity => {
 
 // Text forms, for the `age` command
 
-/** `AGE-SECRET-KEY-1…` as ASCII, which the caller wipes after use. For emergencies: Keyrise itself reads no key as text. */
-export const encodeX25519Identity = (privateKey: Secret): Bytes => encodeIdentity('age-secret-key-', privateKey)
+const X25519_IDENTITY_PREFIX = 'age-secret-key-'
+const X25519_RECIPIENT_PREFIX = 'age'
+
+/** `AGE-SECRET-KEY-1…` as ASCII, which the caller wipes after use. */
+export const encodeX25519Identity = (privateKey: Secret): Bytes => encodeIdentity(X25519_IDENTITY_PREFIX, privateKey)
+
+/** @param text - `AGE-SECRET-KEY-1…`, borrowed. @throws {KeyriseError} ERR_KEY_INVALID. */
+export const parseX25519Identity = (text: Uint8Array): Secret => parseIdentity(X25519_IDENTITY_PREFIX, text)
 
 /** @param prefix - in lower case. */
 export const encodeIdentity = (prefix: string, privateKey: Secret): Bytes =>
@@ -206,8 +212,32 @@ export const encodeIdentity = (prefix: string, privateKey: Secret): Bytes =>
     return text
   })
 
+/** @param prefix - in lower case. @throws {KeyriseError} ERR_KEY_INVALID: anything but 32 bytes under it, in upper case. */
+export const parseIdentity = (prefix: string, text: Uint8Array): Secret => {
+  const bytes = text[0] === PREFIX_START ? decodeBech32(prefix, text) : undefined
+  if (bytes?.length === KEY_SIZE) return Secret.take(bytes)
+  bytes?.fill(0)
+  throw new KeyriseError('ERR_KEY_INVALID', { detail: 'not a private key of age' })
+}
+/** The `A` of a private key: `decodeBech32` sees to it that the rest is of the same case. */
+const PREFIX_START = 0x41
+
 const upperCase = (code: number): number => (code >= 0x61 && code <= 0x7a ? code - 0x20 : code)
 
 /** `age1…` */
 export const encodeX25519Recipient = (publicKey: Uint8Array): string =>
-  String.fromCharCode(...encodeBech32('age', publicKey))
+  String.fromCharCode(...encodeBech32(X25519_RECIPIENT_PREFIX, publicKey))
+
+/** The public key in `age1…`. @throws {KeyriseError} ERR_KEY_INVALID. */
+export const parseX25519Recipient = (text: string): Bytes => parseRecipient(X25519_RECIPIENT_PREFIX, KEY_SIZE, text)
+
+/** @param prefix - in lower case, as `text` must be. @param size - of the public key. @throws {KeyriseError} ERR_KEY_INVALID. */
+export const parseRecipient = (prefix: string, size: number, text: string): Bytes => {
+  const isText = LOWER_CASE.test(text) && text.length <= TEXT_LENGTH_MAX
+  const bytes = isText ? decodeBech32(prefix, asciiBytes(text)) : undefined
+  if (bytes?.length !== size) throw new KeyriseError('ERR_KEY_INVALID', { detail: 'not a public key of age' })
+  return bytes
+}
+const LOWER_CASE = /^[a-z0-9]+$/
+/** A post-quantum key takes about 1960. */
+const TEXT_LENGTH_MAX = 4096

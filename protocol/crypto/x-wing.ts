@@ -19,7 +19,7 @@ const MESSAGE_SIZE = 32
 const LABEL = asciiBytes('\\.//^\\')
 
 const XWING_SEED_SIZE = 32
-const XWING_PUBLIC_SIZE = MLKEM_PUBLIC_SIZE + KEY_SIZE
+export const XWING_PUBLIC_SIZE = MLKEM_PUBLIC_SIZE + KEY_SIZE
 export const XWING_CIPHERTEXT_SIZE = MLKEM_CIPHERTEXT_SIZE + KEY_SIZE
 
 /** A private key, expanded from its seed. */

@@ -1,0 +1,165 @@
+import { allocate, copyBytes } from '../protocol/bytes.js'
+import { CHUNK_SIZE, openChunks, SEALED_CHUNK_SIZE } from '../protocol/crypto/payload.js'
+import { TAG_SIZE } from '../protocol/crypto/primitives.js'
+import { readAt, writeAll } from './file-io.js'
+
+/**
+ * Opens the chunks of one payload in a regular file, a task of some chunks at a time, on any number of threads: each takes the
+ * next task, reads and verifies it, and writes it by itself. Nothing but numbers passes between them, in shared memory.
+ */
+
+/** Small enough for a core’s cache: larger ones were slower. */
+const TASK_CHUNK_COUNT = 16
+const SEALED_TASK_SIZE = TASK_CHUNK_COUNT * SEALED_CHUNK_SIZE
+const TASK_SIZE = TASK_CHUNK_COUNT * CHUNK_SIZE
+
+/** One opening, as each thread is told of it. Descriptors are the process’s, so they count in every thread. */
+export interface OpenJob {
+  /** `CELL_COUNT` numbers of 32 bits, zeroes at first. */
+  readonly control: SharedArrayBuffer
+  /** The payload key, 32 bytes. In shared memory, since a message would leave copies of it behind. */
+  readonly key: SharedArrayBuffer
+  readonly input: number
+  /** Where the first chunk starts in it. */
+  readonly chunksOffset: number
+  /** Of all chunks. */
+  readonly sealedSizeBytes: number
+  readonly output: number
+  /** The output takes bytes one behind the other only: tasks are written in their turn. */
+  readonly isOrdered: boolean
+}
+
+/** What the threads share. `turn` counts tasks written in order; `failed` is 1 + the first task that failed. */
+const CELL = { next: 0, turn: 1, failed: 2, written: 3 } as const
+export const CELL_COUNT = Object.keys(CELL).length
+
+/** Why a task failed: its chunks, or what the system said to reading or writing, as in `ENOSPC`. */
+export interface TaskFailure {
+  readonly task: number
+  readonly kind: 'damaged' | 'read' | 'write'
+  readonly systemCode?: string
+}
+
+const systemFailure = (task: number, kind: 'read' | 'write', error: unknown): TaskFailure => {
+  if (!(error instanceof Error && 'code' in error)) throw error
+  return { task, kind, systemCode: String(error.code) }
+}
+
+/** @param sealedSize - of a run of chunks. */
+const openedSize = (sealedSize: number): number => sealedSize - Math.ceil(sealedSize / SEALED_CHUNK_SIZE) * TAG_SIZE
+
+/** The tasks of one payload, as one thread works on them. */
+export class TaskRunner implements Disposable {
+  readonly #job: OpenJob
+  readonly #cells: Int32Array
+  readonly #sealed = allocate(SEALED_TASK_SIZE)
+  readonly #opened = allocate(TASK_SIZE)
+  readonly #key: Uint8Array
+  readonly #count: number
+  /** A task that is open and waits for its turn to be written. */
+  #held: { readonly task: number; readonly plaintext: Uint8Array } | undefined
+  failure: TaskFailure | undefined
+
+  constructor(job: OpenJob) {
+    this.#job = job
+    this.#cells = new Int32Array(job.control)
+    this.#key = copyBytes(new Uint8Array(job.key))
+    this.#count = Math.ceil(job.sealedSizeBytes / SEALED_TASK_SIZE)
+  }
+
+  /** Plaintext that was written by all threads, in bytes. */
+  get writtenSizeBytes(): number {
+    return Math.min(this.#load('written') * TASK_SIZE, openedSize(this.#job.sealedSizeBytes))
+  }
+
+  get isFinished(): boolean {
+    return this.#load('written') === this.#count
+  }
+
+  /** Takes a task, or goes on with the one that waited. `wait`: another task has to be written first. */
+  step(): 'more' | 'wait' | 'over' {
+    if (this.#held === undefined) {
+      const task = this.#load('failed') > 0 ? this.#count : Atomics.add(this.#cells, CELL.next, 1)
+      if (task >= this.#count) return 'over'
+      const plaintext = this.#open(task)
+      if (plaintext === undefined) return 'over'
+      this.#held = { task, plaintext }
+    }
+    const { task, plaintext } = this.#held
+    if (this.#job.isOrdered && this.#load('turn') !== task) return this.#isInVain(task) ? 'over' : 'wait'
+    this.#held = undefined
+    return this.#write(task, plaintext) ? 'more' : 'over'
+  }
+
+  /** Blocks until another thread has written a task, or failed. */
+  waitForTurn(timeoutMs: number): void {
+    const turn = this.#load('turn')
+    if (this.#held === undefined || turn === this.#held.task || this.#isInVain(this.#held.task)) return
+    Atomics.wait(this.#cells, CELL.turn, turn, timeoutMs)
+  }
+
+  /** No thread takes another task from now on. */
+  stop(): void {
+    this.#fail(0)
+  }
+
+  [Symbol.dispose](): void {
+    this.#key.fill(0)
+    this.#opened.fill(0)
+  }
+
+  /** Where a task before this one failed, nothing of this one may be released. */
+  #isInVain(task: number): boolean {
+    const failed = this.#load('failed')
+    return failed > 0 && failed <= task
+  }
+
+  #open(task: number): Uint8Array | undefined {
+    const { input, chunksOffset, sealedSizeBytes } = this.#job
+    const start = task * SEALED_TASK_SIZE
+    const sealed = this.#sealed.subarray(0, Math.min(SEALED_TASK_SIZE, sealedSizeBytes - start))
+    const plaintext = this.#opened.subarray(0, openedSize(sealed.length))
+    try {
+      // A file that was cut meanwhile leaves bytes that do not verify.
+      sealed.fill(0, readAt(input, sealed, chunksOffset + start))
+    } catch (error) {
+      return this.#failed(systemFailure(task, 'read', error))
+    }
+    const run = { first: task * TASK_CHUNK_COUNT, isEnd: task === this.#count - 1 }
+    return openChunks(this.#key, run, sealed, plaintext) ? plaintext : this.#failed({ task, kind: 'damaged' })
+  }
+
+  #write(task: number, plaintext: Uint8Array): boolean {
+    const { output, isOrdered } = this.#job
+    try {
+      writeAll(output, plaintext, isOrdered ? undefined : task * TASK_SIZE)
+    } catch (error) {
+      this.#failed(systemFailure(task, 'write', error))
+      return false
+    }
+    Atomics.add(this.#cells, CELL.written, 1)
+    if (isOrdered) {
+      Atomics.store(this.#cells, CELL.turn, task + 1)
+      Atomics.notify(this.#cells, CELL.turn)
+    }
+    return true
+  }
+
+  #failed(failure: TaskFailure): undefined {
+    this.failure = failure
+    this.#fail(failure.task)
+  }
+
+  #fail(task: number): void {
+    for (;;) {
+      const before = this.#load('failed')
+      if (before > 0 && before <= task + 1) return
+      if (Atomics.compareExchange(this.#cells, CELL.failed, before, task + 1) === before) break
+    }
+    Atomics.notify(this.#cells, CELL.turn)
+  }
+
+  #load(cell: keyof typeof CELL): number {
+    return Atomics.load(this.#cells, CELL[cell])
+  }
+}
