@@ -4,6 +4,7 @@ import type { EnvelopeContext } from '../protocol/context.js'
 import {
   claimedContext,
   openEnvelope,
+  openPayloadOf,
   sealEnvelope,
   type OpenedEnvelope,
   type Origin,
@@ -102,12 +103,16 @@ export class FlowKeys implements Disposable {
 
   /** One entry, sealed straight to a root key of the KMS. */
   sealDirect(name: EntryName, plaintext: Uint8Array, place: ObjectName, encryptionKey: Uint8Array): Bytes {
-    const { epoch, incarnation } = place
-    return this.#seal(
-      plaintext,
-      { ...this.#identity, kind: kindOf(name), name, epoch, incarnation },
-      x25519Recipient(encryptionKey),
-    )
+    return this.#seal(plaintext, this.#directContext(name, place), x25519Recipient(encryptionKey))
+  }
+
+  /**
+   * Opens what `sealDirect` made under that name, given the file key that the KMS unwrapped.
+   * @throws {KeyriseError} as `openEpoch`, but for ERR_IDENTITY_MISMATCH.
+   */
+  openDirect(name: EntryName, envelope: Uint8Array, place: ObjectName, fileKey: Secret): Bytes {
+    const expect = this.#directContext(name, place)
+    return openPayloadOf(envelope, fileKey, { expect, origin: this.#origin }).plaintext
   }
 
   sealEpoch(plaintext: Uint8Array, { epoch, incarnation }: ObjectName): Bytes {
@@ -156,6 +161,10 @@ export class FlowKeys implements Disposable {
     this.#agreement[Symbol.dispose]()
     this.#signer[Symbol.dispose]()
     this.#origin.key[Symbol.dispose]()
+  }
+
+  #directContext(name: EntryName, { epoch, incarnation }: ObjectName): EnvelopeContext {
+    return { ...this.#identity, kind: kindOf(name), name, epoch, incarnation }
   }
 
   #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: ReturnType<typeof x25519Recipient>): Bytes {

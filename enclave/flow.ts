@@ -1,7 +1,7 @@
 import type { Bytes } from '../protocol/bytes.js'
 import type { Flow } from '../protocol/contract.js'
 import type { FlowId } from '../protocol/names.js'
-import type { Attester, Clock, KmsChannel, Random, Store } from '../protocol/ports.js'
+import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
 import { KmsClient } from './kms-client.js'
 import { LiveFlow } from './live-flow.js'
 import { recover } from './recovery.js'
@@ -9,6 +9,7 @@ import { recover } from './recovery.js'
 export interface FlowOptions {
   readonly store: Store
   readonly kms: KmsChannel
+  readonly segments: SegmentChannel
   readonly attester: Attester
   /** Ed25519, 32 bytes: the KMS to trust, from the measured launch configuration. */
   readonly kmsIdentity: Bytes
@@ -41,12 +42,12 @@ export interface OpenedFlow {
  * Crash: at any point, safe to repeat.
  */
 export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
-  const { store, kms: channel, attester, kmsIdentity, clock, random, flow, task, image } = options
+  const { store, kms: channel, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
   const identity = { flow, task, image }
   const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task })
   try {
     const recovered = await recover({ identity, store, kms, kmsIdentity, random })
-    const live = new LiveFlow({ identity, store, kms, kmsIdentity, recovered })
+    const live = new LiveFlow({ identity, store, kms, segments, clock, kmsIdentity, recovered })
     const { kind, adopted, state } = recovered
     return { flow: live, recovery: { kind, adopted, epoch: state.head.epoch }, wipe: () => live.wipe() }
   } catch (error) {

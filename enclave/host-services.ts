@@ -1,7 +1,8 @@
 import { RUNTIME_OCALLS, type RuntimeOcallName } from '../protocol/calls.js'
-import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
-import type { Attester, KmsChannel, Store } from '../protocol/ports.js'
+import type { Attester, KmsChannel, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Bytes } from '../protocol/bytes.js'
 import type { OutgoingCalls } from './ocalls.js'
 
@@ -79,6 +80,32 @@ export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
       return expectBytes(reply, 'ERR_KMS_UNREACHABLE')
     } catch (error) {
       throw new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+    }
+  },
+})
+
+/** What may be said of a segment: unauthenticated, and it decides no more than whether and how to ask again. */
+const SEGMENT_CODES: readonly ErrorCode[] = [
+  ...STORE_CODES,
+  'ERR_ENVELOPE_INVALID',
+  'ERR_SESSION_INVALID',
+  'ERR_CALLS_LIMIT',
+  'ERR_KMS_UNREACHABLE',
+  'ERR_KMS_FAILED',
+]
+
+export const hostSegments = (calls: OutgoingCalls): SegmentChannel => ({
+  exchange: async (request) => {
+    try {
+      const reply = await calls.call(RUNTIME_OCALLS.bulkSegment, request, {
+        deadlineMs: KMS_DEADLINE_MS,
+        limits: { sizeBytesMax: DELIVERED_SEGMENT_SIZE_BYTES_MAX },
+        codes: SEGMENT_CODES,
+        otherwise: 'ERR_KMS_FAILED',
+      })
+      return reply === null ? undefined : expectBytes(reply, 'ERR_KMS_FAILED')
+    } catch (error) {
+      throw isKeyriseError(error, ...SEGMENT_CODES) ? error : new KeyriseError('ERR_KMS_FAILED', { cause: error })
     }
   },
 })

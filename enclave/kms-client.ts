@@ -17,6 +17,8 @@ import {
   type RootCertificate,
   type SessionReplies,
   type SessionRequest,
+  type StreamItem,
+  type StreamStatus,
 } from '../protocol/session.js'
 import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
 
@@ -30,7 +32,16 @@ export interface LedgerState {
 /** What became of one item of a batch: its bytes, which the caller disposes of, or why there are none. */
 export type Opened = Secret | KeyriseError
 
+/** A payload’s way through the KMS. */
+export interface PayloadStream {
+  /** 16 bytes. */
+  readonly id: Bytes
+  /** Seals what is delivered. The caller disposes of it. */
+  readonly key: Secret
+}
+
 const ORIGIN_KEY_SIZE_BYTES = 32
+const DELIVERY_KEY_SIZE_BYTES = 32
 
 /** What one flow asks of its KMS. Every answer is verified before any of it is used. */
 export class KmsClient implements Disposable {
@@ -81,12 +92,15 @@ export class KmsClient implements Disposable {
 
   /** The file keys that `headers` wrap. */
   unwrap(headers: readonly Bytes[]): Promise<Opened[]> {
-    return this.#askToOpen({ op: 'unwrap', headers })
+    return this.#askToOpen({ op: 'unwrap', headers }, headers.length, (_statuses, opened) => opened)
   }
 
-  /** The plaintexts of whole `envelopes`. */
-  bulk(envelopes: readonly Bytes[]): Promise<Opened[]> {
-    return this.#askToOpen({ op: 'bulk', envelopes })
+  /**
+   * Streams for the payloads of `items`, whose segments then come outside the session.
+   * @param done - ids of streams that the KMS may forget.
+   */
+  stream(items: readonly StreamItem[], done: readonly Bytes[]): Promise<(PayloadStream | KeyriseError)[]> {
+    return this.#askToOpen({ op: 'stream', items, done }, items.length, joinStreams)
   }
 
   /** @throws {KeyriseError} ERR_FENCED: what a newer instance published stays. */
@@ -117,14 +131,17 @@ export class KmsClient implements Disposable {
     return this.#sessions.ask(encodeSessionRequest(request), read, { ...options, greeting: this.#greeting() })
   }
 
-  #askToOpen(request: SessionRequest & { readonly op: 'unwrap' | 'bulk' }): Promise<Opened[]> {
+  #askToOpen<Op extends 'unwrap' | 'stream', T>(
+    request: SessionRequest & { readonly op: Op },
+    count: number,
+    join: (statuses: SessionReplies[Op]['items'], opened: Opened[]) => T[],
+  ): Promise<T[]> {
     const bytes = encodeSessionRequest(request)
-    const count = request.op === 'unwrap' ? request.headers.length : request.envelopes.length
-    const read = (answer: SessionAnswer): Opened[] => {
-      const { items } = decodeSessionReply(request.op, answer.meta)
+    const read = (answer: SessionAnswer): T[] => {
+      const { items } = decodeSessionReply<Op>(request.op, answer.meta)
       if (items.length !== count) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'another number of items' })
       this.#verifyProofs(bytes, answer, items)
-      return splitSecrets(items, answer.secrets)
+      return join(items, splitSecrets(items, answer.secrets))
     }
     return this.#sessions.ask(bytes, read, { repeatable: true, greeting: this.#greeting() })
   }
@@ -182,3 +199,12 @@ const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened
     return new KeyriseError(isErrorCode(item.error) ? item.error : 'ERR_KMS_FAILED')
   })
 }
+
+const joinStreams = (statuses: readonly StreamStatus[], opened: Opened[]): (PayloadStream | KeyriseError)[] =>
+  opened.map((key, index) => {
+    if (!(key instanceof Secret)) return key
+    const id = statuses[index]?.stream
+    if (id && key.size === DELIVERY_KEY_SIZE_BYTES) return { id, key }
+    for (const secret of opened) if (secret instanceof Secret) secret[Symbol.dispose]()
+    throw new KeyriseError('ERR_KMS_FAILED', { detail: 'a stream without its id or key' })
+  })

@@ -14,12 +14,15 @@ import type { Attester, Clock, KmsChannel } from '../protocol/ports.js'
 /** A bulk reply of 64 MiB takes seconds; a dead KMS is noticed by the channel, long before. */
 const EXCHANGE_DEADLINE_MS = 30_000
 /** Between attempts: long enough for a KMS that is being restarted, short enough for a caller to wait. */
-const RETRY_DELAYS_MS = [50, 200, 800, 2000] as const
+export const RETRY_DELAYS_MS = [50, 200, 800, 2000] as const
 
 /** Failures after which nobody knows what the KMS did, and a new session may succeed. */
 const TRANSIENT: readonly ErrorCode[] = ['ERR_KMS_UNREACHABLE', 'ERR_SESSION_INVALID', 'ERR_KMS_FAILED']
 /** What a KMS may say before there is a session. Unauthenticated: a host can say it too, and gains a refusal by it. */
 const REFUSALS: readonly ErrorCode[] = [...TRANSIENT, 'ERR_EVIDENCE_REFUSED', 'ERR_POLICY_DENIED', 'ERR_KMS_UNTRUSTED']
+
+export const sleep = (clock: Clock, delayMs: number): Promise<void> =>
+  new Promise((resolve) => void clock.timer(delayMs, resolve))
 
 export const isTransient = (error: unknown): boolean => isKeyriseError(error, ...TRANSIENT)
 
@@ -94,7 +97,7 @@ export class KmsSessions {
         this.#drop()
         const delayMs = delaysMs[attempt]
         if (delayMs === undefined || !isTransient(error)) throw error
-        await this.#sleep(delayMs)
+        await sleep(this.#options.clock, delayMs)
       }
     }
   }
@@ -166,10 +169,6 @@ export class KmsSessions {
     } finally {
       deadline?.[Symbol.dispose]()
     }
-  }
-
-  async #sleep(delayMs: number): Promise<void> {
-    await new Promise<void>((resolve) => void this.#options.clock.timer(delayMs, resolve))
   }
 
   #drop(): void {

@@ -1,10 +1,12 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
-import type { CheckpointValue, Flow, FlowEntry, RosterMember } from '../protocol/contract.js'
+import type { BulkItem, CheckpointValue, Flow, FlowEntry, RosterMember } from '../protocol/contract.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import { KMS_FRAME_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import { MESSAGE_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
-import type { Store } from '../protocol/ports.js'
+import type { CancelSignal, Clock, SegmentChannel, Store } from '../protocol/ports.js'
+import { isOfItem } from './bulk-payload.js'
+import { BulkReader } from './bulk-reader.js'
 import { Checkpoints, type Change } from './checkpoint.js'
 import { EntryReader } from './entry-reader.js'
 import type { FlowIdentity, FlowKeys } from './flow-keys.js'
@@ -13,16 +15,18 @@ import type { Recovered } from './recovery.js'
 import { verifyRoster } from './roster.js'
 import { deleteObjects, listObjects } from './stored-objects.js'
 
-/** What surrounds an entry when the KMS opens it whole: header, tags of chunks, frames. */
+/** What surrounds an entry on its way to the store and back: header, tags of chunks, the call. */
 const DIRECT_OVERHEAD_BYTES_MAX = 128 * 1024
-/** An entry that could be stored and not be opened again would be lost. */
-const DIRECT_SIZE_BYTES_MAX = KMS_FRAME_SIZE_BYTES_MAX - DIRECT_OVERHEAD_BYTES_MAX
+/** An entry that could be stored and not be read again would be lost. */
+const DIRECT_SIZE_BYTES_MAX = MESSAGE_SIZE_BYTES_MAX - DIRECT_OVERHEAD_BYTES_MAX
 const PUBLISHED_COUNT_MAX = 16
 
 export interface LiveFlowOptions {
   readonly identity: FlowIdentity
   readonly store: Store
   readonly kms: KmsClient
+  readonly segments: SegmentChannel
+  readonly clock: Clock
   readonly kmsIdentity: Bytes
   readonly recovered: Recovered
 }
@@ -32,14 +36,16 @@ export class LiveFlow implements Flow {
   readonly #options: LiveFlowOptions
   readonly #keys: FlowKeys
   readonly #reader: EntryReader
+  readonly #bulk: BulkReader
   readonly #checkpoints: Checkpoints
 
   constructor(options: LiveFlowOptions) {
-    const { identity, store, kms, recovered } = options
+    const { identity, store, kms, segments, clock, recovered } = options
     const { keys, incarnation, state, garbage, plaintext } = recovered
     this.#options = options
     this.#keys = keys
     this.#reader = new EntryReader({ flow: identity.flow, store, keys, kms })
+    this.#bulk = new BulkReader({ flow: identity.flow, store, kms, segments, clock })
     this.#checkpoints = new Checkpoints({
       flow: identity.flow,
       store,
@@ -90,13 +96,20 @@ export class LiveFlow implements Flow {
       const location = state.entries.get(name)
       if (location === undefined) return undefined
       try {
-        return await this.#reader.read(location, state)
+        return await this.#reader.read(name, location, state)
       } catch (error) {
         this.#checkpoints.assertLive()
         // Once a newer state has dropped the object, its absence is no loss.
         if (this.#checkpoints.state.entries.get(name) === location) throw error
       }
     }
+  }
+
+  readBulk(
+    claimedNames: readonly EntryName[],
+    { signal }: { readonly signal?: CancelSignal } = {},
+  ): AsyncIterable<BulkItem> {
+    return this.#readBulk(claimedNames.map(parseEntryName), signal)
   }
 
   list(): readonly FlowEntry[] {
@@ -167,8 +180,32 @@ export class LiveFlow implements Flow {
     this.#end('ERR_ENCLAVE_CLOSED')
   }
 
+  async *#readBulk(names: readonly EntryName[], signal: CancelSignal | undefined): AsyncGenerator<BulkItem> {
+    const { entries } = await this.#checkpoints.settled()
+    yield* this.#bulk.read({
+      names,
+      signal,
+      locate: (name) => entries.get(name),
+      read: (name) => this.#readItem(name),
+      // Once a newer state has dropped the object, its absence is no loss.
+      isCurrent: (name, { object }) => this.#checkpoints.state.entries.get(name)?.object === object,
+    })
+  }
+
+  async #readItem(name: EntryName): Promise<BulkItem> {
+    try {
+      const bytes = await this.read(name)
+      return bytes === undefined ? { name, error: new KeyriseError('ERR_ENTRY_MISSING') } : { name, bytes }
+    } catch (error) {
+      if (isOfItem(error)) return { name, error }
+      throw error
+    }
+  }
+
   #end(code: 'ERR_FLOW_DESTROYED' | 'ERR_ENCLAVE_CLOSED'): void {
-    this.#checkpoints.end(new KeyriseError(code))
+    const reason = new KeyriseError(code)
+    this.#checkpoints.end(reason)
+    this.#bulk.end(reason)
     this.#reader[Symbol.dispose]()
     this.#keys[Symbol.dispose]()
     this.#options.kms[Symbol.dispose]()

@@ -11,7 +11,7 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { endInstance, EXIT_CODES, launched, wipeAtExit } from './boot.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
-import { hostKms, hostStore, platformAttester } from './host-services.js'
+import { hostKms, hostSegments, hostStore, platformAttester } from './host-services.js'
 import { OutgoingCalls } from './ocalls.js'
 
 /** What the platform passes to an instance. The platform is trusted; the ports to the host are not. */
@@ -66,6 +66,7 @@ const open = async (
   const opened = await openFlow({
     store: hostStore(ocalls),
     kms: hostKms(ocalls),
+    segments: hostSegments(ocalls),
     attester: platformAttester(new OutgoingCalls(portOf(instance.platform), clock)),
     kmsIdentity,
     flow: parseFlowId(instance.flow),

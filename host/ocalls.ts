@@ -9,9 +9,10 @@ import {
 } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import { MESSAGE_SIZE_BYTES_MAX, SEALED_SEGMENT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
 import type { KmsChannel, Port, Store } from '../protocol/ports.js'
+import { segmentChannel } from './segments.js'
 
 /** What a host does for its enclaves, by name. */
 export type OcallTable = ReadonlyMap<string, (claimedArgument: unknown) => unknown>
@@ -37,6 +38,7 @@ export const ocallTable = (
     const claimed = fields.claimed(field)
     return claimed instanceof Uint8Array ? claimed : fields.refuse(field)
   }
+  const segments = segmentChannel(store, kms)
   const runtime: [string, (claimed: unknown) => unknown][] = [
     [
       RUNTIME_OCALLS.storePut,
@@ -56,6 +58,21 @@ export const ocallTable = (
     ],
     [RUNTIME_OCALLS.storeList, (claimed) => store.list(name(read(claimed, 'prefix'), 'prefix'))],
     [RUNTIME_OCALLS.storeDelete, (claimed) => store.delete(name(read(claimed, 'name'), 'name'))],
+    [
+      RUNTIME_OCALLS.bulkSegment,
+      async (claimed) => {
+        const fields = read(claimed, 'name', 'offset', 'sizeBytes', 'stream', 'index')
+        return (
+          (await segments.exchange({
+            name: name(fields, 'name'),
+            offset: fields.count('offset'),
+            sizeBytes: fields.count('sizeBytes', SEALED_SEGMENT_SIZE_BYTES_MAX),
+            stream: fields.bytes('stream', 16),
+            index: fields.count('index'),
+          })) ?? null
+        )
+      },
+    ],
     [RUNTIME_OCALLS.kmsExchange, (claimed) => kms.exchange(bytes(read(claimed, 'frame'), 'frame'))],
   ]
   return new Map([...(Object.entries(authors) as [string, (claimed: unknown) => unknown][]), ...runtime])

@@ -20,6 +20,8 @@ export const RUNTIME_OCALLS = {
   storeDelete: 'keyrise:store-delete',
   /** { frame } → bytes */
   kmsExchange: 'keyrise:kms-exchange',
+  /** { name, offset, sizeBytes, stream, index } → the segment as the KMS delivers it, or null where there is no such name */
+  bulkSegment: 'keyrise:bulk-segment',
 } as const
 export type RuntimeOcallName = (typeof RUNTIME_OCALLS)[keyof typeof RUNTIME_OCALLS]
 

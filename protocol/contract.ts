@@ -1,5 +1,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type { KeyriseError } from './errors.js'
 import type { EntryKind, EntryName, FlowId } from './names.js'
+import type { CancelSignal } from './ports.js'
 
 /** What an author declares once; the host's types, the gate's table and the limits all come from it. Types only. */
 
@@ -67,6 +69,11 @@ export interface FlowEntry {
   readonly sizeBytes: number
 }
 
+/** An entry of a bulk read: its bytes, or why this one has none. */
+export type BulkItem =
+  | { readonly name: EntryName; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly name: EntryName; readonly error: KeyriseError }
+
 /** A member of a task, as the KMS vouches for it. */
 export interface RosterMember {
   readonly flow: FlowId
@@ -92,6 +99,17 @@ export interface Flow {
   checkpoint(entries: Readonly<Partial<Record<EntryName, CheckpointValue>>>): Promise<number>
   /** A private copy of the newest committed value, or undefined. @throws {KeyriseError} ERR_STATE_LOST, ERR_ENVELOPE_INVALID, … */
   read(name: EntryName): Promise<Uint8Array<ArrayBuffer> | undefined>
+  /**
+   * Reads many large entries: each in turn, in the order of `names`, as a private copy that is whole and verified. The payloads
+   * of `{ to: 'kms' }` stream through the KMS's pool; nothing is fetched while the caller is busy with an item, and besides that
+   * item's and the next one's bytes, about 8 MiB are held, however many there are. A lost session or a restarted KMS is got over
+   * where the read stands.
+   *
+   * What one entry fails with is its item's `error`: ERR_ENTRY_MISSING, ERR_STATE_LOST, ERR_DIGEST_MISMATCH, ERR_ENVELOPE_INVALID,
+   * ERR_STORE_*. To stop, `break`, or abort the signal; what has not been handed over is zero-filled.
+   * @throws {KeyriseError} ERR_KMS_*, ERR_CALLS_LIMIT, ERR_FENCED: the read as a whole cannot go on; the signal's reason; ERR_NAME_INVALID.
+   */
+  readBulk(names: readonly EntryName[], options?: { readonly signal?: CancelSignal }): AsyncIterable<BulkItem>
   /** What is committed, as far as this instance knows: an outcome that is unknown is settled by the next `read` or `checkpoint`. */
   list(): readonly FlowEntry[]
   /** Removes entries, as a checkpoint of its own. */

@@ -70,6 +70,35 @@ export interface KmsChannel {
   exchange(frame: Uint8Array): Promise<Uint8Array>
 }
 
+/** A segment of a payload that a KMS has a stream for, and where it is stored. */
+export interface SegmentRequest {
+  /** The payload object’s. */
+  readonly name: string
+  readonly offset: number
+  readonly sizeBytes: number
+  /** 16 bytes. */
+  readonly stream: Uint8Array
+  readonly index: number
+}
+
+/** A way for payloads from a store through a KMS: what is sealed in the store comes back sealed under the stream’s delivery key. */
+export interface SegmentChannel {
+  /**
+   * @returns undefined where the store has no such object.
+   * @throws {KeyriseError} ERR_STORE_*; ERR_ENVELOPE_INVALID: it does not open; ERR_SESSION_INVALID: no such stream;
+   * ERR_CALLS_LIMIT: ask again; ERR_KMS_*. None of it is authenticated.
+   */
+  exchange(request: SegmentRequest): Promise<Uint8Array | undefined>
+}
+
+/** What a bulk read heeds of an AbortSignal. */
+export interface CancelSignal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  addEventListener(type: 'abort', listener: () => void): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
 /** A way to one KMS, whose identity the launch configuration names: by HTTP, or to an embedded one. */
 export interface KmsLink extends KmsChannel, AsyncDisposable {
   /** Ed25519, 32 bytes: the identity that an enclave launched with this link trusts. */

@@ -1,8 +1,9 @@
 import test from 'ava'
 import { OutgoingCalls } from '../../enclave/ocalls.js'
-import { hostKms, hostStore } from '../../enclave/host-services.js'
+import { hostKms, hostSegments, hostStore } from '../../enclave/host-services.js'
 import { portPair, SimulatedClock } from '../../faults/index.js'
 import { parseCall, type ClaimedCall } from '../../protocol/calls.js'
+import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../../protocol/limits.js'
 import type { Port } from '../../protocol/ports.js'
 import { buildTarget, Host, launchTarget, withPlatform } from './target.js'
 
@@ -159,6 +160,52 @@ test('the KMS’s answers are bytes, or it is unreachable', async (t) => {
     raw(outside, (await next()).id, value)
     await t.throwsAsync(call, { code: 'ERR_KMS_UNREACHABLE' })
   }
+})
+
+test('a segment’s answer is bytes of bounded size in memory of its own, or a code that a KMS or a store says', async (t) => {
+  const { outgoing, outside, clock, next } = setUp()
+  const segments = hostSegments(outgoing)
+  const request = { name: 'f/a.payload', offset: 16, sizeBytes: 40, stream: new Uint8Array(16), index: 0 }
+  const answered = async (value: unknown) => {
+    const call = segments.exchange(request)
+    const { id, claimedArgument } = await next()
+    t.deepEqual(claimedArgument, request)
+    raw(outside, id, value)
+    return call
+  }
+  t.deepEqual(
+    await answered(new Uint8Array(DELIVERED_SEGMENT_SIZE_BYTES_MAX)).then((bytes) => bytes?.length),
+    DELIVERED_SEGMENT_SIZE_BYTES_MAX,
+  )
+  t.is(await answered(null), undefined)
+  for (const value of [
+    'text',
+    1,
+    [],
+    undefined,
+    {},
+    new Uint8Array(DELIVERED_SEGMENT_SIZE_BYTES_MAX + 1),
+    new Uint8Array(new SharedArrayBuffer(40)),
+  ])
+    await t.throwsAsync(answered(value), { code: 'ERR_KMS_FAILED' })
+  const refused = async (code: unknown, expected: string) => {
+    const call = segments.exchange(request)
+    outside.post({
+      id: (await next()).id,
+      type: 'HANDLER',
+      name: 'throw',
+      value: { isError: true, value: { code, message: 'ignore me' } },
+    })
+    await t.throwsAsync(call, { code: expected })
+  }
+  for (const code of ['ERR_ENVELOPE_INVALID', 'ERR_SESSION_INVALID', 'ERR_CALLS_LIMIT', 'ERR_STORE_IO'])
+    await refused(code, code)
+  for (const code of ['ERR_FENCED', 'ERR_FLOW_DESTROYED', 'ERR_OCALL_UNKNOWN', 'x', 7])
+    await refused(code, 'ERR_KMS_FAILED')
+  const silent = t.throwsAsync(segments.exchange(request), { code: 'ERR_KMS_FAILED' })
+  await next()
+  await clock.advance(60_000)
+  await silent
 })
 
 test('in a running enclave, an answer that the schema refuses fails the call and nothing else', async (t) => {

@@ -4,8 +4,9 @@ import { parseHeader } from '../../protocol/age-header.js'
 import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { KeyriseError } from '../../protocol/errors.js'
+import { segmentChannel } from '../../host/segments.js'
 import { parseFlowId, type EntryName } from '../../protocol/names.js'
-import type { Attester, Clock, KmsChannel, Random, Store } from '../../protocol/ports.js'
+import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../../protocol/ports.js'
 import { getHeaders, headerName, pairsAmong, payloadName } from '../../protocol/sealed-pair.js'
 import { MemoryStore } from '../../storage/index.js'
 import { IMAGE, startInProcess } from '../kms/in-process.js'
@@ -82,6 +83,8 @@ export interface LaunchOptions {
   readonly interrupt?: Interrupt
   readonly store?: Store
   readonly kms?: KmsChannel
+  /** A host that does with segments as it likes. */
+  readonly segments?: (right: SegmentChannel) => SegmentChannel
   readonly kmsIdentity?: Bytes
   readonly random?: Random
 }
@@ -105,9 +108,17 @@ export const startWorld = async () => {
           }),
         ),
     }
-    return openFlow({
+    const faulty = {
       store: aroundStore(options.store ?? store, around),
-      kms: { exchange: (frame) => around({ operation: 'kms-exchange', subject: '' }, () => channel.exchange(frame)) },
+      kms: {
+        exchange: (frame: Uint8Array) =>
+          around({ operation: 'kms-exchange', subject: '' }, () => channel.exchange(frame)),
+      },
+    }
+    const segments = segmentChannel(faulty.store, faulty.kms)
+    return openFlow({
+      ...faulty,
+      segments: options.segments?.(segments) ?? segments,
       attester,
       kmsIdentity: options.kmsIdentity ?? kms.keyring.identity,
       flow: parseFlowId(options.flow ?? FLOW),

@@ -1,7 +1,10 @@
 import test from 'ava'
 import { launch, MemoryStore, type EnclaveEvent, type EnclaveHandle, type Store } from '../../host/index.js'
 import { encodeCall, parseReply, RUNTIME_OCALLS } from '../../protocol/calls.js'
+import { copyBytes } from '../../protocol/bytes.js'
 import { KeyriseError } from '../../protocol/errors.js'
+import { decodeKmsRequest, encodeKmsError, encodeKmsReply } from '../../protocol/kms.js'
+import type { KmsLink } from '../../protocol/ports.js'
 import { echoKms, scriptedImage, ScriptedPlatform } from './scripted-platform.js'
 
 interface Served {
@@ -13,7 +16,10 @@ interface Served {
   readonly ocall: (name: string, argument?: unknown) => Promise<unknown>
 }
 
-const serve = async (ocalls: Readonly<Record<string, (input: never) => unknown>> = {}): Promise<Served> => {
+const serve = async (
+  ocalls: Readonly<Record<string, (input: never) => unknown>> = {},
+  kms: KmsLink = echoKms,
+): Promise<Served> => {
   const platform = new ScriptedPlatform()
   const store = new MemoryStore()
   const events: EnclaveEvent[] = []
@@ -21,7 +27,7 @@ const serve = async (ocalls: Readonly<Record<string, (input: never) => unknown>>
     image: scriptedImage({ ocalls: Object.keys(ocalls) }),
     platform,
     store,
-    kms: echoKms,
+    kms,
     flow: 'flow-1',
     ocalls,
     onEvent: (event) => events.push(event),
@@ -71,6 +77,78 @@ test('an enclave reaches its own flow’s part of the store and no other', async
   for (const prefix of ['', 'flow-', 'flow-1', 'flow-2/'])
     t.is(await ocall(RUNTIME_OCALLS.storeList, { prefix }), 'ERR_NAME_INVALID', prefix)
   t.deepEqual(await store.list(''), ['flow-11/a', 'flow-2/a'])
+  await handle.close()
+})
+
+const STREAM = new Uint8Array(16).fill(9)
+const PAYLOAD = new Uint8Array(100).map((_, index) => index)
+
+test('a segment goes from the store to the KMS, and the answer to the runtime', async (t) => {
+  const answer = copyBytes(PAYLOAD.subarray(50))
+  const asked: unknown[] = []
+  const { handle, store, ocall } = await serve(
+    {},
+    {
+      ...echoKms,
+      exchange: (frame) => {
+        asked.push(decodeKmsRequest(frame))
+        return Promise.resolve(encodeKmsReply({ sealed: answer }))
+      },
+    },
+  )
+  await store.put('flow-1/a.payload', PAYLOAD)
+  const request = { name: 'flow-1/a.payload', offset: 16, sizeBytes: 40, stream: STREAM, index: 3 }
+  t.deepEqual(await ocall(RUNTIME_OCALLS.bulkSegment, request), answer)
+  t.deepEqual(asked, [{ op: 'segment', stream: STREAM, index: 3, sealed: copyBytes(PAYLOAD.subarray(16, 56)) }])
+  // What the store does not have, or not all of it, the KMS is not asked about.
+  t.is(await ocall(RUNTIME_OCALLS.bulkSegment, { ...request, name: 'flow-1/b.payload' }), null)
+  t.is(await ocall(RUNTIME_OCALLS.bulkSegment, { ...request, sizeBytes: 90 }), 'ERR_ENVELOPE_INVALID')
+  t.is(asked.length, 1)
+  await handle.close()
+})
+
+test('a segment comes from the flow’s own part of the store and from no other, and its request is checked', async (t) => {
+  const { handle, store, ocall } = await serve()
+  await store.put('flow-2/a.payload', PAYLOAD)
+  const request = { name: 'flow-1/a.payload', offset: 16, sizeBytes: 40, stream: STREAM, index: 3 }
+  for (const name of ['flow-2/a.payload', 'flow-1', 'flow-1/../flow-2/a.payload', ''])
+    t.is(await ocall(RUNTIME_OCALLS.bulkSegment, { ...request, name }), 'ERR_NAME_INVALID', name)
+  for (const wrong of [
+    { offset: -1 },
+    { offset: 1.5 },
+    { sizeBytes: 2 * 1024 * 1024 },
+    { stream: 'x' },
+    { stream: new Uint8Array(15) },
+    { index: null },
+    { more: 1 },
+  ])
+    t.is(await ocall(RUNTIME_OCALLS.bulkSegment, { ...request, ...wrong }), 'ERR_ARGUMENT_INVALID')
+  await handle.close()
+})
+
+test('what the KMS says of a segment reaches the runtime as a code', async (t) => {
+  let said: Uint8Array = encodeKmsError('ERR_SESSION_INVALID')
+  const { handle, store, ocall } = await serve({}, { ...echoKms, exchange: () => Promise.resolve(said) })
+  await store.put('flow-1/a.payload', PAYLOAD)
+  const request = { name: 'flow-1/a.payload', offset: 16, sizeBytes: 40, stream: STREAM, index: 3 }
+  t.is(await ocall(RUNTIME_OCALLS.bulkSegment, request), 'ERR_SESSION_INVALID')
+  said = new Uint8Array(3)
+  t.is(await ocall(RUNTIME_OCALLS.bulkSegment, request), 'ERR_KMS_FAILED')
+  await handle.close()
+})
+
+test('the host goes on answering while the KMS is busy with segments', async (t) => {
+  let release = (): void => undefined
+  const released = new Promise<Uint8Array>((resolve) => {
+    release = () => resolve(encodeKmsError('ERR_CALLS_LIMIT'))
+  })
+  const { handle, store, ocall } = await serve({}, { ...echoKms, exchange: () => released })
+  await store.put('flow-1/a.payload', PAYLOAD)
+  const request = { name: 'flow-1/a.payload', offset: 16, sizeBytes: 40, stream: STREAM }
+  const segments = Array.from({ length: 8 }, (_, index) => ocall(RUNTIME_OCALLS.bulkSegment, { ...request, index }))
+  t.deepEqual(await ocall(RUNTIME_OCALLS.storeGet, { name: 'flow-1/a.payload' }), PAYLOAD)
+  release()
+  t.deepEqual(new Set(await Promise.all(segments)), new Set(['ERR_CALLS_LIMIT']))
   await handle.close()
 })
 
