@@ -26,11 +26,14 @@ export const writeDocuments = async (report: Report, names: readonly string[]): 
   await writeFile(new URL('performance.svg', DOCS), renderSvg(report.curves))
 }
 
+const PICTURE = '![How the cost of Keyrise grows, beside its peers](performance.svg)'
+
 export const fillDocument = (document: string, report: Report): string => {
   if (!MARKED.test(document)) throw new Error('docs/performance.md has no place for figures')
   const figures = [
     renderMachine(report),
     renderResults(report.results),
+    PICTURE,
     ...Object.values(report.curves).map(renderCurve),
   ]
   return document.replace(MARKED, (_, start: string, end: string) => `${start}\n${figures.join('\n\n')}\n\n${end}`)

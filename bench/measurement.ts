@@ -31,8 +31,8 @@ export interface Measured {
 export interface Measurement {
   /** Ids of rows, or names of curves: what `--only` can name. */
   readonly names: readonly string[]
-  /** Commands that this machine must have for some of them. */
-  readonly needs?: Readonly<Record<string, string>>
+  /** Why one of them cannot be measured on this machine; undefined where it can. */
+  readonly lacks?: (name: string) => string | undefined
   /** @param say - tells of progress. @param wants - whether this name is asked for. */
   measure(scale: Scale, context: { say: (line: string) => void; wants: (name: string) => boolean }): Promise<Measured>
 }

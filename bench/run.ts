@@ -1,5 +1,4 @@
 import type { Measurement, Scale } from './measurement.js'
-import { hasCommand } from './peers/openssl.js'
 import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
 import { bulk } from './rows/bulk.js'
 import { payload } from './rows/payload.js'
@@ -29,11 +28,10 @@ export const run = async ({ names, scale, isQuick, say }: RunOptions): Promise<R
   const failed: Left[] = []
   for (const measurement of MEASUREMENTS) {
     const asked = measurement.names.filter((name) => {
-      const command = measurement.needs?.[name]
       if (!names.includes(name)) return false
-      if (command === undefined || hasCommand(command)) return true
-      skipped.push({ name, why: `${command} is not installed` })
-      return false
+      const why = measurement.lacks?.(name)
+      if (why !== undefined) skipped.push({ name, why })
+      return why === undefined
     })
     if (asked.length === 0) continue
     try {

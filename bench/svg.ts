@@ -33,7 +33,7 @@ const escapeText = (text: string): string =>
 const renderPanel = (curve: Curve): string[] => {
   const isNumeric = curve.series.every(({ points }) => points.every(([x]) => typeof x === 'number'))
   return [
-    label(16, 24, `${curve.what}, ${curve.y}`, 'class="title"'),
+    label(16, 24, `${curve.what}, ${curve.y}${isNumeric ? '' : ' (logarithmic)'}`, 'class="title"'),
     ...renderLegend(curve.series),
     ...(isNumeric ? renderLines(curve) : renderBars(curve)),
   ]
@@ -133,7 +133,7 @@ const renderBars = ({ series }: Curve): string[] => {
   const values = series.flatMap(({ points }) => points.map(([, value]) => value))
   const ticks = decades(Math.min(...values), Math.max(...values))
   const scale = logarithmic(ticks[0] ?? 1, ticks.at(-1) ?? 10)
-  const left = 210
+  const left = 180
   const width = PANEL.width - PANEL.right - left - 40
   const rowHeight = (PANEL.height - PANEL.top - 16) / names.length
   const barHeight = (rowHeight - 8) / series.length

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Bench } from 'tinybench'
@@ -45,3 +45,7 @@ export const commandSeconds = async ({ command, args, stdin, stdout }: CommandRu
   if (code !== 0) throw new Error(`${command} ended with ${String(code)}: ${printed.trim()}`)
   return (performance.now() - startMs) / 1000
 }
+
+/** What this machine lacks, said; undefined where it has the command. */
+export const lackOf = (command: string): string | undefined =>
+  spawnSync(command, ['--version']).error === undefined ? undefined : `${command} is not installed`

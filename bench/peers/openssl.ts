@@ -1,9 +1,7 @@
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 
 /** The machine’s `openssl speed`: what its processor can do. It measures one second for each figure, in CPU time. */
-
-export const hasCommand = (command: string): boolean => spawnSync(command, ['--version']).error === undefined
 
 const speed = async (args: readonly string[], pattern: RegExp): Promise<number> => {
   const { stdout } = await promisify(execFile)('openssl', ['speed', '-mr', '-seconds', '1', ...args])

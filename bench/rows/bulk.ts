@@ -1,19 +1,15 @@
-import { UnsealPool } from '../../kms/pool.js'
-import { parseHeader } from '../../protocol/age-header.js'
+import type { UnsealPool } from '../../kms/pool.js'
 import type { Bytes } from '../../protocol/bytes.js'
-import { segmentAt, segmentCount } from '../../protocol/crypto/delivery.js'
-import { unwrapHeader } from '../../protocol/crypto/envelope.js'
-import { derivePayloadKey, PAYLOAD_NONCE_SIZE, SEALED_SEGMENT_SIZE } from '../../protocol/crypto/payload.js'
 import type { Measurement, Scale } from '../measurement.js'
 import { formatSize } from '../figures.js'
 import { esdk } from '../peers/esdk.js'
 import { expectEqual, randomBytes, type Peer } from '../peers/files.js'
-import { identities, sealOurs, unsealKeys } from '../peers/keyrise.js'
 import { chachaSpeed } from '../peers/openssl.js'
+import { SharedPayload, withPool } from '../peers/pool.js'
 import { typage } from '../peers/typage.js'
 import { result, type Curve, type Result } from '../report.js'
 import { compare, summarise, type Measure, type Summary } from '../statistics.js'
-import { perSecond } from '../timing.js'
+import { lackOf, perSecond } from '../timing.js'
 
 const SIZES_BYTES = [2 ** 26, 2 ** 30]
 const WARM_UP_SIZE_BYTES_MAX = 2 ** 26
@@ -21,68 +17,6 @@ const THREAD_COUNT = 2
 
 const POOL_SIZE_BYTES = 2 ** 26
 const THREAD_COUNTS = [1, 2, 3, 4]
-
-/** A payload for a pool, where a KMS would have it: sealed in shared memory, and room for its plaintext beside it. */
-class Shared {
-  readonly #plaintext: Bytes
-  readonly #envelope: Uint8Array<SharedArrayBuffer>
-  readonly #into: Uint8Array<SharedArrayBuffer>
-
-  constructor(plaintext: Bytes, envelope: Bytes) {
-    this.#plaintext = plaintext
-    this.#envelope = new Uint8Array(new SharedArrayBuffer(envelope.length))
-    this.#envelope.set(envelope)
-    this.#into = new Uint8Array(new SharedArrayBuffer(plaintext.length))
-  }
-
-  /** The whole way: header, file key, MAC, then every chunk. The memory that it writes to is kept, as the KMS’s slots are. */
-  async open(pool: UnsealPool): Promise<void> {
-    const header = parseHeader(this.#envelope)
-    using fileKey = unwrapHeader(header, identities)
-    await pool.openPayload({ fileKey, payload: this.#envelope.subarray(header.sizeBytes), into: this.#into })
-  }
-
-  /** Looks whether `open` fills the memory. */
-  async verify(pool: UnsealPool): Promise<void> {
-    this.#into.fill(0)
-    await this.open(pool)
-    expectEqual('keyrise', this.#into, this.#plaintext)
-  }
-
-  /** All segments one after the other in as many lanes as keep the pool busy: opened, and sealed again as for a session. */
-  async reseal(pool: UnsealPool, laneCount: number): Promise<void> {
-    const header = parseHeader(this.#envelope)
-    using fileKey = unwrapHeader(header, identities)
-    const payload = this.#envelope.subarray(header.sizeBytes)
-    const payloadKey = derivePayloadKey(fileKey, payload.slice(0, PAYLOAD_NONCE_SIZE))
-    const deliveryKey = randomBytes(32)
-    const chunks = payload.subarray(PAYLOAD_NONCE_SIZE)
-    const count = segmentCount(this.#plaintext.length)
-    let next = 0
-    const lane = async (): Promise<void> => {
-      for (let index = next++; index < count; index = next++)
-        await pool.reseal({
-          segment: segmentAt(this.#plaintext.length, index),
-          sealed: chunks.subarray(index * SEALED_SEGMENT_SIZE, (index + 1) * SEALED_SEGMENT_SIZE),
-          known: undefined,
-          writeKeys: (into) => {
-            into.set(payloadKey)
-            into.set(deliveryKey, payloadKey.length)
-          },
-        })
-    }
-    await Promise.all(Array.from({ length: laneCount }, lane))
-  }
-}
-
-const withPool = async <T>(threadCount: number, use: (pool: UnsealPool) => Promise<T>): Promise<T> => {
-  const pool = await UnsealPool.start(unsealKeys(), { threadCount })
-  try {
-    return await use(pool)
-  } finally {
-    await pool.close()
-  }
-}
 
 interface Rival {
   readonly id: 'P3.typage' | 'P3.esdk' | 'P3.openssl'
@@ -122,7 +56,7 @@ const RIVALS: readonly Rival[] = [
 /** P3: a KMS’s pool of two opens a payload in memory. Graded at the size whose ratio is the worse one. */
 export const bulk: Measurement = {
   names: [...RIVALS.map(({ id }) => id), 'P3.sizes', 'pool'],
-  needs: { 'P3.openssl': 'openssl' },
+  lacks: (name) => (name === 'P3.openssl' ? lackOf('openssl') : undefined),
   async measure(scale, { say, wants }) {
     // openssl’s figure knows no size: the curve does without it.
     const rivals = RIVALS.filter(({ id }) => wants(id) || (wants('P3.sizes') && id !== 'P3.openssl'))
@@ -158,7 +92,7 @@ interface Contest {
 const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contest): Promise<Summary[]> => {
   const { runs, sliceMs } = scale
   const plaintext = randomBytes(sizeBytes)
-  const shared = new Shared(plaintext, sealOurs(plaintext))
+  const shared = new SharedPayload(plaintext)
   await shared.verify(pool)
   const ours = async (): Promise<number> => ((await perSecond(() => shared.open(pool), sliceMs)) * sizeBytes) / 1e6
   await ours()
@@ -191,7 +125,7 @@ const sizesCurve = (rivals: readonly Rival[], bySize: ReadonlyMap<number, readon
 /** What more threads bring, and what it costs to seal each segment again to a session, as bulk mode does. */
 const poolCurve = async ({ sliceMs, bytes }: Scale, say: (line: string) => void): Promise<Curve> => {
   const plaintext = randomBytes(bytes(POOL_SIZE_BYTES))
-  const shared = new Shared(plaintext, sealOurs(plaintext))
+  const shared = new SharedPayload(plaintext)
   const open: [number, number][] = []
   const reseal: [number, number][] = []
   for (const threadCount of THREAD_COUNTS) {

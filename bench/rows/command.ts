@@ -10,7 +10,7 @@ import { randomBytes } from '../peers/files.js'
 import { identityText, sealOurs } from '../peers/keyrise.js'
 import { result, type Result, type Series } from '../report.js'
 import { compare, median, summarise } from '../statistics.js'
-import { commandSeconds, type CommandRun } from '../timing.js'
+import { commandSeconds, lackOf, type CommandRun } from '../timing.js'
 
 const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
 const SIZE_BYTES = 2 ** 30
@@ -82,7 +82,7 @@ const withSealed = async (sizeBytes: number, use: (sealed: Sealed) => Promise<vo
 /** P4: whole processes, from start to exit, on the same file in the page cache. */
 export const command: Measurement = {
   names: ['P4', 'command'],
-  needs: { P4: 'age', command: 'age' },
+  lacks: () => lackOf('age'),
   async measure(scale, { say, wants }) {
     const { runs, bytes } = scale
     const results: Result[] = []

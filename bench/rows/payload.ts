@@ -1,8 +1,10 @@
+import type { UnsealPool } from '../../kms/pool.js'
 import type { Measurement, Scale } from '../measurement.js'
 import { esdk } from '../peers/esdk.js'
 import { expectEqual, randomBytes, type Peer } from '../peers/files.js'
 import { jose } from '../peers/jose.js'
 import { keyrise } from '../peers/keyrise.js'
+import { SharedPayload, withPool } from '../peers/pool.js'
 import { sodiumNative } from '../peers/sodium.js'
 import { typage } from '../peers/typage.js'
 import type { Series } from '../report.js'
@@ -15,15 +17,28 @@ const PEERS: readonly Peer[] = [keyrise, sodiumNative, esdk, typage, jose]
 export const payload: Measurement = {
   names: ['payload'],
   async measure(scale, { say }) {
-    const series: Series[] = []
-    for (const peer of PEERS) {
-      say(`payload: ${peer.name}`)
-      series.push(await seriesOf(peer, scale))
-    }
+    const series = await withPool(2, async (pool) => {
+      const made: Series[] = []
+      for (const peer of [pooled(pool), ...PEERS]) {
+        say(`payload: ${peer.name}`)
+        made.push(await seriesOf(peer, scale))
+      }
+      return made
+    })
     const curve = { what: 'opening in memory, one call after another', x: 'payload, bytes', y: 'MB/s', series }
     return { curves: { payload: curve } }
   },
 }
+
+/** The way of P3, at every size: what a pool costs where there is little to do. */
+const pooled = (pool: UnsealPool): Peer => ({
+  name: 'keyrise, pool of 2',
+  async seal(plaintext) {
+    const shared = new SharedPayload(plaintext)
+    await shared.verify(pool)
+    return { open: () => shared.open(pool).then(() => plaintext) }
+  },
+})
 
 const seriesOf = async (peer: Peer, { sliceMs, bytes }: Scale): Promise<Series> => {
   const sizes = [...new Set(SIZES_BYTES.map(bytes))]

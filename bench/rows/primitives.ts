@@ -74,7 +74,7 @@ const ciphers = (): Primitive[] => {
   sealChaCha(key, nonce, plaintext, sealed)
   return [
     {
-      name: 'ChaCha20-Poly1305, open 64 KiB',
+      name: 'ChaCha20-Poly1305, 64 KiB',
       native: () => {
         openChaCha(key, nonce, sealed, opened)
         return opened

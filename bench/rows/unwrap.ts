@@ -1,5 +1,4 @@
 import { createSecretKey } from 'node:crypto'
-import { UnsealPool } from '../../kms/pool.js'
 import type { UnsealTask } from '../../kms/unseal.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import type { Bytes } from '../../protocol/bytes.js'
@@ -10,11 +9,12 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { Measurement } from '../measurement.js'
 import { randomBytes } from '../peers/files.js'
-import { authority, publicKey, unsealKeys } from '../peers/keyrise.js'
+import { authority, publicKey } from '../peers/keyrise.js'
 import { agreementSpeed } from '../peers/openssl.js'
+import { withPool } from '../peers/pool.js'
 import { result, type Result } from '../report.js'
 import { compare, summarise } from '../statistics.js'
-import { perSecond } from '../timing.js'
+import { lackOf, perSecond } from '../timing.js'
 
 /** As many as a pool of two needs to be busy to the end of the last part. */
 const HEADER_COUNT = 8192
@@ -47,24 +47,20 @@ const sealHeader = (index: number): Bytes => {
  */
 export const unwrap: Measurement = {
   names: ['P5', 'unwrap'],
-  needs: { P5: 'openssl' },
+  lacks: (name) => (name === 'P5' ? lackOf('openssl') : undefined),
   async measure({ runs, sliceMs, count }, { say, wants }) {
     say('P5: making headers')
     const items = Array.from({ length: count(HEADER_COUNT) }, (_, index) => sealHeader(index))
     const task: UnsealTask = { kind: 'unwrap', items, flow, image, originKey: createSecretKey(originKey) }
-    const onPool = async (threadCount: number, use: (unwrapsPerSecond: () => Promise<number>) => Promise<void>) => {
-      const pool = await UnsealPool.start(unsealKeys(), { threadCount })
-      const run = async (): Promise<void> => {
-        const unsealed = await pool.unseal(task)
-        if (unsealed.items.some(({ error }) => error !== null)) throw new Error('P5: a header was refused')
-      }
-      try {
+    const onPool = (threadCount: number, use: (unwrapsPerSecond: () => Promise<number>) => Promise<void>) =>
+      withPool(threadCount, async (pool) => {
+        const run = async (): Promise<void> => {
+          const unsealed = await pool.unseal(task)
+          if (unsealed.items.some(({ error }) => error !== null)) throw new Error('P5: a header was refused')
+        }
         await perSecond(run, sliceMs)
         await use(async () => items.length * (await perSecond(run, sliceMs)))
-      } finally {
-        await pool.close()
-      }
-    }
+      })
 
     const results: Result[] = []
     if (wants('P5'))
