@@ -1,12 +1,15 @@
 import type { Measurement, Scale } from './measurement.js'
 import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
 import { bulk } from './rows/bulk.js'
+import { command } from './rows/command.js'
+import { memory } from './rows/memory.js'
 import { payload } from './rows/payload.js'
 import { primitives } from './rows/primitives.js'
+import { rotation } from './rows/rotation.js'
 import { small } from './rows/small.js'
 import { unwrap } from './rows/unwrap.js'
 
-const MEASUREMENTS: readonly Measurement[] = [bulk, unwrap, small, payload, primitives]
+const MEASUREMENTS: readonly Measurement[] = [bulk, command, unwrap, small, rotation, memory, payload, primitives]
 
 /** Graded rows, then curves. */
 export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)
