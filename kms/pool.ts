@@ -27,10 +27,11 @@ const SLOTS_PER_THREAD = 2
 /** Segments that wait for a slot hold a megabyte each. */
 const SEGMENT_QUEUE_COUNT_MAX = 24
 
-/** For one attempt at one part, its wait in the queue included: shorter than a client’s patience. */
+/** For one part, its waits in the queue included: shorter than a client’s patience. */
 const PART_MS_MAX = 20_000
-/** One task may be in the hands of two workers that are killed. */
-const ATTEMPT_COUNT_MAX = 3
+/** When every worker is killed at once, a task may be handed to each before that is known; and that may happen again. */
+const ATTEMPT_COUNT_MAX = 8
+const RESTART_MS = 50
 
 export interface PoolOptions {
   readonly threadCount?: number
@@ -54,6 +55,7 @@ export class UnsealPool implements Unsealer {
   readonly #pool: Piscina<Task, Results[Task['kind']]>
   readonly #queueCountMax: number
   readonly #slots: Slots
+  #underWayCount = 0
 
   private constructor(keys: UnsealKeys, options: PoolOptions) {
     const { threadCount = 2, queueCountMax = QUEUE_COUNT_MAX, segmentQueueCountMax = SEGMENT_QUEUE_COUNT_MAX } = options
@@ -74,6 +76,7 @@ export class UnsealPool implements Unsealer {
     })
     // A worker that dies rejects its task, and the task is repeated; without a listener the process would end.
     this.#pool.on('error', () => undefined)
+    this.#pool.on('workerDestroy', () => setTimeout(() => this.#restart(), RESTART_MS).unref())
   }
 
   /** Resolves once every worker has answered. @throws {KeyriseError} ERR_KMS_FAILED: they do not start. */
@@ -82,7 +85,9 @@ export class UnsealPool implements Unsealer {
     try {
       const started = (pool = new UnsealPool(keys, options))
       // Each of them is idle, so each gets one.
-      await Promise.all(Array.from({ length: started.#pool.maxThreads }, () => started.#attempt(NO_TASK)))
+      await Promise.all(
+        Array.from({ length: started.#pool.maxThreads }, () => started.#run(NO_TASK, { attemptCountMax: 1 })),
+      )
       return started
     } catch (cause) {
       await pool?.close()
@@ -135,29 +140,40 @@ export class UnsealPool implements Unsealer {
     await this.#pool.destroy()
   }
 
-  /** A task changes nothing, so one whose worker died is safe to repeat. @throws {KeyriseError} ERR_KMS_FAILED. */
-  async #run<T extends Task>(task: T): Promise<{ result: Results[T['kind']]; isRepeated: boolean }> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return { result: await this.#attempt(task), isRepeated: attempt > 1 }
-      } catch (cause) {
-        const isLate = cause instanceof Error && cause.name === 'AbortError'
-        if (isLate || attempt === ATTEMPT_COUNT_MAX) throw lost(cause)
+  /**
+   * A task changes nothing, so one whose worker died is safe to repeat. It has a deadline: Piscina lets tasks wait for ever when
+   * new workers fail to start.
+   * @throws {KeyriseError} ERR_KMS_FAILED.
+   */
+  async #run<T extends Task>(
+    task: T,
+    { attemptCountMax = ATTEMPT_COUNT_MAX } = {},
+  ): Promise<{ result: Results[T['kind']]; isRepeated: boolean }> {
+    const deadline = new AbortController()
+    const timer = setTimeout(() => deadline.abort(), PART_MS_MAX)
+    this.#underWayCount++
+    try {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          const result = await this.#pool.run(task, { signal: deadline.signal })
+          return { result: result as Results[T['kind']], isRepeated: attempt > 1 }
+        } catch (cause) {
+          if (deadline.signal.aborted || attempt === attemptCountMax) throw lost(cause)
+        }
       }
+    } finally {
+      this.#underWayCount--
+      clearTimeout(timer)
     }
   }
 
-  /** With a deadline: Piscina lets tasks wait for ever when new workers fail to start. */
-  async #attempt<T extends Task>(task: T): Promise<Results[T['kind']]> {
-    const deadline = new AbortController()
-    const timer = setTimeout(() => {
-      deadline.abort()
-    }, PART_MS_MAX)
-    try {
-      return (await this.#pool.run(task, { signal: deadline.signal })) as Results[T['kind']]
-    } finally {
-      clearTimeout(timer)
-    }
+  /**
+   * Piscina replaces a worker that dies, but for one that dies before it is ready: then what waits would wait for the next task
+   * that is asked for, which makes it start others. So one is asked for.
+   */
+  #restart(): void {
+    if (this.#underWayCount === 0 || this.#pool.threads.length === this.#pool.maxThreads) return
+    this.#pool.run(NO_TASK, { signal: AbortSignal.timeout(PART_MS_MAX) }).catch(() => undefined)
   }
 }
 

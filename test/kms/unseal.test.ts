@@ -1,14 +1,8 @@
-import { createSecretKey } from 'node:crypto'
-import { createRequire } from 'node:module'
-import type { Worker, WorkerOptions } from 'node:worker_threads'
 import test from 'ava'
 import { Keyring } from '../../kms/keyring.js'
-import { unsealKeys } from '../../kms/open-kms.js'
-import type { PoolOptions } from '../../kms/pool.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import type { Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
-import { parseFlowId } from '../../protocol/names.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { decodeProofs } from '../../protocol/session.js'
 import { newestKey, sealToKms } from './attested-client.js'
@@ -110,96 +104,4 @@ test('what was sealed before a restart opens after it, from the keyring alone', 
   await client.open()
   const { secrets } = await client.call({ op: 'bulk', envelopes: [envelope] })
   t.deepEqual(secrets, plaintextOf(0))
-})
-
-/** Captures the workers that are started from here on, as a hostile host would before launch; makes them unable to start, if told to. */
-let areBroken = false
-const captureWorkers = (): Worker[] => {
-  const captured: Worker[] = []
-  const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker }
-  threads.Worker = class extends threads.Worker {
-    constructor(file: string, options: WorkerOptions) {
-      super(file, areBroken ? { ...options, execArgv: ['--require', '/there-is-no-such-file.cjs'] } : options)
-      captured.push(this)
-    }
-  }
-  return captured
-}
-const workers = captureWorkers()
-
-const withPool = async (t: { teardown: (work: () => Promise<void>) => void }, options: PoolOptions = {}) => {
-  const { UnsealPool } = await import('../../kms/pool.js')
-  const started = await launchOne()
-  const pool = await UnsealPool.start(unsealKeys(started.keyring), options)
-  t.teardown(() => pool.close())
-  const originKey = started.client.origin?.key.expose((bytes) => createSecretKey(bytes))
-  if (originKey === undefined) throw new Error('no origin key')
-  const task = (items: readonly Bytes[], kind: 'unwrap' | 'bulk' = 'bulk') => ({
-    kind,
-    items,
-    flow: parseFlowId('flow-1'),
-    image: IMAGE,
-    originKey,
-  })
-  return { ...started, pool, task }
-}
-
-test.serial('the pool gives what the calling thread would, over many parts', async (t) => {
-  const { pool, task, seal } = await withPool(t)
-  const envelopes = Array.from({ length: 600 }, (_, index) =>
-    index % 7 === 0 ? new Uint8Array(index) : seal(plaintextOf(index % 200, index % 90)),
-  )
-  const bulk = await pool.unseal(task(envelopes))
-  t.is(bulk.items.length, 600)
-  let offset = 0
-  bulk.items.forEach(({ error, sizeBytes }, index) => {
-    t.is(error, index % 7 === 0 ? 'ERR_ENVELOPE_INVALID' : null)
-    t.is(sizeBytes, index % 7 === 0 ? 0 : index % 90)
-    t.true(bulk.secrets.subarray(offset, offset + sizeBytes).every((byte) => byte === (index % 200) + 1))
-    offset += sizeBytes
-  })
-  t.is(offset, bulk.secrets.length)
-  const unwrapped = await pool.unseal(
-    task(
-      envelopes.map((envelope, index) => (index % 7 === 0 ? envelope : headerOf(envelope))),
-      'unwrap',
-    ),
-  )
-  t.is(unwrapped.secrets.length, 16 * unwrapped.items.filter(({ error }) => error === null).length)
-  t.deepEqual(await pool.unseal(task([])), { items: [], secrets: new Uint8Array(0) })
-})
-
-test.serial('a pool worker that is killed costs nothing: its task is repeated', async (t) => {
-  const { pool, task, seal } = await withPool(t)
-  const envelopes = Array.from({ length: 8 }, () => seal(plaintextOf(1, 3_000_000)))
-  await pool.unseal(task(envelopes.slice(0, 2)))
-  const underWay = pool.unseal(task(envelopes))
-  const killed = workers.at(-1)
-  await killed?.terminate()
-  const { items } = await underWay
-  t.true(items.every(({ error }) => error === null))
-  t.true((await pool.unseal(task(envelopes))).items.every(({ error }) => error === null))
-})
-
-test.serial('a pool whose workers cannot start says so; one whose workers all died starts others', async (t) => {
-  const { pool, task, seal, keyring } = await withPool(t)
-  const { UnsealPool } = await import('../../kms/pool.js')
-  areBroken = true
-  await t.throwsAsync(UnsealPool.start(unsealKeys(keyring)), { code: 'ERR_KMS_FAILED', message: /does not start/ })
-  areBroken = false
-  const envelope = seal(plaintextOf(3))
-  await Promise.all(workers.slice(-4).map((worker) => worker.terminate()))
-  const { items } = await pool.unseal(task([envelope]))
-  t.deepEqual(items, [{ key: 'root@1', error: null, sizeBytes: 100 }])
-})
-
-test.serial('more than the pool will ever queue is refused at once', async (t) => {
-  const { pool, task } = await withPool(t, { queueCountMax: 4 })
-  const items = Array.from({ length: 300 }, () => new Uint8Array(0))
-  // Two parts each, for two workers and four places in the queue.
-  const calls = await Promise.allSettled(Array.from({ length: 5 }, () => pool.unseal(task(items))))
-  const refused = calls.filter((call) => call.status === 'rejected')
-  t.is(calls[0]?.status, 'fulfilled')
-  t.true(refused.length >= 2)
-  for (const call of refused) t.like(call.reason, { code: 'ERR_CALLS_LIMIT' })
 })
