@@ -95,12 +95,64 @@ export const scrypt = (passphrase: Uint8Array, salt: Uint8Array, logN: number): 
 const CIPHER = 'chacha20-poly1305'
 export const TAG_SIZE = 16
 
+/**
+ * How much goes into one `update`. Node allocates a byte too many for the output, then copies it into a block right behind: at a
+ * distance near a multiple of 4 KiB, as of 64 KiB, that copy takes half as long as the cipher.
+ */
+const PIECE_SIZE = 34 * 1024
+/** Smaller outputs are not worth the call, and may lie in Node’s pool. */
+const FREED_SIZE_MIN = 16 * 1024
+
+/** What `transform`, a cipher, makes of `bytes`, in pieces: it takes no buffer to write to. */
+const update = (transform: { update(bytes: Uint8Array): Uint8Array }, bytes: Uint8Array): Uint8Array[] => {
+  const outputs: Uint8Array[] = []
+  for (let offset = 0; offset < bytes.length; offset += PIECE_SIZE)
+    outputs.push(transform.update(bytes.subarray(offset, offset + PIECE_SIZE)))
+  return outputs
+}
+
+const gather = (outputs: readonly Uint8Array[], into: Uint8Array): void => {
+  let offset = 0
+  for (const output of outputs) {
+    into.set(output, offset)
+    offset += output.length
+  }
+}
+
+type Drop = (message: undefined, transfer: readonly ArrayBuffer[]) => void
+let drop: Drop | undefined
+
+/**
+ * Frees outputs now. The collector sees a few bytes on the heap only, so that tens of MB would pile up, each on cold pages. A
+ * closed port drops a message with all that was transferred in it (HTML, "message port post message steps"). Enclaves have no
+ * MessageChannel, and leave it to the collector.
+ */
+const free = (outputs: readonly Uint8Array[]): void => {
+  for (const { buffer, byteLength } of outputs) {
+    if (byteLength < FREED_SIZE_MIN || buffer.byteLength !== byteLength) continue
+    drop ??= closedPort()
+    drop(undefined, [buffer as ArrayBuffer])
+  }
+}
+
+const closedPort = (): Drop => {
+  const { MessageChannel } = globalThis as Partial<typeof globalThis>
+  if (MessageChannel === undefined) return () => undefined
+  const { port1 } = new MessageChannel()
+  port1.close()
+  return (message, transfer) => {
+    port1.postMessage(message, transfer)
+  }
+}
+
 /** Fills `into`, which is TAG_SIZE larger than `plaintext`, with ciphertext and tag. */
 export const sealChaCha = (key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, into: Uint8Array): void => {
   if (into.length !== plaintext.length + TAG_SIZE) throw new RangeError('Size of the output')
   const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG_SIZE })
-  into.set(cipher.update(plaintext))
+  const ciphertext = update(cipher, plaintext)
   cipher.final()
+  gather(ciphertext, into)
+  free(ciphertext)
   into.set(cipher.getAuthTag(), plaintext.length)
 }
 
@@ -109,13 +161,14 @@ export const openChaCha = (key: Uint8Array, nonce: Uint8Array, sealed: Uint8Arra
   if (into.length !== sealed.length - TAG_SIZE) throw new RangeError('Size of the output')
   const decipher = createDecipheriv(CIPHER, key, nonce, { authTagLength: TAG_SIZE })
   decipher.setAuthTag(sealed.subarray(into.length))
-  const plaintext = decipher.update(sealed.subarray(0, into.length))
+  const plaintext = update(decipher, sealed.subarray(0, into.length))
   try {
     if (!endsWithTag(decipher)) return false
-    into.set(plaintext)
+    gather(plaintext, into)
     return true
   } finally {
-    plaintext.fill(0)
+    for (const output of plaintext) output.fill(0)
+    free(plaintext)
   }
 }
 

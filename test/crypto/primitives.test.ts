@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import test from 'ava'
 import fc from 'fast-check'
 import { chacha20poly1305 } from '@noble/ciphers/chacha.js'
@@ -76,6 +77,47 @@ test('ChaCha20-Poly1305 takes no output of another size', (t) => {
     { instanceOf: RangeError },
   )
   t.throws(() => openChaCha(allocate(32), allocate(12), allocate(20), allocate(5)), { instanceOf: RangeError })
+})
+
+test('inputs around the size of a piece are sealed and opened as noble does', (t) => {
+  const secretKey = allocate(32).fill(3)
+  const nonce = allocate(12).fill(4)
+  for (const size of [0, 34 * 1024 - 1, 34 * 1024, 34 * 1024 + 1, 68 * 1024, 100_000]) {
+    const plaintext = allocate(size).map((_, index) => index)
+    const sealed = seal(secretKey, nonce, plaintext)
+    t.deepEqual(sealed, copyBytes(chacha20poly1305(secretKey, nonce).encrypt(plaintext)))
+    const opened = allocate(size)
+    t.true(openChaCha(secretKey, nonce, sealed, opened))
+    t.deepEqual(opened, plaintext)
+    const untouched = allocate(size)
+    t.false(openChaCha(secretKey, nonce, flipBit(sealed, sealed.length * 8 - 1), untouched))
+    t.true(untouched.every((byte) => byte === 0))
+  }
+})
+
+test('what a cipher put out is freed at once, without the collector', (t) => {
+  const [plaintext, sealed] = [allocate(65_536), allocate(65_552)]
+  const [secretKey, nonce] = [allocate(32), allocate(12)]
+  const work = (): void => {
+    sealChaCha(secretKey, nonce, plaintext, sealed)
+    t.true(openChaCha(secretKey, nonce, sealed, plaintext))
+  }
+  work()
+  const before = process.memoryUsage().arrayBuffers
+  for (let count = 0; count < 100; count++) work()
+  t.true(process.memoryUsage().arrayBuffers - before < 1024 * 1024)
+})
+
+test('without MessageChannel, as in an enclave, ciphers work all the same', (t) => {
+  const code = `
+    delete globalThis.MessageChannel
+    const { openChaCha, sealChaCha } = await import('./dist/protocol/crypto/primitives.js')
+    const [key, nonce, sealed] = [new Uint8Array(32), new Uint8Array(12), new Uint8Array(65_552)]
+    sealChaCha(key, nonce, new Uint8Array(65_536), sealed)
+    console.log(openChaCha(key, nonce, sealed, new Uint8Array(65_536)))
+  `
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '--eval', code], { encoding: 'utf8' })
+  t.is(stdout, 'true\n')
 })
 
 test('scrypt is noble’s', (t) => {
