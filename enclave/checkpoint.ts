@@ -93,16 +93,25 @@ export class Checkpoints {
 
   /**
    * All of `changes`, or none.
+   * @param changes - or what makes them of the committed state, while no other checkpoint runs.
    * @returns the epoch that holds them, once it is durable and in the ledger.
    */
-  commit(changes: readonly Change[]): Promise<number> {
+  commit(changes: readonly Change[] | ((state: EpochState) => Promise<readonly Change[]>)): Promise<number> {
     return this.inTurn(async () => {
       await this.#settle()
-      if (changes.length > 0) {
-        this.#doubt = { kind: 'written', next: await this.#write(changes) }
+      const made = typeof changes === 'function' ? await changes(this.#state) : changes
+      if (made.length > 0) {
+        this.#doubt = { kind: 'written', next: await this.#write(made) }
         await this.#settle()
       }
       return this.#state.head.epoch
+    })
+  }
+
+  /** Deletes all of what no state lists any more; a checkpoint alone deletes some. */
+  collect(): Promise<void> {
+    return this.inTurn(async () => {
+      while (this.#garbage.length > 0) await this.#collect()
     })
   }
 

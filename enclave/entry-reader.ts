@@ -3,7 +3,8 @@ import { envelopeDigest } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { EntryName } from '../protocol/names.js'
-import { getDirectHeaders, getDirectPayload, mismatch, type Place } from './direct-objects.js'
+import { isOfItem } from './bulk-payload.js'
+import { getDirectHeaders, getDirectPayload, mismatch, type DirectHeader, type Place } from './direct-objects.js'
 import { dataOffset, type EpochState, type Location, type StoredObject } from './epoch-file.js'
 import { FileKeys } from './file-keys.js'
 import type { FlowKeys } from './flow-keys.js'
@@ -91,18 +92,40 @@ export class EntryReader implements Disposable {
     ])
     const listed = headers.filter((header) => hasDigest(concatBytes(header.bytes, payload), object))
     if (listed.length === 0) throw mismatch(object)
-    using fileKey = await this.#fileKeys.get(object, listed, state)
     let refusal: unknown
-    for (const header of listed) {
+    // Then each header alone: a key at hand may be of a header that the store has replaced since, or of one generation that is damaged.
+    for (const headers of [listed, ...listed.map((header) => [header])]) {
+      try {
+        using fileKey = await this.#fileKeys.get(object, headers, state)
+        return this.#openWith(fileKey, { entry, object, headers, payload })
+      } catch (error) {
+        if (!isOfItem(error)) throw error
+        refusal ??= error
+        this.#fileKeys.forget(object)
+      }
+    }
+    throw refusal
+  }
+
+  #openWith(fileKey: Secret, { entry, object, headers, payload }: Direct): Bytes {
+    let refusal: unknown
+    for (const header of headers) {
       try {
         return this.#keys.openDirect(entry, concatBytes(header.bytes, payload), object.name, fileKey)
       } catch (error) {
-        // A newer generation that is damaged; the one before it serves as well.
         refusal ??= error
       }
     }
     throw refusal
   }
+}
+
+interface Direct {
+  readonly entry: EntryName
+  readonly object: StoredObject
+  /** Of its digest, newest first. */
+  readonly headers: readonly DirectHeader[]
+  readonly payload: Uint8Array
 }
 
 /** True when `claimed` is an envelope with the digest that `object` has; false for damage. */

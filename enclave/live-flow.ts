@@ -1,5 +1,5 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
-import type { BulkItem, CheckpointValue, Flow, FlowEntry, RosterMember } from '../protocol/contract.js'
+import type { BulkItem, CheckpointValue, Flow, FlowEntry, ResealedEntry, RosterMember } from '../protocol/contract.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
@@ -12,6 +12,7 @@ import { EntryReader } from './entry-reader.js'
 import type { FlowIdentity, FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import type { Recovered } from './recovery.js'
+import { resealEntries } from './reseal.js'
 import { verifyRoster } from './roster.js'
 import { deleteObjects, listObjects } from './stored-objects.js'
 
@@ -118,6 +119,16 @@ export class LiveFlow implements Flow {
     return [...entries]
       .map(([name, { object, sizeBytes }]) => ({ name, kind: kindOf(name), epoch: object.name.epoch, sizeBytes }))
       .sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  reseal({ since, signal }: Parameters<Flow['reseal']>[0] = {}): AsyncIterable<ResealedEntry> {
+    this.#checkpoints.assertLive()
+    return resealEntries({
+      checkpoints: this.#checkpoints,
+      read: (name, location, state) => this.#reader.read(name, location, state),
+      since,
+      signal,
+    })
   }
 
   seal(step: string, bytes: Uint8Array): Bytes {

@@ -74,6 +74,10 @@ export type BulkItem =
   | { readonly name: EntryName; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly name: EntryName; readonly error: KeyriseError }
 
+/** What became of an entry: the epoch that holds it now, or why it stays where it was. */
+export type ResealedEntry =
+  { readonly name: EntryName; readonly epoch: number } | { readonly name: EntryName; readonly error: KeyriseError }
+
 /** A member of a task, as the KMS vouches for it. */
 export interface RosterMember {
   readonly flow: FlowId
@@ -114,6 +118,16 @@ export interface Flow {
   list(): readonly FlowEntry[]
   /** Removes entries, as a checkpoint of its own. */
   delete(names: readonly EntryName[]): Promise<number>
+  /**
+   * Stores every entry again as it is, under new file keys: after a key of the KMS, or a co-recipient's, may have been stolen, and
+   * the KMS has a new one. Each batch is a checkpoint. The business root key stays: docs/adr/0004-rewrap-and-reseal.md.
+   * @param options.since - entries of this epoch and later are done; `flow.epoch + 1` unless told. To go on where an earlier
+   * call was cut short, pass what that one had: keep it in an entry.
+   * @param options.signal - heeded between two batches.
+   * @returns a status for each entry, in batches; to stop early, leave the loop.
+   * @throws RangeError: `since` lies ahead. {KeyriseError} as `checkpoint`; what was said to be resealed, is.
+   */
+  reseal(options?: { readonly since?: number; readonly signal?: CancelSignal }): AsyncIterable<ResealedEntry>
   /** Seals under the sub key of `step` for data kept outside the store: an envelope that `open` of the same flow and step opens. */
   seal(step: string, bytes: Uint8Array): Uint8Array<ArrayBuffer>
   open(step: string, envelope: Uint8Array): Uint8Array<ArrayBuffer>

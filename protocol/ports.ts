@@ -91,7 +91,7 @@ export interface SegmentChannel {
   exchange(request: SegmentRequest): Promise<Uint8Array | undefined>
 }
 
-/** What a bulk read heeds of an AbortSignal. */
+/** What a bulk read or a reseal heeds of an AbortSignal. */
 export interface CancelSignal {
   readonly aborted: boolean
   readonly reason: unknown

@@ -80,33 +80,51 @@ export const putPair = async (store: Store, name: string, envelope: Uint8Array):
 
 /**
  * The headers of `name`, newest first; what is none by its form is left out.
- * @param listed - generations that an earlier list showed, newest first: saves the list where they are still there.
+ * @param expected - generations that are likely to be all there are, newest first: saves the list where they are there and the
+ * next one isn't.
  */
-export const getHeaders = async (store: Store, name: string, listed?: readonly number[]): Promise<StoredHeader[]> => {
-  for (let attempt = listed === undefined ? 1 : 0; ; attempt++) {
-    const generations = attempt === 0 ? listed : await listGenerations(store, name)
-    const claimed = await Promise.all(
-      (generations ?? []).slice(0, GENERATION_COUNT_MAX).map(async (generation) => ({
-        generation,
-        bytes: await store.read(headerName(name, generation), 0, HEADER_SIZE_BYTES_MAX + 1),
-      })),
-    )
-    // One that is gone was replaced meanwhile, so that there is a newer one.
-    const isWhole = claimed.length > 0 && claimed.every(({ bytes }) => bytes !== undefined)
-    if (isWhole || attempt >= LIST_COUNT_MAX)
-      return claimed.flatMap(({ generation, bytes }) =>
-        bytes !== undefined && isHeader(bytes) ? [{ generation, bytes: copyBytes(bytes) }] : [],
-      )
+export const getHeaders = async (store: Store, name: string, expected?: readonly number[]): Promise<StoredHeader[]> => {
+  const [newest = 0] = expected ?? []
+  if (expected !== undefined) {
+    const [next, ...claimed] = await readHeaders(store, name, [newest + 1, ...expected])
+    if (next?.bytes === undefined && isWhole(claimed)) return claimed.flatMap(headersAmong)
+  }
+  for (let attempt = 1; ; attempt++) {
+    const claimed = await readHeaders(store, name, await listGenerations(store, name))
+    if (isWhole(claimed) || attempt === LIST_COUNT_MAX) return claimed.flatMap(headersAmong)
   }
 }
 
-/** Deletes halves of `name`: headers before the payload, so that a header always has one. Fine where there are none. */
+interface ClaimedHeader {
+  readonly generation: number
+  readonly bytes: Uint8Array | undefined
+}
+
+const readHeaders = (store: Store, name: string, generations: readonly number[]): Promise<ClaimedHeader[]> =>
+  Promise.all(
+    generations.slice(0, GENERATION_COUNT_MAX).map(async (generation) => ({
+      generation,
+      bytes: await store.read(headerName(name, generation), 0, HEADER_SIZE_BYTES_MAX + 1),
+    })),
+  )
+
+/** One that is gone was replaced meanwhile, so that there is a newer one. */
+const isWhole = (claimed: readonly ClaimedHeader[]): boolean =>
+  claimed.length > 0 && claimed.every(({ bytes }) => bytes !== undefined)
+
+const headersAmong = ({ generation, bytes }: ClaimedHeader): StoredHeader[] =>
+  bytes !== undefined && isHeader(bytes) ? [{ generation, bytes: copyBytes(bytes) }] : []
+
+/**
+ * Deletes halves of `name`: the headers, older ones first, so that no gap is left that hides a newer one, then the payload, so
+ * that a header always has one. Fine where there are none.
+ */
 export const deletePair = async (
   store: Store,
   name: string,
   { generations, hasPayload }: PairHalves,
 ): Promise<void> => {
-  await Promise.all(generations.map((generation) => store.delete(headerName(name, generation))))
+  for (const generation of generations.toSorted((a, b) => a - b)) await store.delete(headerName(name, generation))
   if (hasPayload) await store.delete(payloadName(name))
 }
 
