@@ -1,18 +1,6 @@
-import { pull } from '../protocol/age-stream.js'
-import { allocate } from '../protocol/bytes.js'
-import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import { envelopeOpener } from '../protocol/crypto/envelope-stream.js'
-import { claimedLayer } from '../protocol/crypto/layer-stanza.js'
-import { readHead, type ClaimedEnvelope } from './claimed-envelope.js'
-import { identitiesFor, type IdentityFlags } from './envelope-options.js'
+import type { IdentityFlags } from './envelope-options.js'
 import { openInput, type Input } from './input.js'
-import type { Identities } from './key-files.js'
-import { openOutput, type Output } from './output.js'
-import type { ParallelOpener } from './parallel-open.js'
-import { Progress } from './progress.js'
-import { printOutcome } from './terminal.js'
-
-/** `keyrise envelope open`. What is released, and when: docs/envelope.md §6. */
+import type { OpenThreads } from './open-threads.js'
 
 export interface OpenFlags extends IdentityFlags {
   readonly out?: string
@@ -22,96 +10,21 @@ export interface OpenFlags extends IdentityFlags {
 
 /** From here on threads share the work on a regular file: a smaller one is open before they have started. */
 const PARALLEL_SIZE_BYTES_MIN = 32 * 1024 * 1024
-/** A layered file is opened whole, in memory. */
-const LAYERED_SIZE_BYTES_MAX = 1024 * 1024 * 1024
-const PLAINTEXT_MODE = 0o600
 
-/** @throws {KeyriseError} as `openEnvelope`; ERR_CONFIG_INVALID, ERR_FILE_EXISTS, ERR_FILE_UNREADABLE, ERR_FILE_UNWRITABLE. */
+/**
+ * `keyrise envelope open`.
+ * @throws {KeyriseError} as `openEnvelope`; ERR_CONFIG_INVALID, ERR_FILE_EXISTS, ERR_FILE_UNREADABLE, ERR_FILE_UNWRITABLE.
+ */
 export const openCommand = async (path: string | undefined, flags: OpenFlags): Promise<void> => {
   using input = openInput(path)
-  // They start while the key is being read.
   using threads = await startThreads(input)
-  const envelope = await readHead(input)
-  using output = openOutput({ path: flags.out, isForced: flags.force === true, input, mode: PLAINTEXT_MODE })
-  using identities = await identitiesFor(envelope.header, flags)
-  const sizeBytes = await release({ input, envelope, output, identities, threads })
-  // What was opened can be opened again: there is nothing to be lost in a crash.
-  output.commit({ isDurable: false })
-  printOutcome(flags.json === true, { file: flags.out ?? null, sizeBytes }, output.isStandard)
+  // Threads start while this one loads the rest.
+  const { openInto } = await import('./envelope-release.js')
+  await openInto(input, threads, flags)
 }
 
-const startThreads = async ({ sizeBytes = 0 }: Input): Promise<ParallelOpener | undefined> => {
+const startThreads = async ({ sizeBytes = 0 }: Input): Promise<OpenThreads | undefined> => {
   if (sizeBytes < PARALLEL_SIZE_BYTES_MIN) return undefined
-  const { ParallelOpener: Threads } = await import('./parallel-open.js')
+  const { OpenThreads: Threads } = await import('./open-threads.js')
   return new Threads()
-}
-
-interface Opening {
-  readonly input: Input
-  readonly envelope: ClaimedEnvelope
-  readonly output: Output
-  readonly identities: Identities
-  readonly threads: ParallelOpener | undefined
-}
-
-/** @returns how many bytes of plaintext were written, and that is all of them. */
-const release = async (opening: Opening): Promise<number> => {
-  const { input, envelope, output, threads } = opening
-  let doneSizeBytes = 0
-  using progress = new Progress(input.sizeBytes)
-  const onProgress = (sizeBytes: number): void => {
-    doneSizeBytes = sizeBytes
-    progress.show(sizeBytes)
-  }
-  try {
-    if (claimedLayer(envelope.header).count > 1) await releaseLayered(opening, onProgress)
-    else if (threads === undefined || envelope.isArmored) await releaseStream(opening, onProgress)
-    else {
-      const { releaseFile } = await import('./parallel-open.js')
-      await releaseFile(threads, opening, onProgress)
-    }
-    return doneSizeBytes
-  } catch (error) {
-    if (!isKeyriseError(error) || !output.isOrdered || doneSizeBytes === 0) throw error
-    const detail = `${error.detail === undefined ? '' : `${error.detail}; `}what was written is a beginning only`
-    throw new KeyriseError(error.code, { detail, cause: error })
-  }
-}
-
-const releaseStream = async ({ envelope, output, identities }: Opening, onProgress: (sizeBytes: number) => void) => {
-  let sizeBytes = 0
-  const opener = pull(envelope.pieces, (next) => envelopeOpener({ identities: identities.list }, next))
-  for await (const plaintext of opener) {
-    await output.write(plaintext)
-    plaintext.fill(0)
-    onProgress((sizeBytes += plaintext.length))
-  }
-}
-
-const releaseLayered = async ({ envelope, output, identities }: Opening, onProgress: (sizeBytes: number) => void) => {
-  const { openLayers } = await import('../protocol/crypto/layers.js')
-  const { plaintext } = openLayers(await gather(envelope.pieces), { identities: identities.list })
-  await output.write(plaintext)
-  plaintext.fill(0)
-  onProgress(plaintext.length)
-}
-
-/** @throws {KeyriseError} ERR_SIZE_LIMIT. */
-const gather = async (pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> => {
-  let bytes = allocate(1024 * 1024)
-  let size = 0
-  for await (const piece of pieces) {
-    if (size + piece.length > LAYERED_SIZE_BYTES_MAX)
-      throw new KeyriseError('ERR_SIZE_LIMIT', {
-        detail: 'a file of several layers is opened in memory: 1 GiB at most',
-      })
-    if (size + piece.length > bytes.length) {
-      const larger = allocate(Math.max(2 * bytes.length, size + piece.length))
-      larger.set(bytes)
-      bytes = larger
-    }
-    bytes.set(piece, size)
-    size += piece.length
-  }
-  return bytes.subarray(0, size)
 }
