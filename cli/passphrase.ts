@@ -118,8 +118,20 @@ export const readPassphrase = async (options: {
 }): Promise<Bytes> => {
   if (options.descriptor !== undefined) return readPassphraseFrom(options.descriptor)
   const terminal = openTerminal()
-  const first = await askPassphrase(`Passphrase of ${options.of ?? 'the keyring'}: `, terminal)
-  if (!options.isNew) return first
+  try {
+    return await choosePassphrase(options, terminal)
+  } finally {
+    // A terminal that we opened would keep the process waiting for what is typed next.
+    if (terminal !== process.stdin) terminal.destroy()
+  }
+}
+
+const choosePassphrase = async (
+  { isNew, of = 'the keyring' }: { readonly isNew: boolean; readonly of?: string },
+  terminal: ReadStream,
+): Promise<Bytes> => {
+  const first = await askPassphrase(`Passphrase of ${of}: `, terminal)
+  if (!isNew) return first
   const second = await askPassphrase('The same again: ', terminal)
   const isSame = first.length === second.length && first.every((byte, index) => byte === second[index])
   second.fill(0)

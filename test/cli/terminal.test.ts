@@ -1,5 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import test from 'ava'
 import { makePlace } from '../kms/served.js'
 
@@ -9,11 +11,13 @@ const hasTerminal = spawnSync('script', ['--version'], { stdio: 'ignore' }).stat
 const withTerminal = hasTerminal ? test : test.skip
 
 /** Runs `keyrise` on a terminal, answering its questions in turn; gives all that the terminal showed. */
-const runOnTerminal = (
-  flags: readonly string[],
+const runOnTerminal = (flags: readonly string[], answers: readonly string[]) =>
+  runLineOnTerminal([process.execPath, COMMAND, ...flags].map((word) => `'${word}'`).join(' '), answers)
+
+const runLineOnTerminal = (
+  line: string,
   answers: readonly string[],
 ): Promise<{ code: number | null; shown: string }> => {
-  const line = [process.execPath, COMMAND, ...flags].map((word) => `'${word}'`).join(' ')
   const child = spawn('script', ['--quiet', '--return', '--command', line, '/dev/null'], {
     stdio: ['pipe', 'pipe', 'pipe'],
   })
@@ -21,7 +25,7 @@ const runOnTerminal = (
   let [shown, questionCount] = ['', 0]
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     shown += text
-    const asked = shown.match(/(keyring|again): /g)?.length ?? 0
+    const asked = shown.match(/(keyring|file|again): /g)?.length ?? 0
     for (; questionCount < asked; questionCount++) child.stdin.write(left.shift() ?? '\u0003')
   })
   return new Promise((resolve) => child.once('close', (code) => resolve({ code, shown })))
@@ -46,4 +50,47 @@ withTerminal('two passphrases that differ make no keyring; Ctrl-C ends it', asyn
   t.is(differ.code, 1)
   t.regex(differ.shown, /differ/)
   t.is((await runOnTerminal(['kms', 'init', ...at], ['one\u0003'])).code, 130)
+})
+
+withTerminal(
+  'a file is sealed and opened by a passphrase asked for on the terminal, whatever standard input is',
+  async (t) => {
+    const { root } = await makePlace(t)
+    const [plain, sealed, back] = ['plain', 'sealed.age', 'back'].map((name) => join(root, name)) as [
+      string,
+      string,
+      string,
+    ]
+    await writeFile(plain, 'what is sealed')
+    const seal = ['envelope', 'seal', '--passphrase', '--work-factor', '10', '--out', sealed, plain]
+    t.is((await runOnTerminal(seal, ['one\r', 'two\r'])).code, 1)
+    const done = await runOnTerminal(seal, ['pässwörd\r', 'pässwörd\r'])
+    t.is(done.code, 0, done.shown)
+    t.false(done.shown.includes('sswör'))
+    const opening = `'${process.execPath}' '${COMMAND}' envelope open --out '${back}' < '${sealed}'`
+    const opened = await runLineOnTerminal(opening, ['pässwörd\r'])
+    t.is(opened.code, 0, opened.shown)
+    t.is(await readFile(back, 'utf8'), 'what is sealed')
+  },
+)
+
+withTerminal('an envelope is not written to a terminal unless it is armored or asked for', async (t) => {
+  const { root } = await makePlace(t)
+  const plain = join(root, 'plain')
+  await writeFile(plain, 'what is sealed')
+  const seal = ['envelope', 'seal', '--passphrase', '--work-factor', '10', plain]
+  t.regex((await runOnTerminal(seal, [])).shown, /ERR_CONFIG_INVALID/)
+  t.regex((await runOnTerminal([...seal, '--armor'], ['one\r', 'one\r'])).shown, /BEGIN AGE ENCRYPTED FILE/)
+})
+
+withTerminal('what takes long says how far it is, on a terminal only, and clears that line', async (t) => {
+  const { root } = await makePlace(t)
+  const command = `'${process.execPath}' '${COMMAND}' envelope`
+  const slow = '(head -c 3000000 /dev/zero; sleep 3; head -c 3000000 /dev/zero)'
+  const { code, shown } = await runLineOnTerminal(
+    `${slow} | ${command} seal --passphrase --work-factor 10 --out '${join(root, 'sealed.age')}'`,
+    ['one\r', 'one\r'],
+  )
+  t.is(code, 0, shown)
+  t.regex(shown, /\r\u001b\[K\d\.\d MiB {2}\d.* [KM]iB\/s\r\u001b\[K$/)
 })
