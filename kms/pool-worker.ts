@@ -30,7 +30,6 @@ const work = (task: UnsealTask | OpenTask | ResealTask): unknown => {
       return resealShared(task)
     case 'unwrap':
     case 'stream':
-    case 'bulk':
       return unsealPart(task)
   }
 }

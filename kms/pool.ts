@@ -45,7 +45,6 @@ type Task = UnsealTask | OpenTask | ResealTask
 interface Results {
   unwrap: Unsealed
   stream: Unsealed
-  bulk: Unsealed
   open: boolean
   reseal: Bytes | undefined
 }

@@ -118,7 +118,6 @@ export class ServedSession {
       case 'stream':
         return this.#stream(request, claimed)
       case 'unwrap':
-      case 'bulk':
         return this.#unseal(request, claimed)
     }
   }
@@ -133,15 +132,11 @@ export class ServedSession {
     return { meta, secrets: release.originKey(this.#caller()), proof: NOTHING }
   }
 
-  async #unseal(request: Extract<SessionRequest, { op: 'unwrap' | 'bulk' }>, claimed: Bytes): Promise<Parts> {
+  async #unseal(request: Extract<SessionRequest, { op: 'unwrap' }>, claimed: Bytes): Promise<Parts> {
     const { desk, release } = this.#options
     await desk.admit(this.#caller())
-    const unsealed = await release.unseal(
-      this.#caller(),
-      request.op,
-      request.op === 'unwrap' ? request.headers : request.envelopes,
-    )
-    return this.#proven(claimed, encodeSessionReply(request.op, { items: unsealed.items }), unsealed)
+    const unsealed = await release.unseal(this.#caller(), 'unwrap', request.headers)
+    return this.#proven(claimed, encodeSessionReply('unwrap', { items: unsealed.items }), unsealed)
   }
 
   /** Unwraps as `unwrap` does; but the file keys stay here, and a stream and its delivery key go out for each. */

@@ -39,10 +39,10 @@ export interface ServedKms extends KmsIdentity, AsyncDisposable {
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 const PORT = 7600
 const FRAME_TYPE = 'application/octet-stream'
-/** Handshakes and all calls but bulk ones are this small: they are never turned away for lack of memory. */
+/** Handshakes and most calls are this small: they are never turned away for lack of memory. */
 const SMALL_FRAME_SIZE_BYTES_MAX = 256 * 1024
-/** Larger frames held at once, those being answered included: a few of the largest. */
-const HELD_SIZE_BYTES_MAX = 4 * KMS_FRAME_SIZE_BYTES_MAX
+/** Larger frames held at once, those being answered included: thirty segments, or one of the largest and a dozen segments. */
+const HELD_SIZE_BYTES_MAX = 32 * 1024 * 1024
 const CONNECTION_COUNT_MAX = 1024
 /** A whole request, the largest frame over loopback included. */
 const REQUEST_MS_MAX = 30_000

@@ -5,7 +5,7 @@ import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
 import type { Segment } from '../protocol/crypto/delivery.js'
-import { checkSingle, openPayloadOf, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
+import { checkSingle, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
 import { x25519Identity, type Identity } from '../protocol/crypto/recipients.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { resealSegment, SEGMENT_KEYS_SIZE } from './reseal.js'
@@ -17,12 +17,9 @@ export interface UnsealKeys {
   readonly rootKeys: readonly { readonly key: string; readonly privateKey: KeyObject }[]
 }
 
-/**
- * Items of one flow. `unwrap`: headers, whose file keys come back; `stream`: the same, of envelopes with one layer; `bulk`: whole
- * envelopes, whose plaintexts do.
- */
+/** Headers of one flow, whose file keys come back. `stream`: of envelopes with one layer only. */
 export interface UnsealTask {
-  readonly kind: 'unwrap' | 'stream' | 'bulk'
+  readonly kind: 'unwrap' | 'stream'
   readonly items: readonly Bytes[]
   readonly flow: FlowId
   readonly image: Bytes
@@ -151,7 +148,7 @@ const openItem = (item: Bytes, kind: UnsealTask['kind'], { identities, flow, ima
   const context = verifyOrigin(header, fileKey, origin)
   if (context.flow !== flow || !equalPublicBytes(context.image, image)) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
   if (kind === 'stream') checkSingle(header)
-  const secret = kind === 'bulk' ? openPayloadOf(item, fileKey).plaintext : fileKey.expose(copyBytes)
+  const secret = fileKey.expose(copyBytes)
   return { status: { key, error: null, sizeBytes: secret.length }, secret }
 }
 

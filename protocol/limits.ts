@@ -20,8 +20,8 @@ export const ENTRY_COUNT_MAX = 100_000
 export const CHECKPOINT_SIZE_BYTES_MAX = 1024 * 1024 * 1024
 export const NAME_LENGTH_MAX = 256
 
-/** One frame to or from the KMS, a bulk item of a large payload included. */
-export const KMS_FRAME_SIZE_BYTES_MAX = 64 * 1024 * 1024
+/** One frame to or from the KMS: 256 of the largest headers. */
+export const KMS_FRAME_SIZE_BYTES_MAX = 20 * 1024 * 1024
 export const KMS_ITEM_COUNT_MAX = 4096
 /** Streams that a session may have open at once; as many may be asked for in one call. */
 export const STREAM_COUNT_MAX = 256

@@ -5,7 +5,6 @@ import { KeyriseError } from './errors.js'
 import { throwClaimed } from './kms.js'
 import {
   HEADER_SIZE_BYTES_MAX,
-  KMS_FRAME_SIZE_BYTES_MAX,
   KMS_ITEM_COUNT_MAX,
   ROOT_KEY_COUNT_MAX,
   ROSTER_MEMBER_COUNT_MAX,
@@ -60,8 +59,6 @@ export type SessionRequest =
    * for each, and the key that it is delivered under. `done`: streams to forget.
    */
   | { readonly op: 'stream'; readonly items: readonly StreamItem[]; readonly done: readonly Bytes[] }
-  /** Whole envelopes sealed to root keys; the plaintexts come back, opened on the KMS's pool. */
-  | { readonly op: 'bulk'; readonly envelopes: readonly Bytes[] }
   | {
       readonly op: 'publish'
       readonly incarnation: number
@@ -98,8 +95,6 @@ export interface SessionReplies {
   unwrap: { readonly items: readonly ItemStatus[] }
   /** secrets: the delivery keys, 32 bytes for each item that opened. proof: `encodeProofs`. */
   stream: { readonly items: readonly StreamStatus[] }
-  /** secrets: the plaintexts, one after the other. proof: `encodeProofs`. */
-  bulk: { readonly items: readonly ItemStatus[] }
   publish: Record<never, never>
   roster: { readonly roster: Bytes; readonly signature: Bytes }
   destroy: Record<never, never>
@@ -115,7 +110,6 @@ const REQUEST_KEYS = [
   'adopt',
   'parent',
   'headers',
-  'envelopes',
   'items',
   'done',
   'signingKey',
@@ -198,8 +192,6 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
         items: f.list('items', STREAM_COUNT_MAX, readStreamItem),
         done: f.list('done', STREAM_COUNT_MAX, readStreamId),
       }
-    case 'bulk':
-      return { op, envelopes: f.list('envelopes', KMS_ITEM_COUNT_MAX, readBytes(KMS_FRAME_SIZE_BYTES_MAX)) }
     case 'publish':
       return {
         op,
@@ -231,7 +223,6 @@ const readStream = (claimed: unknown): StreamStatus => {
   const f = new FieldReader(claimed, [...ITEM_KEYS, 'stream'], CODE)
   return { ...readStatus(f), stream: f.has('stream') ? f.bytes('stream', 16) : null }
 }
-const readItems = (f: FieldReader) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })
 const nothing = (): Record<never, never> => ({})
 
 const REPLY_READERS: {
@@ -250,9 +241,8 @@ const REPLY_READERS: {
   ],
   claim: [['incarnation'], (f) => ({ incarnation: f.count('incarnation') })],
   commit: [[], nothing],
-  unwrap: [['items'], readItems],
+  unwrap: [['items'], (f) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })],
   stream: [['items'], (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream) })],
-  bulk: [['items'], readItems],
   publish: [[], nothing],
   roster: [
     ['roster', 'signature'],

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { connectKms } from '../../host/kms.js'
 import { asciiBytes, fromHex, toHex } from '../../protocol/bytes.js'
-import { AttestedClient, newestKey, sealToKms, TestPlatform } from '../kms/attested-client.js'
+import { AttestedClient, newestKey, openByKms, sealToKms, TestPlatform } from '../kms/attested-client.js'
 import { IMAGE } from '../kms/in-process.js'
 import { makePlace } from '../kms/served.js'
 import { ended, firstLine, run, start } from './command.js'
@@ -60,10 +60,7 @@ test('init, serve, SIGKILL, serve again from custody: the same keys, and what wa
   await firstLine(second)
   const recovered = await AttestedClient.connect({ kms: link, kmsIdentity, platform, image: IMAGE })
   t.is((await recovered.open()).incarnation, 1)
-  t.deepEqual(
-    (await recovered.call({ op: 'bulk', envelopes: [envelope] })).secrets,
-    asciiBytes('the business root key'),
-  )
+  t.deepEqual(await openByKms(recovered, envelope), asciiBytes('the business root key'))
 
   const busy = await run([...serve, '--port', port], PASSPHRASE)
   t.is(busy.code, 1)

@@ -1,7 +1,8 @@
+import { parseHeader } from '../../protocol/age-header.js'
 import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import type { EnvelopeContext } from '../../protocol/context.js'
 import { ed25519Signer } from '../../protocol/crypto/keys.js'
-import { sealEnvelope, type Origin } from '../../protocol/crypto/envelope.js'
+import { openPayloadOf, sealEnvelope, type Origin } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { x25519Recipient } from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
@@ -121,6 +122,14 @@ export class AttestedClient {
     const { reply } = await this.call({ op: 'claim', head, incarnation, adopt: null })
     return reply.incarnation
   }
+}
+
+/** What an enclave does with an envelope that was sealed to a root key. */
+export const openByKms = async (client: AttestedClient, envelope: Bytes): Promise<Bytes> => {
+  const header = envelope.slice(0, parseHeader(envelope).sizeBytes)
+  const { secrets } = await client.call({ op: 'unwrap', headers: [header] })
+  using fileKey = Secret.take(secrets)
+  return openPayloadOf(envelope, fileKey).plaintext
 }
 
 /** The public halves of the newest root key. */

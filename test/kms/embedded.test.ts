@@ -6,7 +6,7 @@ import test from 'ava'
 import type { StartKmsOptions } from '../../kms/embedded.js'
 import { encodeKmsRequest, decodeKmsReply } from '../../protocol/kms.js'
 import { KMS_FRAME_SIZE_BYTES_MAX } from '../../protocol/limits.js'
-import { AttestedClient, newestKey, sealToKms, TestPlatform } from './attested-client.js'
+import { AttestedClient, newestKey, openByKms, sealToKms, TestPlatform } from './attested-client.js'
 import { IMAGE } from './in-process.js'
 import { makePlace, PASSPHRASE } from './served.js'
 
@@ -63,7 +63,7 @@ test.serial('it makes its keys at the first start, serves, and comes back with a
   t.deepEqual(again.identity, kms.identity)
   const next = await AttestedClient.connect({ kms: again, kmsIdentity: kms.identity, platform, image: IMAGE })
   t.is((await next.open()).incarnation, 1)
-  t.deepEqual((await next.call({ op: 'bulk', envelopes: [envelope] })).secrets, new Uint8Array([1, 2, 3]))
+  t.deepEqual(await openByKms(next, envelope), new Uint8Array([1, 2, 3]))
 })
 
 test.serial('custody in a third place is all it needs of its keys; without it, it makes no others', async (t) => {

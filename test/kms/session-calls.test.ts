@@ -49,7 +49,7 @@ test('nothing but open is served before open, and a session serves one flow', as
     code: 'ERR_REQUEST_INVALID',
   })
   await t.throwsAsync(client.call({ op: 'unwrap', headers: [] }), { code: 'ERR_REQUEST_INVALID' })
-  await t.throwsAsync(client.call({ op: 'bulk', envelopes: [] }), { code: 'ERR_REQUEST_INVALID' })
+  await t.throwsAsync(client.call({ op: 'stream', items: [], done: [] }), { code: 'ERR_REQUEST_INVALID' })
   await t.throwsAsync(client.call({ op: 'roster' }), { code: 'ERR_REQUEST_INVALID' })
   await t.throwsAsync(client.call({ op: 'destroy', incarnation: 1 }), { code: 'ERR_REQUEST_INVALID' })
   await client.launch('flow-1')
@@ -157,7 +157,18 @@ test('hostile requests inside a session: a coded refusal, and the session lives 
   )
   const request = fc
     .tuple(
-      fc.constantFrom('open', 'claim', 'commit', 'unwrap', 'bulk', 'publish', 'roster', 'destroy', 'toString', 'none'),
+      fc.constantFrom(
+        'open',
+        'claim',
+        'commit',
+        'unwrap',
+        'stream',
+        'publish',
+        'roster',
+        'destroy',
+        'toString',
+        'none',
+      ),
       fc.dictionary(
         fc.constantFrom(
           'flow',
@@ -167,7 +178,8 @@ test('hostile requests inside a session: a coded refusal, and the session lives 
           'adopt',
           'parent',
           'headers',
-          'envelopes',
+          'items',
+          'done',
           'signingKey',
           'values',
         ),

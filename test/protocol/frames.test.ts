@@ -67,7 +67,6 @@ const INNER: readonly SessionRequest[] = [
     items: [{ header: filled(50, 1), nonce: filled(16, 2), sizeBytes: 3_000_000 }],
     done: [filled(16, 3)],
   },
-  { op: 'bulk', envelopes: [filled(500, 1)] },
   { op: 'publish', incarnation: 1, signingKey: filled(32, 7), values: { 'he/public': filled(9, 1) } },
   { op: 'roster' },
   { op: 'destroy', incarnation: 2 },
