@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdtemp, open, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { open, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { fileURLToPath } from 'node:url'
@@ -9,6 +8,7 @@ import type { Measurement, Scale } from '../measurement.js'
 import { randomBytes } from '../peers/files.js'
 import { identityText, sealOurs } from '../peers/keyrise.js'
 import { result, type Result, type Series } from '../report.js'
+import { Scratch } from '../scratch.js'
 import { compare, median, summarise } from '../statistics.js'
 import { commandSeconds, lackOf, type CommandRun } from '../timing.js'
 
@@ -62,21 +62,18 @@ const digestOfFile = async (file: string): Promise<string> => {
 
 /** Seals a file for `use`, has both open it to a file whose digest is compared, and leaves it in the page cache for both. */
 const withSealed = async (sizeBytes: number, use: (sealed: Sealed) => Promise<void>): Promise<void> => {
-  const directory = await mkdtemp(join(tmpdir(), 'keyrise-bench-'))
-  try {
-    const sealed = { directory, key: join(directory, 'key.txt'), file: join(directory, 'sealed.age'), sizeBytes }
-    const plaintext = randomBytes(sizeBytes)
-    const digest = createHash('sha256').update(plaintext).digest('hex')
-    await writeFile(sealed.key, identityText(), { mode: 0o600 })
-    await writeFile(sealed.file, sealOurs(plaintext))
-    for (const who of ['keyrise', 'age'] as const)
-      await toFile(who, sealed, async (out) => {
-        if ((await digestOfFile(out)) !== digest) throw new Error(`${who}: the plaintext is another one`)
-      })
-    await use(sealed)
-  } finally {
-    await rm(directory, { recursive: true, force: true })
-  }
+  await using scratch = await Scratch.make()
+  const directory = scratch.path
+  const sealed = { directory, key: join(directory, 'key.txt'), file: join(directory, 'sealed.age'), sizeBytes }
+  const plaintext = randomBytes(sizeBytes)
+  const digest = createHash('sha256').update(plaintext).digest('hex')
+  await writeFile(sealed.key, identityText(), { mode: 0o600 })
+  await writeFile(sealed.file, sealOurs(plaintext))
+  for (const who of ['keyrise', 'age'] as const)
+    await toFile(who, sealed, async (out) => {
+      if ((await digestOfFile(out)) !== digest) throw new Error(`${who}: the plaintext is another one`)
+    })
+  await use(sealed)
 }
 
 /** P4: whole processes, from start to exit, on the same file in the page cache. */

@@ -1,5 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { buildImage, connectKms, DirectoryStore, launch, SimulatedPlatform, type Image } from '../../host/index.js'
@@ -8,6 +7,7 @@ import { hasProc, initKms, KmsProcess } from '../kms-process.js'
 import type { Measurement, Scale } from '../measurement.js'
 import { randomBytes } from '../peers/files.js'
 import { excess, result } from '../report.js'
+import { Scratch } from '../scratch.js'
 import { median, type Pair } from '../statistics.js'
 import type definition from './bulk.enclave.js'
 
@@ -20,38 +20,43 @@ const IDLE_SAMPLE_MS = 100
 
 /** A flow whose entries are sealed straight to a KMS, in a directory: the same for every run. */
 class World implements AsyncDisposable {
-  readonly #root: string
+  readonly #scratch: Scratch
   readonly #image: Image<typeof definition>
   readonly #platform: SimulatedPlatform
 
-  private constructor(root: string, image: Image<typeof definition>, platform: SimulatedPlatform) {
-    this.#root = root
+  private constructor(scratch: Scratch, image: Image<typeof definition>, platform: SimulatedPlatform) {
+    this.#scratch = scratch
     this.#image = image
     this.#platform = platform
   }
 
   static async make(): Promise<World> {
-    const root = await mkdtemp(join(tmpdir(), 'keyrise-bench-'))
+    const scratch = await Scratch.make()
+    const root = scratch.path
     const image = await buildImage<typeof definition>(new URL('bulk.enclave.js', import.meta.url))
     const platform = await SimulatedPlatform.open(join(root, 'machine'))
     const images = [{ name: 'bench', measurement: toHex(image.measurement) }]
     await writeFile(join(root, 'policy.json'), JSON.stringify({ platforms: [toHex(platform.publicKey)], images }))
     await mkdir(join(root, 'kms'))
     await initKms(join(root, 'kms'))
-    return new World(root, image, platform)
+    return new World(scratch, image, platform)
   }
 
   serve(): Promise<KmsProcess> {
-    return KmsProcess.serve(join(this.#root, 'kms'), join(this.#root, 'policy.json'))
+    return KmsProcess.serve(join(this.#scratch.path, 'kms'), join(this.#scratch.path, 'policy.json'))
   }
 
   async launch(kms: KmsProcess) {
-    const [image, platform, store] = [this.#image, this.#platform, new DirectoryStore(join(this.#root, 'sealed'))]
+    const [image, platform, store] = [
+      this.#image,
+      this.#platform,
+      new DirectoryStore(join(this.#scratch.path, 'sealed')),
+    ]
     return launch({ image, platform, store, kms: await connectKms(kms.url), flow: 'bench' })
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    return rm(this.#root, { recursive: true, force: true })
+    return this.#scratch[Symbol.asyncDispose]()
   }
 }
 

@@ -1,5 +1,3 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createKms, openKeyring, rotateKeyring } from '../../kms/place.js'
 import { rewrapPairs } from '../../kms/rewrap.js'
@@ -16,6 +14,7 @@ import { CountingFileSystem } from '../counting-file-system.js'
 import type { Measurement } from '../measurement.js'
 import { expectEqual, randomBytes } from '../peers/files.js'
 import { result } from '../report.js'
+import { Scratch } from '../scratch.js'
 import { summarise, type Pair } from '../statistics.js'
 
 const ENVELOPE_COUNT = 1024
@@ -28,18 +27,18 @@ const flow = parseFlowId('bench')
 class World implements AsyncDisposable {
   readonly fs = new CountingFileSystem(nodeFileSystem)
   readonly store: DirectoryStore
-  readonly #root: string
+  readonly #scratch: Scratch
   /** Of envelopes as an enclave writes them, headers included. */
   storedSizeBytes = 0
   #sample = { name: '', plaintext: new Uint8Array(0) }
 
-  private constructor(root: string) {
-    this.#root = root
-    this.store = new DirectoryStore(join(root, 'sealed'), this.fs)
+  private constructor(scratch: Scratch) {
+    this.#scratch = scratch
+    this.store = new DirectoryStore(join(scratch.path, 'sealed'), this.fs)
   }
 
   static async make(envelopeCount: number): Promise<World> {
-    const world = new World(await mkdtemp(join(tmpdir(), 'keyrise-bench-')))
+    const world = new World(await Scratch.make())
     await createKms({ ...world.#place(), random: nodeRandom, logN: LOG_N })
     using keyring = await world.keyring()
     for (let index = 0; index < envelopeCount; index++) await world.#put(`bench/direct-${index}`, keyring)
@@ -68,7 +67,7 @@ class World implements AsyncDisposable {
   }
 
   #place() {
-    return { place: { directory: this.#root }, passphrase: Secret.take(PASSPHRASE.slice()), fs: this.fs }
+    return { place: { directory: this.#scratch.path }, passphrase: Secret.take(PASSPHRASE.slice()), fs: this.fs }
   }
 
   keyring(): Promise<Keyring> {
@@ -97,7 +96,7 @@ class World implements AsyncDisposable {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    return rm(this.#root, { recursive: true, force: true })
+    return this.#scratch[Symbol.asyncDispose]()
   }
 }
 
