@@ -35,15 +35,21 @@ export const getEnvelopes = async (store: Store, flow: FlowId, object: ObjectNam
 
 /** Deletes all halves and generations of `objects`. What fails to go stays. Fine where there are none. */
 export const deleteObjects = async (store: Store, flow: FlowId, objects: readonly ObjectName[]): Promise<void> => {
-  const pairs = objects.filter(isPair)
-  // A rewrap may have written generations that nobody here knows of: only a list tells.
-  const listed = pairsAmong(pairs.length === 0 ? [] : await store.list(storePrefix(flow)).catch(() => []))
-  await Promise.allSettled([
-    ...objects.filter((object) => !isPair(object)).map((object) => store.delete(storeName(flow, object))),
-    ...pairs.map(async (object) => {
-      const name = pairName(flow, object)
+  const singles = objects.filter((object) => !isPair(object))
+  await Promise.allSettled(singles.map((object) => store.delete(storeName(flow, object))))
+  const pairs = objects.filter(isPair).map((object) => pairName(flow, object))
+  // Twice: a rewrap may have written a header after the first list. One that it writes after the second it takes back, because
+  // it then finds no payload.
+  if (pairs.length > 0) for (const _list of [1, 2]) await deletePairs(store, flow, pairs)
+}
+
+const deletePairs = async (store: Store, flow: FlowId, pairs: readonly string[]): Promise<void> => {
+  // Only a list tells which generations there are.
+  const listed = pairsAmong(await store.list(storePrefix(flow)).catch(() => []))
+  await Promise.allSettled(
+    pairs.map(async (name) => {
       const halves = listed.get(name)
       if (halves !== undefined) await deletePair(store, name, halves)
     }),
-  ])
+  )
 }
