@@ -1,7 +1,6 @@
 import { pull } from '../protocol/age-stream.js'
 import { allocate } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import { envelopeOpener } from '../protocol/crypto/envelope-stream.js'
 import { claimedLayer } from '../protocol/crypto/layer-stanza.js'
 import { readHead, type ClaimedEnvelope } from './claimed-envelope.js'
 import type { OpenFlags } from './envelope-open.js'
@@ -63,6 +62,7 @@ const release = async (opening: Opening): Promise<number> => {
 }
 
 const releaseStream = async ({ envelope, output, identities }: Opening, onProgress: (sizeBytes: number) => void) => {
+  const { envelopeOpener } = await import('../protocol/crypto/envelope-stream.js')
   let sizeBytes = 0
   const opener = pull(envelope.pieces, (next) => envelopeOpener({ identities: identities.list }, next))
   for await (const plaintext of opener) {

@@ -1,7 +1,9 @@
+import type { Header } from '../protocol/age-header.js'
 import { allocate } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { checkNonce, claimedContext, unwrapHeader } from '../protocol/crypto/envelope.js'
+import { unwrapHeader } from '../protocol/crypto/file-key.js'
 import {
+  checkNonce,
   derivePayloadKey,
   isCutThere,
   openChunks,
@@ -34,7 +36,7 @@ export const releaseFile = async (
   onProgress: (sizeBytes: number) => void,
 ): Promise<void> => {
   using fileKey = unwrapHeader(header, identities.list)
-  claimedContext(header)
+  await checkContext(header)
   const payloadSize = (input.sizeBytes ?? 0) - header.sizeBytes
   checkNonce(payloadSize)
   const nonce = allocate(PAYLOAD_NONCE_SIZE)
@@ -50,6 +52,13 @@ export const releaseFile = async (
   } finally {
     key.fill(0)
   }
+}
+
+/** Few files have a context, and what reads one takes a while to load. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+const checkContext = async (header: Header): Promise<void> => {
+  if (!header.stanzas.some(({ args: [type] }) => type.startsWith('keyrise/'))) return
+  const { claimedContext } = await import('../protocol/crypto/origin.js')
+  claimedContext(header)
 }
 
 const readInput = (input: Input, into: Uint8Array, position: number): void => {

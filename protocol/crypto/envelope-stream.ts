@@ -6,7 +6,6 @@ import { HEADER_SIZE_BYTES_MAX } from '../limits.js'
 import type { Random } from '../ports.js'
 import {
   checkContext,
-  checkNonce,
   checkSingle,
   sealHeader,
   unwrapHeader,
@@ -14,6 +13,7 @@ import {
   type SealedHeader,
   type SealOptions,
 } from './envelope.js'
+import { checkNonce } from './payload.js'
 import { payloadOpener, payloadSealer } from './payload-stream.js'
 import type { Identity } from './recipients.js'
 

@@ -1,11 +1,13 @@
-import { encodeHeader, encodeMacInput, parseHeader, type Header, type Stanza } from '../age-header.js'
-import { allocate, asciiBytes, concatBytes, equalPublicBytes, type Bytes } from '../bytes.js'
+import { parseHeader, type Header, type Stanza } from '../age-header.js'
+import { allocate, concatBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
+import { unwrapHeader, verifyHeader, wrapHeader } from './file-key.js'
 import { claimedLayer } from './layer-stanza.js'
 import { claimedContext, contextStanza, findContextStanza, verifyOrigin, type Origin } from './origin.js'
 import {
+  checkNonce,
   openPayload,
   payloadDigest,
   payloadSize,
@@ -15,16 +17,14 @@ import {
   sealPayloadInto,
   segmentDigest,
 } from './payload.js'
-import { equalSecret, hkdf, hmac } from './primitives.js'
-import { FILE_KEY_SIZE, SCRYPT_TYPE, type Identity, type Recipient } from './recipients.js'
+import { FILE_KEY_SIZE, type Identity, type Recipient } from './recipients.js'
 import { Secret } from './secret.js'
 
 /** An envelope is an age v1 file, with a context where an enclave made it: docs/envelope.md. */
 
+export { unwrapHeader, wrapHeader } from './file-key.js'
 export { claimedContext, verifyOrigin, type Origin } from './origin.js'
 
-const HEADER_MAC_INFO = asciiBytes('header')
-const HEADER_MAC_KEY_SIZE = 32
 const NO_SALT = new Uint8Array(0)
 
 export interface SealOptions {
@@ -51,22 +51,6 @@ export interface OpenedEnvelope {
   readonly context: EnvelopeContext | undefined
 }
 
-const headerMac = (fileKey: Secret, macInput: Uint8Array): Bytes => {
-  const key = fileKey.expose((bytes) => hkdf(bytes, NO_SALT, HEADER_MAC_INFO, HEADER_MAC_KEY_SIZE))
-  try {
-    return hmac(key, macInput)
-  } finally {
-    key.fill(0)
-  }
-}
-
-/** C2SP age: "an scrypt stanza, if present, MUST be the only stanza in the header". */
-const checkPassphraseAlone = (stanzas: readonly Stanza[]): void => {
-  if (stanzas.length > 1 && stanzas.some(({ args }) => args[0] === SCRYPT_TYPE)) {
-    throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'a passphrase beside another stanza' })
-  }
-}
-
 /**
  * The header of a new file, and its file key, which the caller disposes of.
  * @param extensions - stanzas of ours that stand beside the recipients’.
@@ -84,23 +68,6 @@ export const sealHeader = (options: SealOptions, extensions: readonly Stanza[] =
     fileKey[Symbol.dispose]()
     throw error
   }
-}
-
-/**
- * The header of a file under `fileKey`.
- * @param extensions - stanzas of ours that stand beside the recipients’.
- * @throws {KeyriseError} as `sealHeader`.
- */
-export const wrapHeader = (
-  fileKey: Secret,
-  { recipients, random }: Pick<SealOptions, 'recipients' | 'random'>,
-  extensions: readonly Stanza[],
-): Bytes => {
-  if (recipients.length === 0) throw new TypeError('An envelope needs a recipient')
-  const stanzas = [...recipients.map((recipient) => recipient.wrap(fileKey, random)), ...extensions]
-  checkPassphraseAlone(stanzas)
-  const macInput = encodeMacInput(stanzas)
-  return encodeHeader(macInput, headerMac(fileKey, macInput))
 }
 
 export interface SealedHeader {
@@ -125,43 +92,6 @@ export const sealBehind = ({ header, fileKey: key }: SealedHeader, plaintext: Ui
 export const sealEnvelope = (plaintext: Uint8Array, options: SealOptions): Bytes =>
   sealBehind(sealHeader(options), plaintext, options.random)
 
-const unwrapAny = (stanzas: readonly Stanza[], identities: readonly Identity[]): Secret | undefined => {
-  for (const identity of identities) {
-    for (const stanza of stanzas) {
-      const fileKey = identity.unwrap(stanza)
-      if (fileKey !== undefined) return fileKey
-    }
-  }
-  return undefined
-}
-
-/** @throws {KeyriseError} ERR_HEADER_MAC. */
-const verifyHeader = (header: Header, fileKey: Secret): void => {
-  const expected = headerMac(fileKey, header.macInput)
-  try {
-    if (!equalSecret(header.mac, expected)) throw new KeyriseError('ERR_HEADER_MAC')
-  } finally {
-    expected.fill(0)
-  }
-}
-
-/**
- * The file key, once the header’s MAC was verified with it.
- * @throws {KeyriseError} ERR_IDENTITY_MISMATCH, ERR_HEADER_MAC, ERR_HEADER_MALFORMED, ERR_WORK_FACTOR.
- */
-export const unwrapHeader = (header: Header, identities: readonly Identity[]): Secret => {
-  checkPassphraseAlone(header.stanzas)
-  const fileKey = unwrapAny(header.stanzas, identities)
-  if (fileKey === undefined) throw new KeyriseError('ERR_IDENTITY_MISMATCH')
-  try {
-    verifyHeader(header, fileKey)
-    return fileKey
-  } catch (error) {
-    fileKey[Symbol.dispose]()
-    throw error
-  }
-}
-
 /** Every field of the context is public. */
 const matches = (context: EnvelopeContext, expected: Partial<EnvelopeContext>): boolean =>
   (Object.keys(expected) as (keyof EnvelopeContext)[]).every((field) => {
@@ -184,11 +114,6 @@ export const checkContext = (
   if (expect !== undefined && (context === undefined || !matches(context, expect)))
     throw new KeyriseError('ERR_CONTEXT_MISMATCH')
   return context
-}
-
-/** The payload’s nonce counts as the header’s: C2SP’s vectors. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
-export const checkNonce = (payloadSize: number): void => {
-  if (payloadSize < PAYLOAD_NONCE_SIZE) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'no payload nonce' })
 }
 
 /** A layer alone is not what was sealed: `openLayers` opens all. @throws {KeyriseError} ERR_HEADER_MALFORMED. */

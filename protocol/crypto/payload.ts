@@ -23,6 +23,11 @@ export const SEALED_SEGMENT_SIZE = SEGMENT_CHUNK_COUNT * SEALED_CHUNK_SIZE
 export const payloadSize = (plaintextSize: number): number =>
   PAYLOAD_NONCE_SIZE + plaintextSize + TAG_SIZE * Math.max(1, Math.ceil(plaintextSize / CHUNK_SIZE))
 
+/** The payload’s nonce counts as the header’s: C2SP’s vectors. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+export const checkNonce = (payloadSize: number): void => {
+  if (payloadSize < PAYLOAD_NONCE_SIZE) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'no payload nonce' })
+}
+
 /** One ChaCha20-Poly1305 nonce after another: eleven bytes of counter, then 1 for the last chunk. */
 export class ChunkNonce {
   readonly #bytes = allocate(12)

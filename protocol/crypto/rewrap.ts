@@ -4,7 +4,6 @@ import type { Bytes } from '../bytes.js'
 import { behindHeader, sealerBehind } from './envelope-stream.js'
 import {
   checkContext,
-  checkNonce,
   sealBehind,
   sealHeader,
   unwrapHeader,
@@ -16,7 +15,7 @@ import {
 import { claimedLayer, layerStanza } from './layer-stanza.js'
 import { findContextStanza, verifyEveryOrigin, type Origin } from './origin.js'
 import { payloadOpener } from './payload-stream.js'
-import { openPayload } from './payload.js'
+import { checkNonce, openPayload } from './payload.js'
 import type { Identity } from './recipients.js'
 import type { Secret } from './secret.js'
 
