@@ -1,4 +1,4 @@
-import { base64nopad } from '@scure/base'
+import { decodeBase64NoPad, encodeBase64NoPad } from './base64.js'
 import { asciiBytes, concatBytes, copyBytes, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from './limits.js'
@@ -42,10 +42,12 @@ const beyondLimit = (detail: string): never => {
 /** Lines of printable ASCII that end with LF, none read beyond the header’s limit. */
 class LineReader {
   readonly #claimed: Uint8Array
+  readonly #isCut: boolean
   #offset = 0
 
   constructor(claimed: Uint8Array) {
-    this.#claimed = claimed
+    this.#claimed = claimed.subarray(0, HEADER_SIZE_BYTES_MAX)
+    this.#isCut = claimed.length > HEADER_SIZE_BYTES_MAX
   }
 
   /** Where the next line starts. */
@@ -54,34 +56,33 @@ class LineReader {
   }
 
   next(): string {
-    const sizeMax = Math.min(this.#claimed.length, HEADER_SIZE_BYTES_MAX)
-    let line = ''
-    for (let offset = this.#offset; offset < sizeMax; offset++) {
-      const byte = this.#claimed[offset] as number
-      if (byte === LF) {
-        this.#offset = offset + 1
-        return line
-      }
-      if (byte < 0x20 || byte > 0x7e) return malformed('a character that is not printable ASCII')
-      line += String.fromCharCode(byte)
-    }
-    return this.#claimed.length > HEADER_SIZE_BYTES_MAX ? beyondLimit('header size') : malformed('no end')
+    const end = this.#claimed.indexOf(LF, this.#offset)
+    const line = asciiText(this.#claimed.subarray(this.#offset, end === -1 ? undefined : end))
+    if (!PRINTABLE.test(line)) return malformed('a character that is not printable ASCII')
+    if (end === -1) return this.#isCut ? beyondLimit('header size') : malformed('no end')
+    this.#offset = end + 1
+    return line
   }
+}
+
+const PRINTABLE = /^[\x20-\x7e]*$/
+/** As many arguments as any stack takes. */
+const TEXT_SIZE = 4096
+
+const asciiText = (bytes: Uint8Array): string => {
+  let text = ''
+  for (let offset = 0; offset < bytes.length; offset += TEXT_SIZE)
+    text += Reflect.apply(String.fromCharCode, undefined, bytes.subarray(offset, offset + TEXT_SIZE)) as string
+  return text
 }
 
 /**
  * Canonical base64 without padding, as RFC 4648 §4 and C2SP age demand: one text for each value.
  * @throws {KeyriseError} ERR_HEADER_MALFORMED.
  */
-export const decodeBase64 = (claimed: string): Bytes => {
-  try {
-    return copyBytes(base64nopad.decode(claimed))
-  } catch {
-    return malformed('base64')
-  }
-}
+export const decodeBase64 = (claimed: string): Bytes => decodeBase64NoPad(claimed) ?? malformed('base64')
 
-export const encodeBase64 = (bytes: Uint8Array): string => base64nopad.encode(bytes)
+export { encodeBase64NoPad as encodeBase64 } from './base64.js'
 
 const readBody = (lines: LineReader): Bytes => {
   let text = ''
@@ -124,7 +125,7 @@ export const parseHeader = (claimed: Uint8Array): Header => {
 
 /** The body’s base64 in lines of 64 columns, the last one shorter, and empty where the others leave nothing. */
 const wrapBody = (body: Uint8Array): string => {
-  const text = encodeBase64(body)
+  const text = encodeBase64NoPad(body)
   const lines: string[] = []
   for (let column = 0; column <= text.length; column += BODY_COLUMNS)
     lines.push(text.slice(column, column + BODY_COLUMNS))
@@ -144,10 +145,10 @@ export const encodeMacInput = (stanzas: readonly Stanza[]): Bytes => {
   if (stanzas.length === 0) return malformed('no stanza')
   if (stanzas.length > STANZA_COUNT_MAX) return beyondLimit('stanza count')
   const text = `${VERSION_LINE}\n${stanzas.map(encodeStanza).join('')}---`
-  const macLineRestSize = 1 + encodeBase64(new Uint8Array(MAC_SIZE)).length + 1
+  const macLineRestSize = 1 + encodeBase64NoPad(new Uint8Array(MAC_SIZE)).length + 1
   return text.length + macLineRestSize > HEADER_SIZE_BYTES_MAX ? beyondLimit('header size') : asciiBytes(text)
 }
 
 /** @param macInput - from `encodeMacInput`. */
 export const encodeHeader = (macInput: Uint8Array, mac: Uint8Array): Bytes =>
-  concatBytes(macInput, asciiBytes(` ${encodeBase64(mac)}\n`))
+  concatBytes(macInput, asciiBytes(` ${encodeBase64NoPad(mac)}\n`))

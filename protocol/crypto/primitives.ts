@@ -3,6 +3,7 @@ import {
   createDecipheriv,
   createHash,
   createHmac,
+  hash,
   randomFillSync,
   scryptSync,
   timingSafeEqual,
@@ -17,9 +18,11 @@ import type { Random } from '../ports.js'
  * on WebCrypto: session.ts. ML-KEM-768 is noble's, since Node has it from version 24 only: x-wing.ts. RSA-OAEP is OpenSSL's:
  * ssh-rsa.ts.
  *
- * Node hands results over in Buffers; `adopt` moves them into buffers of our own and zero-fills Node's.
+ * Node hands results over in Buffers; `adopt` makes them ours: most have an ArrayBuffer of their own outside the V8 heap, what
+ * lies in a larger one is copied out and zero-filled there.
  */
 const adopt = (buffer: Uint8Array): Bytes => {
+  if (buffer.buffer.byteLength === buffer.length) return new Uint8Array(buffer.buffer as ArrayBuffer)
   const bytes = copyBytes(buffer)
   buffer.fill(0)
   return bytes
@@ -30,29 +33,62 @@ export const nodeRandom: Random = { fill: (bytes) => randomFillSync(bytes) }
 /** Constant-time equality of tags, of one size; sizes are public. */
 export const equalSecret = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && timingSafeEqual(a, b)
 
+const gather = (parts: readonly Uint8Array[], into: Uint8Array, offset = 0): void => {
+  let end = offset
+  for (const part of parts) {
+    into.set(part, end)
+    end += part.length
+  }
+}
+
 // Hashes: FIPS 180-4, RFC 2104, RFC 5869, RFC 7914
 
 /** SHA-256 of public bytes. */
 export const sha256 = (...parts: readonly Uint8Array[]): Bytes => {
-  const hash = createHash('sha256')
-  for (const part of parts) hash.update(part)
-  return copyBytes(hash.digest())
+  const digest = createHash('sha256')
+  for (const part of parts) digest.update(part)
+  return adopt(digest.digest())
 }
 
-/** HMAC-SHA256, 32 bytes; `key` is borrowed. */
+const HASH_SIZE = 32
+const BLOCK_SIZE = 64
+/** What one-shot hashes of an HMAC are made over; zeroes between uses. A header of a few recipients fits. */
+const innerInput = allocate(BLOCK_SIZE + 1024)
+const outerInput = allocate(BLOCK_SIZE + HASH_SIZE)
+
+const setPad = (into: Uint8Array, key: Uint8Array, pad: number): void => {
+  into.fill(pad, 0, BLOCK_SIZE)
+  for (let index = 0; index < key.length; index++) into[index] = (key[index] as number) ^ pad
+}
+
+/** HMAC-SHA256, 32 bytes; `key` is borrowed. As the two hashes that it is (RFC 2104 §2) where they are short: one call each. */
 export const hmac = (key: Uint8Array, ...parts: readonly Uint8Array[]): Bytes => {
+  let size = BLOCK_SIZE
+  for (const part of parts) size += part.length
+  if (size > innerInput.length || key.length > BLOCK_SIZE) return hmacOfAny(key, parts)
+  setPad(innerInput, key, 0x36)
+  gather(parts, innerInput, BLOCK_SIZE)
+  setPad(outerInput, key, 0x5c)
+  const inner = hash('sha256', innerInput.subarray(0, size), 'buffer')
+  outerInput.set(inner, BLOCK_SIZE)
+  const mac = adopt(hash('sha256', outerInput, 'buffer'))
+  inner.fill(0)
+  innerInput.fill(0, 0, size)
+  outerInput.fill(0)
+  return mac
+}
+
+const hmacOfAny = (key: Uint8Array, parts: readonly Uint8Array[]): Bytes => {
   const mac = createHmac('sha256', key)
   for (const part of parts) mac.update(part)
   return adopt(mac.digest())
 }
 
-const HASH_SIZE = 32
-
 /** SHA3-256 (FIPS 202) of secrets, 32 bytes. */
 export const sha3 = (...parts: readonly Uint8Array[]): Bytes => {
-  const hash = createHash('sha3-256')
-  for (const part of parts) hash.update(part)
-  return adopt(hash.digest())
+  const digest = createHash('sha3-256')
+  for (const part of parts) digest.update(part)
+  return adopt(digest.digest())
 }
 
 /** SHAKE256 (FIPS 202) of a secret. */
@@ -66,8 +102,8 @@ export const shake256 = (secret: Uint8Array, size: number): Bytes =>
 export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, size: number): Bytes => {
   if (size > 255 * HASH_SIZE) throw new RangeError('HKDF gives at most 255 blocks')
   const pseudorandomKey = hmac(salt, secret)
+  let block = NO_BLOCK
   const output = allocate(size)
-  let block = allocate(0)
   try {
     for (let offset = 0, counter = 1; offset < size; offset += HASH_SIZE, counter++) {
       const next = hmac(pseudorandomKey, block, info, Uint8Array.of(counter))
@@ -81,6 +117,7 @@ export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, siz
     block.fill(0)
   }
 }
+const NO_BLOCK = allocate(0)
 
 const SCRYPT_R = 8
 
@@ -109,14 +146,6 @@ const update = (transform: { update(bytes: Uint8Array): Uint8Array }, bytes: Uin
   for (let offset = 0; offset < bytes.length; offset += PIECE_SIZE)
     outputs.push(transform.update(bytes.subarray(offset, offset + PIECE_SIZE)))
   return outputs
-}
-
-const gather = (outputs: readonly Uint8Array[], into: Uint8Array): void => {
-  let offset = 0
-  for (const output of outputs) {
-    into.set(output, offset)
-    offset += output.length
-  }
 }
 
 type Drop = (message: undefined, transfer: readonly ArrayBuffer[]) => void

@@ -46,6 +46,14 @@ test('SHA-256, HMAC and HKDF are noble’s', (t) => {
   t.throws(() => hkdf(allocate(32), allocate(0), allocate(0), 255 * 32 + 1), { instanceOf: RangeError })
 })
 
+test('HMAC is noble’s for keys and messages of every size, and leaves nothing for the next one', (t) => {
+  for (const keySize of [0, 1, 32, 63, 64, 65, 200])
+    for (const size of [0, 1, 64, 1023, 1024, 1025, 70_000]) {
+      const [hmacKey, message] = [allocate(keySize).fill(5), allocate(size).map((_, index) => index)]
+      t.deepEqual(hmac(hmacKey, message), copyBytes(nobleHmac(nobleSha256, hmacKey, message)))
+    }
+})
+
 const seal = (secretKey: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): Bytes => {
   const sealed = allocate(plaintext.length + TAG_SIZE)
   sealChaCha(secretKey, nonce, plaintext, sealed)
