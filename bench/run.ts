@@ -15,6 +15,8 @@ const MEASUREMENTS: readonly Measurement[] = [bulk, command, unwrap, small, rota
 export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)
 
 export interface RunOptions {
+  /** All that there are, unless told. */
+  readonly measurements?: readonly Measurement[]
   /** Of NAMES. */
   readonly names: readonly string[]
   readonly scale: Scale
@@ -24,12 +26,13 @@ export interface RunOptions {
 }
 
 /** Measures what is asked for, one after the other. What fails or cannot be measured here is named, and the rest goes on. */
-export const run = async ({ names, scale, isQuick, say }: RunOptions): Promise<Report> => {
+export const run = async (options: RunOptions): Promise<Report> => {
+  const { measurements = MEASUREMENTS, names, scale, isQuick, say } = options
   const results: Result[] = []
   const curves: Record<string, Curve> = {}
   const skipped: Left[] = []
   const failed: Left[] = []
-  for (const measurement of MEASUREMENTS) {
+  for (const measurement of measurements) {
     const asked = measurement.names.filter((name) => {
       if (!names.includes(name)) return false
       const why = measurement.lacks?.(name)

@@ -134,6 +134,7 @@ test('the document takes figures between its marks, and nothing but whole runs',
   t.is(fillDocument(filled, REPORT), filled)
   t.throws(() => fillDocument('no marks', REPORT))
   await t.throwsAsync(writeDocuments(REPORT, ['P6']), { message: /whole runs only/ })
+  await t.throwsAsync(writeDocuments({ ...REPORT, isQuick: true }, ['P9']), { message: /whole runs only/ })
 })
 
 const MAIN = fileURLToPath(new URL('../../bench/main.js', import.meta.url))
