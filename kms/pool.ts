@@ -1,8 +1,9 @@
 import { createSecretKey } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
-import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { encodeSegmentReply } from '../protocol/kms.js'
 import { parseFlowId } from '../protocol/names.js'
 import { openOnLanes, type SharedPayload } from './open-payload.js'
 import { permissionFlags } from './permissions.js'
@@ -116,7 +117,7 @@ export class UnsealPool implements Unsealer {
       const { result: digest, isRepeated } = await this.#run({ kind: 'reseal', slot, segment, known })
       isSound = !isRepeated
       if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
-      return { digest, delivered: copyBytes(areas.delivered.subarray(0, segment.deliveredSizeBytes)) }
+      return { digest, reply: encodeSegmentReply(areas.delivered.subarray(0, segment.deliveredSizeBytes)) }
     } finally {
       this.#slots.give(slot, isSound)
     }

@@ -181,7 +181,7 @@ class FrontDesk {
         'content-length': reply.length,
         'cache-control': 'no-store',
       })
-      await new Promise<void>((resolve) => response.once('close', resolve).end(reply, resolve))
+      await send(response, reply)
     } finally {
       hold.end()
     }
@@ -248,6 +248,17 @@ const readBody = async (request: IncomingMessage, hold: Hold): Promise<Bytes | '
   }
   return concatBytes(...parts)
 }
+
+/** Settles when the answer is on its way, or its reader gone: one who does not read holds it no longer than it may take to send. */
+const send = (response: ServerResponse, reply: Uint8Array): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => response.destroy(), REQUEST_MS_MAX)
+    const settle = (): void => {
+      clearTimeout(timer)
+      resolve()
+    }
+    response.once('close', settle).end(reply, settle)
+  })
 
 const sendJson = (response: ServerResponse, status: number, value: object): void => {
   response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })

@@ -1,13 +1,6 @@
 import type { Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
-import {
-  decodeKmsRequest,
-  encodeKmsError,
-  encodeKmsReply,
-  encodeSegmentReply,
-  type KmsReplies,
-  type KmsRequest,
-} from '../protocol/kms.js'
+import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
 import type { SessionRequest } from '../protocol/session.js'
@@ -102,7 +95,7 @@ export class KmsService implements KmsChannel {
       if (!this.#isOpen) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'closed' })
       const request = decodeKmsRequest(frame)
       if (request.op !== 'segment') return encodeKmsReply(await this.#answer(request))
-      return encodeSegmentReply(await this.#streams.segment(request.stream, request.index, request.sealed))
+      return await this.#streams.segment(request.stream, request.index, request.sealed)
     } catch (error) {
       return encodeKmsError(this.#report(error))
     }

@@ -56,7 +56,7 @@ export class Streams {
   }
 
   /**
-   * A segment as it is delivered. Whoever knows a stream’s id may ask: only the enclave that opened it can read the answer.
+   * The frame that answers: the segment as it is delivered. Whoever knows a stream’s id may ask: only the enclave that opened it can read the answer.
    * @throws {KeyriseError} ERR_SESSION_INVALID: no such stream; ERR_REQUEST_INVALID: no such segment; ERR_ENVELOPE_INVALID: it does
    * not open; ERR_CALLS_LIMIT: ask again; ERR_KMS_FAILED.
    */
@@ -214,14 +214,14 @@ class Stream {
     this.#load.segmentCount++
     try {
       const known = this.#digests.get(index)
-      const { digest, delivered } = await unsealer.reseal({
+      const { digest, reply } = await unsealer.reseal({
         segment,
         sealed,
         known,
         writeKeys: (into) => this.#writeKeys(into),
       })
       if (known === undefined && this.#keys !== undefined) onGrown(this.#digests.set(index, digest))
-      return delivered
+      return reply
     } finally {
       this.#underWay.delete(index)
       this.#load.segmentCount--

@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto'
 import { parseHeader, type Header } from '../protocol/age-header.js'
 import { allocate, copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { encodeSegmentReply } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
 import type { Segment } from '../protocol/crypto/delivery.js'
@@ -45,7 +46,8 @@ export interface SegmentRequest {
 export interface Resealed {
   /** Of the segment as it is stored. */
   readonly digest: Bytes
-  readonly delivered: Bytes
+  /** The frame that answers: the delivery is in it already, since a megabyte is not copied twice. */
+  readonly reply: Bytes
 }
 
 /** Unseals somewhere: on this thread, or on a pool. */
@@ -91,7 +93,7 @@ export class InlineUnsealer implements Unsealer {
       writeKeys(keys)
       const digest = resealSegment({ keys, segment, known, sealed, into })
       if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
-      return { digest, delivered: into }
+      return { digest, reply: encodeSegmentReply(into) }
     } finally {
       keys.fill(0)
     }

@@ -9,6 +9,7 @@ import { Slots } from '../../kms/slots.js'
 import { InlineUnsealer, type SegmentRequest } from '../../kms/unseal.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import { allocate, copyBytes, type Bytes } from '../../protocol/bytes.js'
+import { decodeKmsReply } from '../../protocol/kms.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { openDelivery, segmentAt, segmentCount } from '../../protocol/crypto/delivery.js'
 import {
@@ -222,7 +223,8 @@ const segmented = (sizeBytes: number) => {
       ...change,
     }
   }
-  const isRight = (index: number, delivered: Uint8Array): boolean => {
+  const isRight = (index: number, reply: Uint8Array): boolean => {
+    const delivered = decodeKmsReply('segment', reply).sealed
     const segment = segmentAt(sizeBytes, index)
     const into = allocate(segment.sizeBytes)
     const expected = plaintext.subarray(index * SEGMENT_SIZE, index * SEGMENT_SIZE + segment.sizeBytes)
@@ -236,7 +238,7 @@ test.serial('workers that are killed in mid-batch lose no segment and no chunk',
   const { request, isRight, count } = segmented(23 * SEGMENT_SIZE + 5)
   const answers = Promise.all(Array.from({ length: count }, (_, index) => pool.reseal(request(index))))
   await killWhile(answers, 2)
-  for (const [index, { delivered }] of (await answers).entries()) t.true(isRight(index, delivered), String(index))
+  for (const [index, { reply }] of (await answers).entries()) t.true(isRight(index, reply), String(index))
   const payload = sharedPayload(1000 * CHUNK_SIZE)
   const opening = pool.openPayload(payload)
   await killWhile(opening, 2)
@@ -248,8 +250,8 @@ test.serial('a segment that does not open is refused, and the slot serves the ne
   const { pool } = await withPool(t, { threadCount: 1 })
   const { request, isRight } = segmented(2 * SEGMENT_SIZE)
   const good = request(0)
-  const { digest, delivered } = await pool.reseal(good)
-  t.true(isRight(0, delivered))
+  const { digest, reply } = await pool.reseal(good)
+  t.true(isRight(0, reply))
   for (let round = 0; round < 3; round++) {
     const refused = { code: 'ERR_ENVELOPE_INVALID' }
     await t.throwsAsync(pool.reseal({ ...good, sealed: request(1).sealed }), refused)
@@ -260,7 +262,7 @@ test.serial('a segment that does not open is refused, and the slot serves the ne
     }
     await t.throwsAsync(pool.reseal({ ...good, writeKeys }), { is: gone })
   }
-  t.is(Buffer.compare((await pool.reseal({ ...good, known: digest })).delivered, delivered), 0)
+  t.is(Buffer.compare((await pool.reseal({ ...good, known: digest })).reply, reply), 0)
 })
 
 test.serial('more segments than may wait are refused at once; those that wait are served', async (t) => {
@@ -269,7 +271,7 @@ test.serial('more segments than may wait are refused at once; those that wait ar
   const asked = await Promise.allSettled(Array.from({ length: 8 }, (_, index) => pool.reseal(request(index))))
   asked.forEach((answer, index) => {
     // Two slots, three places to wait.
-    if (answer.status === 'fulfilled') t.true(index < 5 && isRight(index, answer.value.delivered))
+    if (answer.status === 'fulfilled') t.true(index < 5 && isRight(index, answer.value.reply))
     else t.true(index >= 5 && (answer.reason as { code?: string }).code === 'ERR_CALLS_LIMIT')
   })
 })
@@ -278,8 +280,8 @@ test.serial('more segments than may wait are refused at once; those that wait ar
 const captureShared = (t: { teardown: (work: () => void) => void }): Set<SharedArrayBuffer> => {
   const captured = new Set<SharedArrayBuffer>()
   const postMessage = Reflect.get(MessagePort.prototype, 'postMessage') as (...message: unknown[]) => void
-  MessagePort.prototype.postMessage = function (message: { task?: { slot?: unknown; key?: Uint8Array } }, ...rest) {
-    for (const memory of [message.task?.slot, message.task?.key?.buffer])
+  MessagePort.prototype.postMessage = function (message?: { task?: { slot?: unknown; key?: Uint8Array } }, ...rest) {
+    for (const memory of [message?.task?.slot, message?.task?.key?.buffer])
       if (memory instanceof SharedArrayBuffer) captured.add(memory)
     Reflect.apply(postMessage, this, [message, ...rest])
   }
