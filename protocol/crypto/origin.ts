@@ -48,10 +48,12 @@ export const contextStanza = (context: EnvelopeContext, fileKey: Secret, origins
   return { args: [CONTEXT_TYPE, ...pairs.map(encodeBase64)], body }
 }
 
-/** The one context stanza. @throws {KeyriseError} ERR_HEADER_MALFORMED: there are several. */
+/** The one context stanza. @throws {KeyriseError} ERR_HEADER_MALFORMED: there are several, or a fingerprint has no tag. */
 export const findContextStanza = ({ stanzas }: Header): Stanza | undefined => {
   const [first, ...others] = stanzas.filter(({ args }) => args[0] === CONTEXT_TYPE)
   if (others.length > 0) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'two contexts' })
+  if (first !== undefined && first.args.length % 2 === 0)
+    throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'a fingerprint without a tag' })
   return first
 }
 
@@ -81,7 +83,6 @@ export const claimedAuthorities = (header: Header): Bytes[] => {
 
 /** The tag behind the fingerprint of `authority`. */
 const findTag = ({ args: [, ...pairs] }: Stanza, authority: Uint8Array): Bytes | undefined => {
-  if (pairs.length % 2 !== 0) throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'a fingerprint without a tag' })
   const index = pairs.indexOf(encodeBase64(fingerprint(authority)))
   return index % 2 === 0 ? decodeBase64(pairs[index + 1] as string) : undefined
 }

@@ -5,6 +5,7 @@ import { SeededRandom } from '../../faults/seeded-random.js'
 import { encodeArmor } from '../../protocol/age-armor.js'
 import { encodeBase64, encodeHeader, parseHeader, type Stanza } from '../../protocol/age-header.js'
 import { allocate, asciiBytes, concatBytes, copyBytes, toHex, type Bytes } from '../../protocol/bytes.js'
+import { encodeCbor } from '../../protocol/cbor.js'
 import { encodeContext, type EnvelopeContext } from '../../protocol/context.js'
 import { x25519PublicKey } from '../../protocol/crypto/curves.js'
 import { envelopeDigest } from '../../protocol/crypto/envelope.js'
@@ -17,13 +18,31 @@ import {
 } from '../../protocol/crypto/keys.js'
 import { layerStanza } from '../../protocol/crypto/layer-stanza.js'
 import { contextStanza } from '../../protocol/crypto/origin.js'
-import { CHUNK_SIZE, SEALED_CHUNK_SIZE, SEALED_SEGMENT_SIZE } from '../../protocol/crypto/payload.js'
+import {
+  CHUNK_SIZE,
+  derivePayloadKey,
+  PAYLOAD_NONCE_SIZE,
+  sealChunks,
+  SEALED_CHUNK_SIZE,
+  SEALED_SEGMENT_SIZE,
+} from '../../protocol/crypto/payload.js'
+import { TAG_SIZE } from '../../protocol/crypto/primitives.js'
 import { scryptRecipient, subKeyRecipient } from '../../protocol/crypto/recipients.js'
+import { rewrapHeader } from '../../protocol/crypto/rewrap.js'
 import type { Secret } from '../../protocol/crypto/secret.js'
 import type { ErrorCode } from '../../protocol/errors.js'
-import { STANZA_COUNT_MAX } from '../../protocol/limits.js'
+import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from '../../protocol/limits.js'
 import { parseFlowId } from '../../protocol/names.js'
-import { KEYS, PASSPHRASE, publicKeys, RSA_PKCS8, secretOf, SUB_KEY_STEP, type IdentityName } from './keys.js'
+import {
+  identityOf,
+  KEYS,
+  PASSPHRASE,
+  publicKeys,
+  RSA_PKCS8,
+  secretOf,
+  SUB_KEY_STEP,
+  type IdentityName,
+} from './keys.js'
 import { hybridStanza, makeFile, sshRsaStanza, x25519Stanza, type MakeStanza } from './stanzas.js'
 
 /**
@@ -93,6 +112,10 @@ const fixed =
   (...args: Stanza['args']): MakeStanza =>
   () => ({ args, body: allocate(0) })
 
+const fixedBody =
+  (type: string, body: Uint8Array): MakeStanza =>
+  () => ({ args: [type], body: copyBytes(body) })
+
 /** A file named `name`, whose randomness is its own. */
 const make = (name: string, stanzas: readonly MakeStanza[], of: Uint8Array = plaintext) =>
   makeFile(stanzas, of, new SeededRandom(`keyrise/vectors/${name}`))
@@ -129,6 +152,12 @@ const acceptedVectors = async (): Promise<Vector[]> => {
   const accepted = (name: string, options: Options, stanzas: readonly MakeStanza[], of: Bytes = plaintext) =>
     accept(name, options, make(name, stanzas, of).file, of)
   const armored = make('armored', [x25519Stanza()]).file
+  const before = make('rewrap', [subKey, x25519Stanza(), context()])
+  const after = rewrapHeader(before.header, {
+    identities: [identityOf('x25519-a')],
+    recipients: [{ wrap: x25519Stanza(publicKeys.b) }],
+    random: new SeededRandom('keyrise/vectors/rewrapped'),
+  })
   return Promise.all([
     accepted('x25519', A, [x25519Stanza()]),
     accepted('mlkem768x25519', { identities: ['hybrid'] }, [hybridStanza]),
@@ -147,6 +176,8 @@ const acceptedVectors = async (): Promise<Vector[]> => {
     accepted('empty', A, [x25519Stanza()], allocate(0)),
     accepted('two chunks', A, [x25519Stanza()], allocate(CHUNK_SIZE + 1)),
     accept('armored', { ...A, armored: true }, encodeArmor(armored), plaintext, armored),
+    accept('before a rewrap', CHECKED, before.file),
+    accept('after it', { ...CHECKED, identities: ['x25519-b'] }, concatBytes(after, before.payload)),
     accept('two layers', CHECKED, layered('two layers', 2, 2, layered('two layers', 1, 2, plaintext))),
   ])
 }
@@ -164,6 +195,10 @@ const headerVectors = (): Vector[] => {
     edited('CRLF', (header) => header.replaceAll('\n', '\r\n')),
     edited('padded base64', (header) => header.replace(/(\n--- )/, '=$1')),
     edited('two spaces', (header) => header.replace('X25519 ', 'X25519  ')),
+    edited('base64 with bits left over', (header) => header.replace(/.(\n--- )/, (_, rest: string) => `B${rest}`)),
+    edited('a body’s line too long', (header) => header.replace(/(\n--- )/, `${'A'.repeat(22)}$1`)),
+    edited('no stanza', (header) => `age-encryption.org/v1\n${header.slice(header.indexOf('---'))}`),
+    edited('a short MAC', (header) => header.replace(/(--- .{40}).*\n/, '$1\n')),
     edited('no MAC', (header) => header.slice(0, header.indexOf('---'))),
     refuse('no nonce', 'ERR_HEADER_MALFORMED', A, concatBytes(asciiBytes(text), payload.subarray(0, 15))),
     refuse('another MAC', 'ERR_HEADER_MAC', A, concatBytes(encodeHeader(macInput, allocate(32)), payload)),
@@ -237,6 +272,12 @@ const headerVectors = (): Vector[] => {
       A,
       asciiBytes(`age-encryption.org/v1\n${'-> x\n\n'.repeat(STANZA_COUNT_MAX + 1)}`),
     ),
+    refuse(
+      'a header too large',
+      'ERR_HEADER_LIMIT',
+      A,
+      asciiBytes(`age-encryption.org/v1\n-> ${'x'.repeat(HEADER_SIZE_BYTES_MAX)}\n`),
+    ),
     refuse('not an age file', 'ERR_HEADER_MALFORMED', A, asciiBytes('hello')),
   ]
 }
@@ -253,6 +294,10 @@ const contextVectors = (): Vector[] => {
       return { args, body: change(encodeContext(VECTOR_CONTEXT)) }
     }
   const name = 'layers'
+  const claims = (title: string, body: Uint8Array): Vector =>
+    refuse(title, 'ERR_HEADER_MALFORMED', A, make(title, [x25519Stanza(), fixedBody('keyrise/context', body)]).file)
+  const fields = { v: 1, ...VECTOR_CONTEXT }
+  const encoded = encodeContext(VECTOR_CONTEXT)
   return [
     refused('no context', 'ERR_ORIGIN_INVALID'),
     refused('no tag', 'ERR_ORIGIN_INVALID', context(VECTOR_CONTEXT, [])),
@@ -263,12 +308,34 @@ const contextVectors = (): Vector[] => {
       'ERR_ORIGIN_INVALID',
       body(() => encodeContext({ ...VECTOR_CONTEXT, epoch: 8 })),
     ),
+    refused('a short tag', 'ERR_ORIGIN_INVALID', withArgument(context(), 2, encodeBase64(allocate(31)))),
+    refused('a tag that is no base64', 'ERR_HEADER_MALFORMED', withArgument(context(), 2, '=')),
+    claims('a context of version 2', encodeCbor({ ...fields, v: 2 })),
+    claims('a context with another key', encodeCbor({ ...fields, x: 1 })),
+    claims('a context with a key too few', encodeCbor({ v: 1, flow: 'credit-2026' })),
+    claims('a context of another kind', encodeCbor({ ...fields, kind: 'other' })),
+    claims('a context with a short image', encodeCbor({ ...fields, image: allocate(31) })),
+    claims('a context with a name that is none', encodeCbor({ ...fields, name: '../root' })),
+    // `v` and its 1 stand first: behind the others they are out of order.
+    claims(
+      'a context in another order',
+      concatBytes(encoded.subarray(0, 1), encoded.subarray(4), encoded.subarray(1, 4)),
+    ),
     refused('another epoch', 'ERR_CONTEXT_MISMATCH', context({ ...VECTOR_CONTEXT, epoch: 8 })),
     refused('two contexts', 'ERR_HEADER_MALFORMED', context(), context()),
     refused(
       'a fingerprint without a tag',
       'ERR_HEADER_MALFORMED',
       changed(context(), ({ args, body: bytes }) => ({ args: [args[0], args[1] ?? ''], body: bytes })),
+    ),
+    refuse(
+      'a fingerprint without a tag, where none is asked for',
+      'ERR_HEADER_MALFORMED',
+      A,
+      make('an odd context', [
+        x25519Stanza(),
+        changed(context(), ({ args, body: bytes }) => ({ args: [args[0], args[1] ?? ''], body: bytes })),
+      ]).file,
     ),
     refuse(
       'a context that is none',
@@ -283,6 +350,17 @@ const contextVectors = (): Vector[] => {
   ]
 }
 
+/** A full chunk, and behind it an empty one that is the last: both authentic. */
+const emptyLast = (): Bytes => {
+  const { header, payload, fileKey } = make('an empty last chunk', [x25519Stanza()])
+  const nonce = payload.subarray(0, PAYLOAD_NONCE_SIZE)
+  const key = derivePayloadKey(fileKey, nonce)
+  const [full, empty] = [allocate(SEALED_CHUNK_SIZE), allocate(TAG_SIZE)]
+  sealChunks(key, { first: 0, isEnd: false }, allocate(CHUNK_SIZE), full)
+  sealChunks(key, { first: 1, isEnd: true }, allocate(0), empty)
+  return concatBytes(header, nonce, full, empty)
+}
+
 const payloadVectors = (): Vector[] => {
   const { header, payload, file } = make('payload', [x25519Stanza()])
   const two = make('payload of two', [x25519Stanza()], allocate(CHUNK_SIZE + 1))
@@ -294,6 +372,8 @@ const payloadVectors = (): Vector[] => {
   return [
     refuse('a changed chunk', 'ERR_PAYLOAD_INVALID', A, flipped),
     refuse('a trailing byte', 'ERR_PAYLOAD_INVALID', A, concatBytes(file, allocate(1))),
+    refuse('a last chunk shorter than a tag', 'ERR_PAYLOAD_TRUNCATED', A, concatBytes(header, payload.subarray(0, 31))),
+    refuse('an empty last chunk', 'ERR_PAYLOAD_INVALID', A, emptyLast()),
     refuse('no chunk', 'ERR_PAYLOAD_TRUNCATED', A, concatBytes(header, payload.subarray(0, 16))),
     refuse(
       'cut between chunks',
