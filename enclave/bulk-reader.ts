@@ -2,14 +2,12 @@ import type { BulkItem } from '../protocol/contract.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { EntryName } from '../protocol/names.js'
 import type { CancelSignal, Clock, SegmentChannel } from '../protocol/ports.js'
-import { payloadName } from '../protocol/sealed-pair.js'
 import { BulkPayload, isOfItem } from './bulk-payload.js'
 import { BulkStreams } from './bulk-streams.js'
-import { lost, mismatch, type Place } from './direct-objects.js'
+import { DirectObjects, lost, mismatch, type Place } from './direct-objects.js'
 import type { Location } from './epoch-file.js'
 import type { KmsClient, PayloadStream } from './kms-client.js'
 import { isTransient, RETRY_DELAYS_MS, sleep } from './kms-session.js'
-import { pairName } from './object-names.js'
 
 /** Segments of one read that are on their way, or have come for payloads behind the one that is waited for. */
 const WINDOW_COUNT = 8
@@ -71,6 +69,7 @@ export class BulkReader {
 class BulkRun {
   readonly #options: BulkReaderOptions
   readonly #request: BulkRequest
+  readonly #objects: DirectObjects
   readonly #streams: BulkStreams
   /** Planned and not yet handed over, in order. */
   readonly #queue: BulkPayload[] = []
@@ -86,7 +85,8 @@ class BulkRun {
   constructor(options: BulkReaderOptions, request: BulkRequest) {
     this.#options = options
     this.#request = request
-    this.#streams = new BulkStreams(options)
+    this.#objects = new DirectObjects(options)
+    this.#streams = new BulkStreams({ ...options, objects: this.#objects })
   }
 
   /** The next of the names, which is `name`. */
@@ -206,10 +206,10 @@ class BulkRun {
 
   /** @returns why there is no such segment, this time; undefined where it is there, or nobody waits for it any more. */
   async #attempt(payload: BulkPayload, index: number, stream: PayloadStream): Promise<KeyriseError | undefined> {
-    const { segments, flow } = this.#options
+    const { segments } = this.#options
     const { object, assembly } = payload
     try {
-      const name = payloadName(pairName(flow, object.name))
+      const name = this.#objects.payloadNameOf(object)
       const claimed = await segments.exchange({ name, ...assembly.placeOf(index), stream: stream.id, index })
       if (payload.isSettled) return undefined
       if (claimed === undefined) return lost(object)

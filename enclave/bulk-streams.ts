@@ -4,13 +4,13 @@ import { STREAM_COUNT_MAX } from '../protocol/limits.js'
 import type { Clock } from '../protocol/ports.js'
 import type { StreamItem } from '../protocol/session.js'
 import { isOfItem, type BulkPayload } from './bulk-payload.js'
-import { getDirectHeaders, getDirectNonce, type Place } from './direct-objects.js'
+import type { DirectObjects } from './direct-objects.js'
 import type { KmsClient, PayloadStream } from './kms-client.js'
 import { RETRY_DELAYS_MS, sleep } from './kms-session.js'
 
 /** The streams of one bulk read: opened for several payloads at once, opened anew where the KMS has forgotten them. */
 export class BulkStreams {
-  readonly #place: Place
+  readonly #objects: DirectObjects
   readonly #kms: KmsClient
   readonly #clock: Clock
   readonly #open = new Set<BulkPayload>()
@@ -18,10 +18,10 @@ export class BulkStreams {
   readonly #done: Bytes[] = []
   #renewal: Promise<void> | undefined
 
-  constructor({ kms, clock, ...place }: Place & { readonly kms: KmsClient; readonly clock: Clock }) {
-    this.#place = place
-    this.#kms = kms
-    this.#clock = clock
+  constructor(options: { readonly objects: DirectObjects; readonly kms: KmsClient; readonly clock: Clock }) {
+    this.#objects = options.objects
+    this.#kms = options.kms
+    this.#clock = options.clock
   }
 
   /** A stream for each of `payloads`, or an outcome that says why it has none. @throws {KeyriseError} ERR_KMS_*: for none of them. */
@@ -54,8 +54,7 @@ export class BulkStreams {
   async #locate(payload: BulkPayload): Promise<void> {
     try {
       const { object } = payload
-      const found = [getDirectNonce(this.#place, object), getDirectHeaders(this.#place, object)] as const
-      const [nonce, headers] = await Promise.all(found)
+      const [nonce, headers] = await Promise.all([this.#objects.getNonce(object), this.#objects.getHeaders(object)])
       payload.nonce = nonce
       payload.headers = headers
     } catch (error) {

@@ -5,12 +5,10 @@ import { PAYLOAD_NONCE_SIZE } from '../protocol/crypto/payload.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
-import { FIRST_GENERATION, getHeaders, payloadName } from '../protocol/sealed-pair.js'
+import { FIRST_GENERATION, getHeaders, pairsAmong, payloadName, type PairHalves } from '../protocol/sealed-pair.js'
 import type { StoredObject } from './epoch-file.js'
-import { formatObjectName, pairName } from './object-names.js'
+import { formatObjectName, pairName, storePrefix } from './object-names.js'
 import { orUndefined } from './root.js'
-
-/** What the store holds of an entry that was sealed straight to the KMS: a header, of one generation or another, and a payload. */
 
 /** A generation of an object's header. */
 export interface DirectHeader {
@@ -25,30 +23,60 @@ export interface Place {
   readonly flow: FlowId
 }
 
-/** Newest first, and at least one. @throws {KeyriseError} ERR_STATE_LOST, ERR_STORE_*. */
-export const getDirectHeaders = async ({ store, flow }: Place, object: StoredObject): Promise<DirectHeader[]> => {
-  const stored = await getHeaders(store, pairName(flow, object.name), [FIRST_GENERATION])
-  const headers = stored.flatMap(({ bytes }) => {
-    const context = orUndefined(() => findContextStanza(parseHeader(bytes))?.body)
-    return context === undefined ? [] : [{ bytes, context }]
-  })
-  if (headers.length === 0) throw lost(object)
-  return headers
-}
+/** What the store holds of entries that were sealed straight to the KMS: headers, of several generations perhaps, and payloads. */
+export class DirectObjects {
+  readonly #place: Place
+  /** One list tells the generations of all: after a rotation, guesses would cost a list each. */
+  #listed: Promise<ReadonlyMap<string, PairHalves>> | undefined
 
-/** 16 bytes, unverified: the object's digest covers them. @throws {KeyriseError} ERR_STATE_LOST, ERR_DIGEST_MISMATCH, ERR_STORE_*. */
-export const getDirectNonce = async ({ store, flow }: Place, object: StoredObject): Promise<Bytes> => {
-  const nonce = await store.read(payloadName(pairName(flow, object.name)), 0, PAYLOAD_NONCE_SIZE)
-  if (nonce === undefined) throw lost(object)
-  if (nonce.length !== PAYLOAD_NONCE_SIZE) throw mismatch(object)
-  return copyBytes(nonce)
-}
+  constructor(place: Place) {
+    this.#place = place
+  }
 
-/** Nonce and chunks, unverified. @throws {KeyriseError} ERR_STATE_LOST, ERR_STORE_*. */
-export const getDirectPayload = async ({ store, flow }: Place, object: StoredObject): Promise<Uint8Array> => {
-  const payload = await store.get(payloadName(pairName(flow, object.name)))
-  if (payload === undefined) throw lost(object)
-  return payload
+  /** Newest first, and at least one. @throws {KeyriseError} ERR_STATE_LOST, ERR_STORE_*. */
+  async getHeaders(object: StoredObject): Promise<DirectHeader[]> {
+    const { store, flow } = this.#place
+    const name = pairName(flow, object.name)
+    // What is not listed was written since.
+    const generations = (await this.#list()).get(name)?.generations ?? [FIRST_GENERATION]
+    const headers = (await getHeaders(store, name, generations)).flatMap(({ bytes }) => {
+      const context = orUndefined(() => findContextStanza(parseHeader(bytes))?.body)
+      return context === undefined ? [] : [{ bytes, context }]
+    })
+    if (headers.length === 0) throw lost(object)
+    return headers
+  }
+
+  /** 16 bytes, unverified: the object's digest covers them. @throws {KeyriseError} ERR_STATE_LOST, ERR_DIGEST_MISMATCH, ERR_STORE_*. */
+  async getNonce(object: StoredObject): Promise<Bytes> {
+    const nonce = await this.#place.store.read(this.payloadNameOf(object), 0, PAYLOAD_NONCE_SIZE)
+    if (nonce === undefined) throw lost(object)
+    if (nonce.length !== PAYLOAD_NONCE_SIZE) throw mismatch(object)
+    return copyBytes(nonce)
+  }
+
+  /** Nonce and chunks, unverified. @throws {KeyriseError} ERR_STATE_LOST, ERR_STORE_*. */
+  async getPayload(object: StoredObject): Promise<Uint8Array> {
+    const payload = await this.#place.store.get(this.payloadNameOf(object))
+    if (payload === undefined) throw lost(object)
+    return payload
+  }
+
+  payloadNameOf({ name }: StoredObject): string {
+    return payloadName(pairName(this.#place.flow, name))
+  }
+
+  /** What is asked for next is listed anew: a rotation may have gone on. */
+  forgetList(): void {
+    this.#listed = undefined
+  }
+
+  #list(): Promise<ReadonlyMap<string, PairHalves>> {
+    const { store, flow } = this.#place
+    const listed = (this.#listed ??= store.list(`${storePrefix(flow)}direct-`).then(pairsAmong))
+    listed.catch(() => this.forgetList())
+    return listed
+  }
 }
 
 export const lost = ({ name }: StoredObject): KeyriseError =>

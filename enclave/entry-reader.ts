@@ -4,7 +4,7 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { EntryName } from '../protocol/names.js'
 import { isOfItem } from './bulk-payload.js'
-import { getDirectHeaders, getDirectPayload, mismatch, type DirectHeader, type Place } from './direct-objects.js'
+import { DirectObjects, mismatch, type DirectHeader, type Place } from './direct-objects.js'
 import { dataOffset, type EpochState, type Location, type StoredObject } from './epoch-file.js'
 import { FileKeys } from './file-keys.js'
 import type { FlowKeys } from './flow-keys.js'
@@ -17,6 +17,7 @@ const CACHE_SIZE_BYTES_MAX = 64 * 1024 * 1024
 /** Reads entries out of the objects that hold them, each verified against the digest that the flow's state lists. */
 export class EntryReader implements Disposable {
   readonly #place: Place
+  readonly #directs: DirectObjects
   readonly #keys: FlowKeys
   readonly #cache = new ObjectCache(CACHE_SIZE_BYTES_MAX)
   readonly #fileKeys: FileKeys
@@ -24,9 +25,10 @@ export class EntryReader implements Disposable {
 
   constructor({ keys, kms, ...place }: Place & { readonly keys: FlowKeys; readonly kms: KmsClient }) {
     this.#place = place
+    this.#directs = new DirectObjects(place)
     this.#keys = keys
     const isOpen = ({ name }: StoredObject): boolean => this.#cache.has(formatObjectName(name))
-    this.#fileKeys = new FileKeys({ place, kms, isOpen })
+    this.#fileKeys = new FileKeys({ objects: this.#directs, kms, isOpen })
   }
 
   /**
@@ -86,10 +88,7 @@ export class EntryReader implements Disposable {
 
   /** The KMS unwraps the header, no more: what the object is, and that it is the one, is verified here. */
   async #openDirect(entry: EntryName, object: StoredObject, state: EpochState): Promise<Bytes> {
-    const [headers, payload] = await Promise.all([
-      getDirectHeaders(this.#place, object),
-      getDirectPayload(this.#place, object),
-    ])
+    const [headers, payload] = await Promise.all([this.#directs.getHeaders(object), this.#directs.getPayload(object)])
     const listed = headers.filter((header) => hasDigest(concatBytes(header.bytes, payload), object))
     if (listed.length === 0) throw mismatch(object)
     let refusal: unknown

@@ -1,6 +1,6 @@
 import { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { getDirectHeaders, type DirectHeader, type Place } from './direct-objects.js'
+import type { DirectHeader, DirectObjects } from './direct-objects.js'
 import type { EpochState, StoredObject } from './epoch-file.js'
 import type { KmsClient } from './kms-client.js'
 import { ObjectCache } from './object-cache.js'
@@ -12,7 +12,7 @@ const HELD_COUNT_MAX = 4096
 const BATCH_COUNT_MAX = 256
 
 export interface FileKeysOptions {
-  readonly place: Place
+  readonly objects: DirectObjects
   readonly kms: KmsClient
   /** True for an object whose key nobody will ask for soon. */
   readonly isOpen: (object: StoredObject) => boolean
@@ -57,6 +57,7 @@ export class FileKeys implements Disposable {
     const others = await this.#findOthers(object, state, BATCH_COUNT_MAX - headers.length)
     const batch = [...headers.map((header) => ({ object, header })), ...others]
     const opened = await this.#options.kms.unwrap(batch.map(({ header }) => header.bytes))
+    this.#options.objects.forgetList()
     let refusal: KeyriseError | undefined
     // From the last to the first: what the cache displaces when it is full is not what is wanted now.
     for (const [index, item] of [...batch.entries()].reverse()) {
@@ -75,7 +76,7 @@ export class FileKeys implements Disposable {
     state: EpochState,
     countMax: number,
   ): Promise<{ object: StoredObject; header: DirectHeader }[]> {
-    const { place, isOpen } = this.#options
+    const { objects, isOpen } = this.#options
     const chosen: StoredObject[] = []
     for (const { object } of state.entries.values()) {
       if (chosen.length >= countMax) break
@@ -85,7 +86,7 @@ export class FileKeys implements Disposable {
     const found = await Promise.all(
       chosen.map(async (object) => {
         // What ails another entry is for its own reader.
-        const [header] = await getDirectHeaders(place, object).catch(() => [])
+        const [header] = await objects.getHeaders(object).catch(() => [])
         return header && { object, header }
       }),
     )

@@ -1,7 +1,11 @@
 import test from 'ava'
 import { FlowKeys, type FlowIdentity } from '../../enclave/flow-keys.js'
 import { allocate } from '../../protocol/bytes.js'
+import { parseHeader } from '../../protocol/age-header.js'
+import { x25519PublicKey } from '../../protocol/crypto/curves.js'
+import { unwrapHeader } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { x25519Identity } from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { IMAGE, OTHER_IMAGE } from '../kms/in-process.js'
@@ -47,6 +51,37 @@ test('an epoch file, or a step’s envelope, opens under exactly its own root, f
     t.throws(() => changed.openStep('inputs', step), { code }, name)
   }
   t.throws(() => keysWith({ birth: 2 }).openEpoch(epoch), { code: 'ERR_CONTEXT_MISMATCH' })
+})
+
+test('what was sealed straight to the KMS opens in its own place only, and only where this flow sealed it', (t) => {
+  using secretKey = Secret.random(32, nodeRandom)
+  const keys = keysWith({})
+  const at = { ...place, kind: 'direct' } as const
+  const envelope = keys.sealDirect('password/a', text('value'), at, x25519PublicKey(secretKey))
+  using fileKey = unwrapHeader(parseHeader(envelope), [x25519Identity(secretKey)])
+  t.deepEqual(keys.openDirect('password/a', envelope, at, fileKey), text('value'))
+  using otherKey = Secret.random(16, nodeRandom)
+  for (const [what, refused, code] of [
+    ['name', () => keys.openDirect('password/b', envelope, at, fileKey), 'ERR_CONTEXT_MISMATCH'],
+    ['epoch', () => keys.openDirect('password/a', envelope, { ...at, epoch: 3 }, fileKey), 'ERR_CONTEXT_MISMATCH'],
+    [
+      'incarnation',
+      () => keys.openDirect('password/a', envelope, { ...at, incarnation: 4 }, fileKey),
+      'ERR_CONTEXT_MISMATCH',
+    ],
+    [
+      'image',
+      () => keysWith({ identity: { image: OTHER_IMAGE } }).openDirect('password/a', envelope, at, fileKey),
+      'ERR_CONTEXT_MISMATCH',
+    ],
+    [
+      'origin key',
+      () => keysWith({ key: Secret.random(32, nodeRandom) }).openDirect('password/a', envelope, at, fileKey),
+      'ERR_ORIGIN_INVALID',
+    ],
+    ['file key', () => keys.openDirect('password/a', envelope, at, otherKey), 'ERR_HEADER_MAC'],
+  ] as const)
+    t.throws(refused, { code }, what)
 })
 
 test('after disposal no key is left to use', (t) => {
