@@ -36,6 +36,8 @@ export class BulkPayload implements Disposable {
   nonce: Bytes | undefined
   /** Generations that may open, newest first. */
   headers: readonly DirectHeader[] = []
+  /** The store has several generations: one that opens may still not be this payload’s. */
+  isAmbiguous = false
   /** While the KMS has one. */
   stream: PayloadStream | undefined
   #settle!: (outcome: Outcome | undefined) => void

@@ -105,7 +105,7 @@ class BulkRun {
     this.#streams.close()
   }
 
-  /** @returns undefined where the entry has changed meanwhile. */
+  /** @returns undefined where `read` must say: the entry has changed meanwhile, or another of its headers may serve. */
   async #takePayload(name: EntryName, location: Location): Promise<BulkItem | undefined> {
     if (this.#queue.length === 0) this.#plan()
     this.#isWanted = true
@@ -113,9 +113,11 @@ class BulkRun {
     const outcome = await this.#queue[0]?.settled
     this.#isWanted = false
     this.#assertGoingOn()
-    this.#queue.shift()?.handOver()
+    const payload = this.#queue.shift()
+    payload?.handOver()
     if (outcome !== undefined && 'bytes' in outcome) return { name, bytes: outcome.bytes }
-    return outcome && this.#request.isCurrent(name, location) ? { name, error: outcome.error } : undefined
+    const isFinal = payload?.isAmbiguous === false && this.#request.isCurrent(name, location)
+    return outcome && isFinal ? { name, error: outcome.error } : undefined
   }
 
   #assertGoingOn(): void {

@@ -57,6 +57,7 @@ export class BulkStreams {
       const [nonce, headers] = await Promise.all([this.#objects.getNonce(object), this.#objects.getHeaders(object)])
       payload.nonce = nonce
       payload.headers = headers
+      payload.isAmbiguous = headers.length > 1
     } catch (error) {
       if (!isOfItem(error)) throw error
       payload.settle({ error })

@@ -144,6 +144,14 @@ test('of two headers the older one serves where the newer is damaged', async (t)
   t.deepEqual(await (await launch()).flow.read(names[0] as EntryName), patterned(0, 10))
 })
 
+test('of two headers the right one serves where the newer is another entry’s', async (t) => {
+  const { launch, write, collect, pairOf, store } = await startBulkWorld()
+  const names = await write([10, 10])
+  await store.put(headerName(await pairOf(0), 2), (await store.get(headerName(await pairOf(1), 1))) as Bytes)
+  const items = await collect(await launch(), names)
+  t.true(items.every((item, index) => isEntry(item, index, 10)))
+})
+
 test('after a rotation, one list of the store tells which headers there are', async (t) => {
   const world = await startBulkWorld()
   const names = await world.write(Array.from({ length: 20 }, () => 10))
