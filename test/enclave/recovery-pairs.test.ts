@@ -104,18 +104,21 @@ test('a header of an earlier attempt at the same entry, alike but for its file k
   let puts = 0
   const { flow } = await world.launch({
     interrupt: ({ at, operation }) => {
-      // The store fails the second of three: the payload is there and its header, and the epoch file is not.
-      if (state.on && at === 'before' && operation === 'store-put' && ++puts === 3) throw new Error('EIO')
+      // Two payloads, two headers: the last of them fails, before any epoch file.
+      if (state.on && at === 'before' && operation === 'store-put' && ++puts === 4) throw new Error('EIO')
     },
   })
-  const change = { 'processed-data/one': { to: 'kms' as const, bytes: text('one') } }
+  const change = {
+    'processed-data/one': { to: 'kms' as const, bytes: text('one') },
+    'processed-data/two': { to: 'kms' as const, bytes: text('two') },
+  }
   state.on = true
   await t.throwsAsync(flow.checkpoint(change))
   state.on = false
-  const [failed = ''] = await world.store.pairs('direct')
-  const [header] = await getHeaders(world.store, failed)
+  const failed = await world.store.pairs('direct')
+  const [header] = await getHeaders(world.store, failed[0] ?? '')
   await flow.checkpoint(change)
-  const [pair = ''] = (await world.store.pairs('direct')).filter((name) => name !== failed)
+  const [pair = ''] = (await world.store.pairs('direct')).filter((name) => !failed.includes(name))
   await world.store.put(headerName(pair, 2), header?.bytes ?? text(''))
   t.is(await readText(await world.launch(), 'processed-data/one'), 'one')
 })
@@ -128,7 +131,12 @@ test('halves and generations that no state needs are collected, and none that on
   await world.store.put(headerName('flow-1/root-0000000009', 1), header)
   await world.store.put(headerName(world.one, 2), header)
   await world.store.put(headerName(world.root, 2), await world.header(world.root))
-  const { flow } = await world.launch()
+  let late = async (): Promise<void> => {}
+  const { flow } = await world.launch({
+    interrupt: async ({ at, operation }) => {
+      if (at === 'before' && operation === 'store-delete') await late()
+    },
+  })
   await flow.checkpoint({ 'password/a': text('a') })
   t.deepEqual(
     [...pairsAmong(await world.store.list(''))],
@@ -138,9 +146,13 @@ test('halves and generations that no state needs are collected, and none that on
       [world.root, { hasPayload: true, generations: [2, 1] }],
     ],
   )
-  // What is dropped goes with all its generations, also with one that came later.
+  // What is dropped goes with all its generations, also with such as come later.
   await flow.delete(['processed-data/one'])
   await world.store.put(headerName(world.one, 3), header)
+  late = async () => {
+    late = async () => {}
+    await world.store.put(headerName(world.one, 4), header)
+  }
   await flow.checkpoint({ 'password/a': text('a') })
   t.deepEqual(await world.store.names(world.one), [])
   t.deepEqual(await readAll(await world.launch()), { 'password/a': 'a', 'processed-data/two': 'two' })

@@ -244,9 +244,11 @@ test('a store that doesn’t give back what was put to it loses no older header'
     nothing: () => new Uint8Array(0),
     damage: (bytes) => flipped(bytes, 60),
     'the header of another': () => header,
+    'the header from before': () => before,
     more: (bytes) => concatBytes(bytes, bytes),
   }
   const header = (await inner.get(headerName('f/b', 1))) ?? new Uint8Array(0)
+  const before = (await inner.get(headerName('f/a', 1))) ?? new Uint8Array(0)
   for (const [lie, make] of Object.entries(lies)) {
     const store = aroundStore(inner, async ({ operation, subject }, work) => {
       const answer = await work()
