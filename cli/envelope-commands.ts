@@ -14,7 +14,7 @@ export const addEnvelopeCommands = (envelope: Command): void => {
   addRewrap(envelope)
 }
 
-const several = (value: string, before: readonly string[]): string[] => [...before, value]
+const several = (value: string, before: readonly string[] = []): string[] => [...before, value]
 const DESCRIPTOR = wholeNumber(0, 1023)
 
 const example = (command: Command, ...lines: readonly string[]): Command =>
@@ -25,19 +25,14 @@ const example = (command: Command, ...lines: readonly string[]): Command =>
 
 const withRecipients = (command: Command): Command =>
   command
-    .option('-r, --recipient <key>', 'a public key: age1…, age1pq1… or ssh-rsa …; repeatable', several, [])
-    .option('-R, --recipients-file <file>', 'public keys, one a line; repeatable', several, [])
+    .option('-r, --recipient <key>', 'a public key: age1…, age1pq1… or ssh-rsa …; repeatable', several)
+    .option('-R, --recipients-file <file>', 'public keys, one a line; repeatable', several)
     .option('-p, --passphrase', 'for whoever knows a passphrase, which is asked for; no recipients beside it')
     .option('--work-factor <n>', 'scrypt’s work for the passphrase, as a power of two', wholeNumber(10, 20), 18)
 
 const withIdentities = (command: Command): Command =>
   command
-    .option(
-      '-i, --identity <file>',
-      'private keys: of keygen or age-keygen, or an RSA key in PEM; repeatable',
-      several,
-      [],
-    )
+    .option('-i, --identity <file>', 'private keys: of keygen or age-keygen, or an RSA key in PEM; repeatable', several)
     .option('--passphrase-fd <n>', 'read the file’s passphrase from this file descriptor instead of asking', DESCRIPTOR)
 
 const withOutput = (command: Command, what: string): Command =>

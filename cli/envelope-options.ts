@@ -7,15 +7,15 @@ import { Identities, readRecipients } from './key-files.js'
 /** What the commands on envelopes have in common: who a file is for, and who opens it. */
 
 export interface RecipientFlags {
-  readonly recipient: readonly string[]
-  readonly recipientsFile: readonly string[]
+  readonly recipient?: readonly string[]
+  readonly recipientsFile?: readonly string[]
   /** The file is to be opened by a passphrase. */
   readonly passphrase?: boolean
   readonly workFactor?: number
 }
 
 export interface IdentityFlags {
-  readonly identity: readonly string[]
+  readonly identity?: readonly string[]
   readonly passphraseFd?: number
 }
 
@@ -36,10 +36,11 @@ export const withRecipients = async <T>(
   use: (recipients: readonly Recipient[]) => Promise<T>,
 ): Promise<T> => {
   const hasPassphrase = flags.passphrase === true || newPassphraseFd !== undefined
-  const hasKeys = flags.recipient.length + flags.recipientsFile.length > 0
+  const { recipient: texts = [], recipientsFile: paths = [] } = flags
+  const hasKeys = texts.length + paths.length > 0
   if (hasPassphrase && hasKeys) return invalid('a passphrase stands alone: give no recipients beside it')
   if (!hasPassphrase && !hasKeys) return invalid('for whom? Give --recipient, --recipients-file or --passphrase')
-  if (!hasPassphrase) return use(await readRecipients(flags.recipient, flags.recipientsFile))
+  if (!hasPassphrase) return use(await readRecipients(texts, paths))
   using passphrase = await askPassphrase(newPassphraseFd, true)
   return await use([scryptRecipient(passphrase, flags.workFactor)])
 }
@@ -49,10 +50,11 @@ export const withRecipients = async <T>(
  * @throws {KeyriseError} ERR_CONFIG_INVALID, as `Identities.addFile`.
  */
 export const identitiesFor = async (header: Header, flags: IdentityFlags): Promise<Identities> => {
+  const { identity: paths = [] } = flags
   const identities = new Identities()
-  for (const path of flags.identity) await identities.addFile(path)
+  for (const path of paths) await identities.addFile(path)
   const isPassphrase = header.stanzas[0]?.args[0] === SCRYPT_TYPE
-  if (flags.passphraseFd !== undefined || (isPassphrase && flags.identity.length === 0)) {
+  if (flags.passphraseFd !== undefined || (isPassphrase && paths.length === 0)) {
     identities.addPassphrase(await askPassphrase(flags.passphraseFd, false))
   }
   if (identities.list.length === 0) return invalid('it takes a key to open this file: give --identity')

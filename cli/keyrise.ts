@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
-import { EXIT, printError } from './terminal.js'
+import { EXIT, printError, printText } from './terminal.js'
 
 /** The groups of commands. Only the one that is called is loaded: most of a short command’s time is loading. */
 const GROUPS = [
@@ -31,6 +31,7 @@ const strict = (command: Command): void => {
 const program = new Command('keyrise')
   .description('Keeps a TEE’s secrets alive when the TEE dies.')
   .configureHelp({ showGlobalOptions: true })
+  .configureOutput({ writeOut: printText })
 // `keyrise help kms` names its group second.
 const called = process.argv.slice(2).find((word) => word !== 'help' && !word.startsWith('-'))
 for (const { name, description, load } of GROUPS) {

@@ -13,10 +13,15 @@ export class Interrupted extends Error {}
 /** Whoever read the output wants no more of it. */
 export class BrokenPipe extends Error {}
 
+/** Writes on standard output, for whoever still reads it. */
+export const printText = (text: string): void => {
+  process.stdout.once('error', endQuietly)
+  process.stdout.write(text)
+}
+
 /** The one way to print a result: as lines for people, or as one JSON object. */
 export const printResult = (isJson: boolean, result: object, lines: readonly string[]): void => {
-  process.stdout.once('error', endQuietly)
-  process.stdout.write(isJson ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''))
+  printText(isJson ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''))
 }
 
 /** The outcome of a command that says nothing to people: where standard output carries a file, it goes to standard error. */

@@ -1,4 +1,5 @@
 import { createHash, generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
 import { stat } from 'node:fs/promises'
 import test, { type ExecutionContext } from 'ava'
 import { asciiBytes, fromHex, toHex, type Bytes } from '../../protocol/bytes.js'
@@ -10,7 +11,7 @@ import { parseX25519Recipient, x25519Recipient } from '../../protocol/crypto/rec
 import { Secret } from '../../protocol/crypto/secret.js'
 import { encodeSshRsaRecipient } from '../../protocol/crypto/ssh-rsa.js'
 import { createPublicKey } from 'node:crypto'
-import { codeOf, envelope, Place, type Outcome } from './envelopes.js'
+import { codeOf, envelope, Place, start, type Outcome } from './envelopes.js'
 
 const TEXT = 'what is sealed here'
 const PASSPHRASE = 'correct horse battery staple'
@@ -262,4 +263,10 @@ test('every command on envelopes has its help, with an example', async (t) => {
     t.regex(out.toString(), new RegExp(`Examples?:\n {2}.*keyrise envelope ${command} `))
   }
   t.is((await envelope(['keygen', '--suite', 'rot13'])).code, 2)
+  const child = start(['seal', '--help'])
+  child.stdout?.destroy()
+  let err = ''
+  child.stderr?.on('data', (bytes: Buffer) => (err += bytes.toString()))
+  await once(child, 'close')
+  t.is(err, '')
 })
