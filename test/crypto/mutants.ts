@@ -9,7 +9,7 @@ import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { scryptRecipient, subKeyRecipient, x25519Recipient, type Recipient } from '../../protocol/crypto/recipients.js'
 import { sshRsaRecipient } from '../../protocol/crypto/ssh-rsa.js'
 import { isKeyriseError, outsideCode } from '../../protocol/errors.js'
-import { VECTOR_CONTEXT } from '../vectors/envelopes.js'
+import { VECTOR_CONTEXT } from '../vectors/makers.js'
 import {
   identityOf,
   KEYS,

@@ -7,14 +7,8 @@ import { envelopeDigest } from '../../protocol/crypto/envelope.js'
 import { openLayers } from '../../protocol/crypto/layers.js'
 import { sha256 } from '../../protocol/crypto/primitives.js'
 import { ERROR_CODES, outsideCode } from '../../protocol/errors.js'
-import {
-  makeVectors,
-  VECTOR_CONTEXT,
-  VECTOR_ORIGIN,
-  VECTORS_FILE,
-  type Vector,
-  type VectorsDocument,
-} from '../vectors/envelopes.js'
+import { makeVectors, VECTORS_FILE, type VectorsDocument } from '../vectors/envelopes.js'
+import { VECTOR_CONTEXT, VECTOR_ORIGIN, type Vector } from '../vectors/makers.js'
 import { identityOf, secretOf } from '../vectors/keys.js'
 import { codeOf, collect, pushAll } from './fixtures.js'
 
