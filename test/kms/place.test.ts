@@ -240,3 +240,13 @@ test('a KMS that read its keyring before a rotation and took the place after it 
   t.is(opened.keys.length, 2)
   await opened.close()
 })
+
+test('a rotation whose place another process takes before it is done is not acknowledged', async (t) => {
+  const { fs, create } = await makeDisk()
+  const { identity } = await create()
+  const take = async () => (await FileLedger.open(fs, '/kms', identity)).close()
+  const between = interrupted(fs, '/custody/.keyring.age.tmp', 1, take)
+  await t.throwsAsync(rotateKeyring({ place: PLACE, passphrase, fs: between, random: nodeRandom }), {
+    code: 'ERR_LEDGER_DAMAGED',
+  })
+})
