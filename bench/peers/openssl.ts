@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 
-/** The machine’s `openssl speed`: what its processor can do. It measures one second for each figure, in CPU time. */
+/** The machine’s `openssl speed`: what its processor can do, in a second of wall time, as ours is measured. */
 
 const speed = async (args: readonly string[], pattern: RegExp): Promise<number> => {
-  const { stdout } = await promisify(execFile)('openssl', ['speed', '-mr', '-seconds', '1', ...args])
+  const { stdout } = await promisify(execFile)('openssl', ['speed', '-mr', '-elapsed', '-seconds', '1', ...args])
   // Of several processes, the last line is the sum.
   const figure = [...stdout.matchAll(pattern)].at(-1)?.[1]
   if (figure === undefined) throw new Error(`openssl speed ${args.join(' ')} printed no figure`)
