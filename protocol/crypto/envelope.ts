@@ -122,26 +122,17 @@ export const checkSingle = (header: Header): void => {
     throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'one of several layers' })
 }
 
-const openChecked = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
-  const context = checkContext(header, fileKey, options)
+/** The payload behind `header`, whose checks were made. @throws {KeyriseError} as `openEnvelope`. */
+export const openBehind = (envelope: Uint8Array, header: Header, fileKey: Secret): Bytes => {
   const payload = envelope.subarray(header.sizeBytes)
   checkNonce(payload.length)
-  return { plaintext: openPayload(fileKey, payload), context }
+  return openPayload(fileKey, payload)
 }
 
 const openVerified = (envelope: Uint8Array, header: Header, fileKey: Secret, options: CheckOptions): OpenedEnvelope => {
   checkSingle(header)
-  return openChecked(envelope, header, fileKey, options)
-}
-
-/** One file, a layer of several too. @param header - of `envelope`. @throws {KeyriseError} as `openEnvelope`. */
-export const openOneLayer = (
-  envelope: Uint8Array,
-  header: Header,
-  options: CheckOptions & { readonly identities: readonly Identity[] },
-): OpenedEnvelope => {
-  using fileKey = unwrapHeader(header, options.identities)
-  return openChecked(envelope, header, fileKey, options)
+  const context = checkContext(header, fileKey, options)
+  return { plaintext: openBehind(envelope, header, fileKey), context }
 }
 
 /**

@@ -1,15 +1,17 @@
-import { parseHeader } from '../age-header.js'
+import { parseHeader, type Header } from '../age-header.js'
 import { copyBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import { encodeContext, type EnvelopeContext } from '../context.js'
 import { isKeyriseError, KeyriseError } from '../errors.js'
 import { LAYER_COUNT_MAX } from '../limits.js'
 import {
-  openOneLayer,
+  checkContext,
+  openBehind,
   sealBehind,
   sealHeader,
   type CheckOptions,
   type OpenedEnvelope,
   type SealOptions,
+  unwrapHeader,
 } from './envelope.js'
 import { claimedLayer, layerStanza, type LayerPlace } from './layer-stanza.js'
 import type { Origin } from './origin.js'
@@ -70,8 +72,7 @@ export const openLayers = (envelope: Uint8Array, options: OpenLayersOptions): Op
     const header = parseHeader(file)
     const place = claimedLayer(header)
     try {
-      const opened: OpenedLayer = { ...openOneLayer(file, header, options), place }
-      checkWithin(opened, outer)
+      const opened = openLayer(file, { header, place }, outer, options)
       if (place.index === 1) return { plaintext: opened.plaintext, context: opened.context }
       outer = opened
       file = opened.plaintext
@@ -85,16 +86,20 @@ interface OpenedLayer extends OpenedEnvelope {
   readonly place: LayerPlace
 }
 
-/** @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_CONTEXT_MISMATCH; the plaintext is wiped then. */
-const checkWithin = (opened: OpenedLayer, outer: OpenedLayer | undefined): void => {
-  const { count } = (outer ?? opened).place
-  const due = outer === undefined ? count : outer.place.index - 1
-  const isDue = opened.place.index === due && opened.place.count === count
-  if (isDue && (outer === undefined || sameContext(outer.context, opened.context))) return
-  opened.plaintext.fill(0)
-  throw isDue
-    ? new KeyriseError('ERR_CONTEXT_MISMATCH')
-    : new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'another layer is missing' })
+/** One of them. Everything but the payload is checked before that is opened. @throws {KeyriseError} as `openLayers`. */
+const openLayer = (
+  file: Uint8Array,
+  { header, place }: { readonly header: Header; readonly place: LayerPlace },
+  outer: OpenedLayer | undefined,
+  options: OpenLayersOptions,
+): OpenedLayer => {
+  using fileKey = unwrapHeader(header, options.identities)
+  const { count } = (outer ?? { place }).place
+  if (place.count !== count || place.index !== (outer === undefined ? count : outer.place.index - 1))
+    throw new KeyriseError('ERR_HEADER_MALFORMED', { detail: 'another layer is missing' })
+  const context = checkContext(header, fileKey, options)
+  if (outer !== undefined && !sameContext(outer.context, context)) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
+  return { plaintext: openBehind(file, header, fileKey), context, place }
 }
 
 /** One more copy: under other keys, perhaps for another KMS. */

@@ -83,8 +83,9 @@ export const claimedAuthorities = (header: Header): Bytes[] => {
 
 /** The tag behind the fingerprint of `authority`. */
 const findTag = ({ args: [, ...pairs] }: Stanza, authority: Uint8Array): Bytes | undefined => {
-  const index = pairs.indexOf(encodeBase64(fingerprint(authority)))
-  return index % 2 === 0 ? decodeBase64(pairs[index + 1] as string) : undefined
+  const wanted = encodeBase64(fingerprint(authority))
+  const index = pairs.findIndex((text, position) => position % 2 === 0 && text === wanted)
+  return index === -1 ? undefined : decodeBase64(pairs[index + 1] as string)
 }
 
 /**

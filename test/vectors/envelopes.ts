@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { SeededRandom } from '../../faults/seeded-random.js'
 import { encodeArmor } from '../../protocol/age-armor.js'
-import { allocate, type Bytes, concatBytes, toHex } from '../../protocol/bytes.js'
+import { allocate, type Bytes, concatBytes, copyBytes, toHex } from '../../protocol/bytes.js'
 import { x25519PublicKey } from '../../protocol/crypto/curves.js'
 import { envelopeDigest } from '../../protocol/crypto/envelope.js'
 import {
@@ -20,6 +20,7 @@ import { identityOf, KEYS, PASSPHRASE, publicKeys, RSA_PKCS8, secretOf, SUB_KEY_
 import {
   A,
   accept,
+  changed,
   CHECKED,
   context,
   fixed,
@@ -74,6 +75,21 @@ const acceptedVectors = async (): Promise<Vector[]> => {
       context(),
     ]),
     accepted('a stanza of another type', A, [fixed('example.com/enigma', 'x'), x25519Stanza()]),
+    accepted('a bad stanza behind one that opens', A, [x25519Stanza(), fixed('X25519', 'x')]),
+    accepted('another RSA key’s stanza', { identities: ['ssh-rsa', 'x25519-a'] }, [
+      changed(sshRsaStanza, ({ args: [type], body }) => ({
+        args: [type, 'AAAAAA'],
+        body: copyBytes(body.subarray(1)),
+      })),
+      x25519Stanza(),
+    ]),
+    accepted('a tag that reads as a fingerprint', CHECKED, [
+      x25519Stanza(),
+      changed(context(), ({ args: [type, name = '', tag = ''], body }) => ({
+        args: [type, 'x', name, name, tag],
+        body,
+      })),
+    ]),
     accepted('empty', A, [x25519Stanza()], allocate(0)),
     accepted('two chunks', A, [x25519Stanza()], allocate(CHUNK_SIZE + 1)),
     accept('armored', { ...A, armored: true }, encodeArmor(armored), plaintext, armored),

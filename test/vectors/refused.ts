@@ -1,5 +1,5 @@
 import { encodeArmor } from '../../protocol/age-armor.js'
-import { encodeBase64, encodeHeader, parseHeader } from '../../protocol/age-header.js'
+import { decodeBase64, encodeBase64, encodeHeader, parseHeader } from '../../protocol/age-header.js'
 import { allocate, asciiBytes, type Bytes, concatBytes, copyBytes } from '../../protocol/bytes.js'
 import { encodeCbor } from '../../protocol/cbor.js'
 import { encodeContext } from '../../protocol/context.js'
@@ -11,7 +11,7 @@ import {
   sealChunks,
   SEALED_CHUNK_SIZE,
 } from '../../protocol/crypto/payload.js'
-import { TAG_SIZE } from '../../protocol/crypto/primitives.js'
+import { sealChaCha, TAG_SIZE } from '../../protocol/crypto/primitives.js'
 import type { Secret } from '../../protocol/crypto/secret.js'
 import type { ErrorCode } from '../../protocol/errors.js'
 import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from '../../protocol/limits.js'
@@ -21,6 +21,7 @@ import {
   changed,
   CHECKED,
   context,
+  fixed,
   fixedBody,
   layered,
   make,
@@ -77,6 +78,15 @@ const headerVectors = (): Vector[] => {
       'ERR_HEADER_MALFORMED',
       { identities: ['hybrid'] },
       withArgument(hybridStanza, 1, lowOrder),
+    ),
+    refused(
+      'a hybrid share of low order',
+      'ERR_HEADER_MALFORMED',
+      { identities: ['hybrid'] },
+      changed(hybridStanza, ({ args: [type, share = ''], body }) => ({
+        args: [type, encodeBase64(decodeBase64(share).fill(0, -32))],
+        body,
+      })),
     ),
     refused(
       'a short ssh-rsa body',
@@ -152,6 +162,10 @@ const contextVectors = (): Vector[] => {
   const name = 'layers'
   const claims = (title: string, body: Uint8Array): Vector =>
     refuse(title, 'ERR_HEADER_MALFORMED', A, make(title, [x25519Stanza(), fixedBody('keyrise/context', body)]).file)
+  const ofTwoLayers = (title: string, ...numbers: readonly [string, string][]): Bytes =>
+    make(`layers/${title}`, [x25519Stanza(), ...numbers.map((pair) => fixed('keyrise/layer', ...pair))]).file
+  const lost = layered(name, 1, 2, plaintext)
+  lost[lost.length - 1] = (lost[lost.length - 1] as number) ^ 1
   const fields = { v: 1, ...VECTOR_CONTEXT }
   const encoded = encodeContext(VECTOR_CONTEXT)
   return [
@@ -203,6 +217,29 @@ const contextVectors = (): Vector[] => {
     refuse('a layer within that is none', 'ERR_HEADER_MALFORMED', A, layered(name, 2, 2, plaintext)),
     refuse('a layer skipped', 'ERR_HEADER_MALFORMED', A, layered(name, 3, 3, layered(name, 1, 3, plaintext))),
     refuse('a layer of one', 'ERR_HEADER_MALFORMED', A, layered(name, 1, 1, plaintext)),
+    refuse('two layer stanzas', 'ERR_HEADER_MALFORMED', A, ofTwoLayers('two', ['1', '2'], ['1', '2'])),
+    refuse(
+      'a layer’s number with a zero, and no key',
+      'ERR_HEADER_MALFORMED',
+      { identities: ['x25519-b'] },
+      ofTwoLayers('zero', ['01', '2']),
+    ),
+    refuse('an outer layer lost, and a changed chunk', 'ERR_HEADER_MALFORMED', A, lost),
+    refuse(
+      'layers of different contexts',
+      'ERR_CONTEXT_MISMATCH',
+      A,
+      layered(
+        name,
+        2,
+        2,
+        make('layers/another context', [
+          x25519Stanza(),
+          context({ ...VECTOR_CONTEXT, epoch: 8 }),
+          fixed('keyrise/layer', '1', '2'),
+        ]).file,
+      ),
+    ),
   ]
 }
 
@@ -215,6 +252,15 @@ const emptyLast = (): Bytes => {
   sealChunks(key, { first: 0, isEnd: false }, allocate(CHUNK_SIZE), full)
   sealChunks(key, { first: 1, isEnd: true }, allocate(0), empty)
   return concatBytes(header, nonce, full, empty)
+}
+
+/** A short chunk, alone, that its sender did not make the last. */
+const shortBeginning = (): Bytes => {
+  const { header, payload, fileKey } = make('a short chunk', [x25519Stanza()])
+  const nonce = payload.subarray(0, PAYLOAD_NONCE_SIZE)
+  const sealed = allocate(plaintext.length + TAG_SIZE)
+  sealChaCha(derivePayloadKey(fileKey, nonce), allocate(12), plaintext, sealed)
+  return concatBytes(header, nonce, sealed)
 }
 
 const payloadVectors = (): Vector[] => {
@@ -237,6 +283,7 @@ const payloadVectors = (): Vector[] => {
       A,
       two.file.subarray(0, two.header.length + 16 + SEALED_CHUNK_SIZE),
     ),
+    refuse('a short chunk that is not the last', 'ERR_PAYLOAD_TRUNCATED', A, shortBeginning()),
     unarmored('armor without an end', (text) => text.slice(0, text.lastIndexOf('-----END'))),
     unarmored('armor with a header', (text) => text.replace('FILE-----\n', 'FILE-----\nVersion: 1\n')),
     unarmored('armor after text', (text) => `x${text}`),
