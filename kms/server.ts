@@ -43,6 +43,11 @@ const FRAME_TYPE = 'application/octet-stream'
 const SMALL_FRAME_SIZE_BYTES_MAX = 256 * 1024
 /** Larger frames held at once, those being answered included: thirty segments, or one of the largest and a dozen segments. */
 const HELD_SIZE_BYTES_MAX = 32 * 1024 * 1024
+/** A large body that has been arriving for longer makes room where others find none: over loopback it takes milliseconds. */
+const ARRIVAL_MS_MAX = 5_000
+/** Parts this small are joined as they arrive: each takes hundreds of bytes beside its own. */
+const TINY_PART_SIZE_BYTES_MAX = 1024
+const TINY_PART_COUNT_MAX = 256
 const CONNECTION_COUNT_MAX = 1024
 /** A whole request, the largest frame over loopback included. */
 const REQUEST_MS_MAX = 30_000
@@ -133,7 +138,7 @@ type Refusal = readonly [status: number, code: ErrorCode, detail: string]
 class FrontDesk {
   /** Undefined before it is open, and from when it is told to close. */
   kms: OpenKms | undefined
-  readonly #budget: Budget = { leftSizeBytes: HELD_SIZE_BYTES_MAX }
+  readonly #budget: Budget = { leftSizeBytes: HELD_SIZE_BYTES_MAX, arriving: new Set() }
 
   /** Answers every request: with what it asks for, or with a code. */
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -170,7 +175,7 @@ class FrontDesk {
     const size = claimedSize !== undefined && /^\d{1,10}$/.test(claimedSize) ? Number(claimedSize) : undefined
     const refusal = checkHeaders(request, size)
     if (refusal !== undefined) return refuse(response, refusal)
-    const hold = new Hold(this.#budget)
+    const hold = new Hold(this.#budget, () => request.destroy())
     try {
       const frame = await readBody(request, hold)
       if (frame === 'busy') return refuse(response, BUSY)
@@ -207,46 +212,82 @@ const BUSY: Refusal = [503, 'ERR_CALLS_LIMIT', 'try again in a moment']
 /** Memory for large frames, shared by all requests. */
 interface Budget {
   leftSizeBytes: number
+  /** Those whose frames are large and not whole, the first to have become so first. */
+  readonly arriving: Set<Hold>
 }
 
 /** What one request holds of the budget: what has arrived of it, from the moment it is large. */
 class Hold {
   readonly #budget: Budget
+  readonly #breakOff: () => void
   #sizeBytes = 0
+  #sinceMs = 0
 
-  constructor(budget: Budget) {
+  /** @param breakOff - called where it must make room: no more of the frame is to come. */
+  constructor(budget: Budget, breakOff: () => void) {
     this.#budget = budget
+    this.#breakOff = breakOff
   }
 
   /** False when the frame grows larger than there is room for. */
   grow(totalSizeBytes: number): boolean {
     if (totalSizeBytes <= SMALL_FRAME_SIZE_BYTES_MAX) return true
+    const budget = this.#budget
+    if (this.#sizeBytes === 0) {
+      this.#sinceMs = performance.now()
+      budget.arriving.add(this)
+    }
     const more = totalSizeBytes - this.#sizeBytes
-    if (more > this.#budget.leftSizeBytes) return false
-    this.#budget.leftSizeBytes -= more
+    for (const other of budget.arriving) {
+      if (more <= budget.leftSizeBytes || !other.#isLate()) break
+      if (other !== this) other.#giveUp()
+    }
+    if (more > budget.leftSizeBytes) return false
+    budget.leftSizeBytes -= more
     this.#sizeBytes += more
     return true
   }
 
+  /** All of the frame is there. */
+  arrived(): void {
+    this.#budget.arriving.delete(this)
+  }
+
+  /** Safe to repeat. */
   end(): void {
+    this.arrived()
     this.#budget.leftSizeBytes += this.#sizeBytes
+    this.#sizeBytes = 0
+  }
+
+  #isLate(): boolean {
+    return performance.now() - this.#sinceMs > ARRIVAL_MS_MAX
+  }
+
+  #giveUp(): void {
+    this.end()
+    this.#breakOff()
   }
 }
 
 /** The body, as it arrives: a claimed length alone takes no memory. */
 const readBody = async (request: IncomingMessage, hold: Hold): Promise<Bytes | 'busy' | 'broken'> => {
   const parts: Uint8Array[] = []
+  const tiny: Uint8Array[] = []
   let size = 0
   try {
     for await (const part of request as AsyncIterable<Uint8Array>) {
       size += part.length
       if (!hold.grow(size)) return 'busy'
-      parts.push(part)
+      if (part.length <= TINY_PART_SIZE_BYTES_MAX) tiny.push(part)
+      else parts.push(...tiny.splice(0), part)
+      if (tiny.length === TINY_PART_COUNT_MAX) parts.push(concatBytes(...tiny.splice(0)))
     }
   } catch {
     return 'broken'
   }
-  return concatBytes(...parts)
+  hold.arrived()
+  return concatBytes(...parts, ...tiny)
 }
 
 /** Settles when the answer is on its way, or its reader gone: one who does not read holds it no longer than it may take to send. */

@@ -4,7 +4,7 @@ import test from 'ava'
 import { connectKms } from '../../host/kms.js'
 import { serveKms } from '../../kms/server.js'
 import { decodeCbor } from '../../protocol/cbor.js'
-import { encodeKmsRequest } from '../../protocol/kms.js'
+import { decodeKmsReply, encodeKmsRequest } from '../../protocol/kms.js'
 import { toHex } from '../../protocol/bytes.js'
 import { AttestedClient } from './attested-client.js'
 import { IMAGE } from './in-process.js'
@@ -100,22 +100,65 @@ test('large frames share a budget of memory: one too many is told to come back, 
   const { served } = await serve(t)
   const size = 8 * 1024 * 1024
   const part = new Uint8Array(size - 1)
-  const uploads = Array.from({ length: 4 }, () => {
-    const upload = request(`${served.url}/v1/exchange`, {
-      method: 'POST',
-      headers: { ...FRAME, 'content-length': size },
-    })
+  const uploads = Array.from({ length: 8 }, () =>
+    request(`${served.url}/v1/exchange`, { method: 'POST', headers: { ...FRAME, 'content-length': size } }),
+  )
+  const statuses = uploads.map((upload) => {
     upload.on('error', () => undefined)
-    return new Promise<typeof upload>((resolve) => upload.write(part, () => resolve(upload)))
+    return new Promise<number | undefined>((resolve) => {
+      upload.on('response', ({ statusCode }) => resolve(statusCode)).write(part)
+    })
   })
-  const held = await Promise.all(uploads)
-  // What was written is in the server’s hands a moment later.
-  let status = 0
-  for (let attempt = 0; attempt < 50 && status !== 503; attempt++)
-    status = (await post(served.url, new Uint8Array(size))).status
-  t.is(status, 503)
+  // They are never whole, so only what is turned away is answered.
+  t.is(await Promise.race(statuses), 503)
   t.is((await post(served.url, encodeKmsRequest({ op: 'identity' }))).status, 200)
-  held.forEach((upload) => upload.destroy())
+  uploads.forEach((upload) => upload.destroy())
+})
+
+test('large bodies that stand still make room for those that come', async (t) => {
+  const { served } = await serve(t)
+  const size = 16 * 1024 * 1024
+  const head = `POST /v1/exchange HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: ${size}\r\n\r\n`
+  const sockets = await Promise.all([openSocket(served.url), openSocket(served.url)])
+  for (const socket of sockets) {
+    socket.on('error', () => undefined).write(head)
+    socket.write(new Uint8Array(size - 1))
+  }
+  const startMs = Date.now()
+  const segment = new Uint8Array(1024 * 1024)
+  let status = 503
+  // Half a minute later they would be given up anyhow.
+  while (status === 503 && Date.now() - startMs < 20_000) {
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    status = (await post(served.url, segment)).status
+  }
+  t.is(status, 200)
+  sockets.forEach((socket) => socket.destroy())
+})
+
+test('a body that arrives byte by byte is the same frame', async (t) => {
+  const { served } = await serve(t)
+  const frame = encodeKmsRequest({ op: 'segment', stream: new Uint8Array(16), index: 0, sealed: new Uint8Array(3_000) })
+  const upload = request(`${served.url}/v1/exchange`, {
+    method: 'POST',
+    headers: { ...FRAME, 'content-length': frame.length },
+  })
+  upload.setNoDelay(true)
+  const answered = new Promise<Uint8Array>((resolve) => {
+    upload.on('response', (response) => response.once('data', resolve))
+  })
+  const sendEach = async (from: number, to: number, step: number): Promise<void> => {
+    for (let offset = from; offset < to; offset += step) {
+      upload.write(frame.subarray(offset, Math.min(offset + step, to)))
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+  }
+  await sendEach(0, 600, 1)
+  await sendEach(600, 2_700, 2_100)
+  await sendEach(2_700, frame.length, 1)
+  // It is understood, and names a stream that is not there.
+  const reply = await answered
+  t.throws(() => decodeKmsReply('segment', reply), { code: 'ERR_SESSION_INVALID' })
 })
 
 test('a port in use is said before the ledger is touched; the one that runs goes on', async (t) => {
