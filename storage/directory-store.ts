@@ -13,6 +13,7 @@ const OBJECT_SIZE_BYTES_MAX = CHECKPOINT_SIZE_BYTES_MAX + 64 * 1024 * 1024
 /** A file system takes 255 bytes, and the temporary file needs a few of them. */
 const SEGMENT_LENGTH_MAX = 200
 const PROBE = '.keyrise-probe'
+let storeCount = 0
 
 /**
  * A store in a directory: one file for each name, `/` in a name being a directory. One process writes a flow at a time.
@@ -23,6 +24,8 @@ const PROBE = '.keyrise-probe'
  */
 export class DirectoryStore implements Store {
   readonly #root: string
+  /** Two rewraps at once may write one name: each has a temporary file of its own. */
+  readonly #writer = `${process.pid}-${++storeCount}`
   readonly #fs: FileSystem
   /** Directories being made, or known to be ours, no links, durable, and swept of what a crash left. */
   readonly #prepared = new Map<string, Promise<void>>()
@@ -43,7 +46,7 @@ export class DirectoryStore implements Store {
       if (present !== undefined && !equalPublicBytes(present, bytes))
         throw new KeyriseError('ERR_STORE_CONFLICT', { detail: claimedName })
       // The same bytes are published again: that they can be read doesn't prove that they are durable.
-      await publish(this.#fs, directory, file, bytes)
+      await publish(this.#fs, directory, file, bytes, this.#writer)
     })
   }
 

@@ -4,27 +4,48 @@ import { KeyriseError } from '../protocol/errors.js'
 import type { FileSystem, OpenFile } from '../protocol/ports.js'
 import { storeError, SyncFailure, systemCode } from './failures.js'
 
+const ATTEMPT_COUNT_MAX = 8
+
 /** Where `publish` writes before it renames. No published name starts with a dot, so these are told apart by it. */
-const temporaryName = (name: string): string => `.${name}.tmp`
+const temporaryName = (name: string, writer: string | undefined): string =>
+  writer === undefined ? `.${name}.tmp` : `.${name}.${writer}.tmp`
 /** True for what a crash in `publish` may leave behind: never part of the state, safe to remove. */
 export const isTemporaryName = (name: string): boolean => name.startsWith('.') && name.endsWith('.tmp')
 
 /**
  * Replaces `directory/name` by `bytes`, whole or not at all: temporary file → write → fsync → rename → fsync(directory).
- * One writer for each name at a time.
+ * One writer for each name at a time, unless each has a name of its own, `writer`. Another process may sweep the directory meanwhile.
  * @throws {KeyriseError} ERR_STORE_FULL, ERR_STORE_UNWRITABLE, ERR_STORE_IO, ERR_STORE_CONFLICT. Where `cause` is a
  * SyncFailure, what is on the disk is unknown (old or new, never torn) and a repeat proves nothing: stop.
  * Crash: at any point, the old content or the new; perhaps a temporary file beside it.
  */
-export const publish = async (fs: FileSystem, directory: string, name: string, bytes: Uint8Array): Promise<void> => {
-  const temporary = join(directory, temporaryName(name))
+export const publish = async (
+  fs: FileSystem,
+  directory: string,
+  name: string,
+  bytes: Uint8Array,
+  writer?: string,
+): Promise<void> => {
+  const temporary = join(directory, temporaryName(name, writer))
   try {
-    await writeNew(fs, temporary, bytes)
-    await fs.rename(temporary, join(directory, name))
+    await writeAndRename(fs, temporary, join(directory, name), bytes)
     await syncDirectory(fs, directory)
   } catch (error) {
     await fs.unlink(temporary).catch(() => undefined)
     throw storeError(error, join(directory, name))
+  }
+}
+
+/** Again where the temporary file is gone: another process takes it for what a crash left, once, when it opens the directory. */
+const writeAndRename = async (fs: FileSystem, temporary: string, path: string, bytes: Uint8Array): Promise<void> => {
+  for (let attempt = 1; ; attempt++) {
+    await writeNew(fs, temporary, bytes)
+    try {
+      await fs.rename(temporary, path)
+      return
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT' || attempt === ATTEMPT_COUNT_MAX) throw error
+    }
   }
 }
 

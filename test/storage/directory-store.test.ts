@@ -179,6 +179,22 @@ test('what a crash left is neither listed nor kept', async (t) => {
   t.deepEqual((await readdir(join(root, 'a'))).sort(), ['x', 'z'])
 })
 
+test('two stores that write one name at once never write into one file', async (t) => {
+  const { fs, open, fail } = simulated()
+  const stores = [open(), open()]
+  for (const [index, store] of stores.entries()) await store.put(`a/${index}`, ONE)
+  const renamed: string[] = []
+  fail(({ kind, path }) => {
+    if (kind === 'rename') renamed.push(path)
+    return undefined
+  })
+  await Promise.all(stores.map((store) => store.put('a/x', TWO)))
+  t.is(new Set(renamed).size, 2, renamed.join())
+  fs.restart()
+  t.deepEqual(await open().list('a/'), ['a/0', 'a/1', 'a/x'])
+  t.deepEqual(await open().get('a/x'), TWO)
+})
+
 test('a symbolic link in a file’s place is refused, and what it points to is untouched', async (t) => {
   const { root, outside } = await place()
   const store = new DirectoryStore(root)

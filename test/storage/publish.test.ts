@@ -123,6 +123,16 @@ test('a failed fsync of the directory is marked as one, and is not retried', asy
   t.is(count, 1)
 })
 
+test('a temporary file that another process sweeps away is written again, a few times', async (t) => {
+  const { fs, fail } = await diskWithOld()
+  let count = 0
+  fail(({ kind }) => (kind === 'rename' && ++count < 3 ? { fail: 'ENOENT' } : undefined))
+  await publish(fs, '/', 'state', NEW)
+  t.is(count, 3)
+  fs.restart()
+  t.true(await isNew(fs))
+})
+
 test('what another left under the temporary name is removed, and a directory there is refused', async (t) => {
   const { fs } = await diskWithOld()
   await (await fs.open('/.state.tmp', 'create')).write(new Uint8Array(20_000).fill(9), 0)
