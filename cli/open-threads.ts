@@ -26,7 +26,7 @@ export class OpenThreads implements Disposable {
 
   /**
    * @param key - the payload key, 32 bytes, borrowed.
-   * @param onProgress - told now and then how many bytes of plaintext were written.
+   * @param onProgress - told now and then how many bytes of plaintext were written, and at the end.
    * @returns the first failure; what was written until then is authentic and, to an ordered output, a beginning.
    */
   async run(
@@ -65,6 +65,7 @@ export class OpenThreads implements Disposable {
       await setImmediate()
     }
     const failures = [...(await others), runner.failure].filter((failure) => failure !== undefined)
+    onProgress(runner.writtenSizeBytes)
     if (failures.length === 0 && !runner.isFinished) throw new Error('A task was lost')
     return failures.reduce<TaskFailure | undefined>(
       (first, one) => (first && first.task < one.task ? first : one),
