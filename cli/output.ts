@@ -7,7 +7,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { systemCode } from '../storage/failures.js'
 import { writeAll } from './file-io.js'
 import { STANDARD, type Input } from './input.js'
-import { BrokenPipe } from './terminal.js'
+import { BrokenPipe, ENDING_SIGNALS } from './terminal.js'
 
 /**
  * Where a command writes to. A regular file appears whole or not at all: everything goes to a temporary file beside it, which
@@ -15,7 +15,8 @@ import { BrokenPipe } from './terminal.js'
  */
 
 const BUSY_MS = 5
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+/** Of 255 bytes; a character has four at most. */
+const NAMED_LENGTH = 32
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, O_WRONLY } = fs.constants
 /** What file systems say that have no hard links. */
 const NO_LINKS: readonly (string | undefined)[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
@@ -38,9 +39,13 @@ interface NewFile {
   readonly temporary: string
   readonly path: string
   readonly isReplacing: boolean
+  /** What is replaced, and only if it still is that. */
+  readonly expected?: fs.Stats | undefined
 }
 
 const isSameFile = (a: fs.Stats, b: fs.Stats): boolean => a.isFile() && b.isFile() && a.dev === b.dev && a.ino === b.ino
+const isUnchanged = (now: fs.Stats, before: fs.Stats): boolean =>
+  isSameFile(now, before) && now.size === before.size && now.mtimeMs === before.mtimeMs
 
 /**
  * Nothing is created or replaced under the output’s own name before `commit`.
@@ -59,7 +64,8 @@ export const openOutput = (options: OutputOptions): Output => {
     if (!stats.isFile()) return new Output(fs.openSync(path, O_WRONLY), name)
     if (!isForced && !isInPlace) throw new KeyriseError('ERR_FILE_EXISTS', { detail: name })
     // What a symbolic link points to is replaced, and not the link.
-    const output = newFile({ path: fs.realpathSync(path), isReplacing: true, mode })
+    const expected = isInPlace && !isForced ? input?.stats : undefined
+    const output = newFile({ path: fs.realpathSync(path), isReplacing: true, mode, expected })
     if (isInPlace) keepOwner(output.descriptor, stats)
     return output
   } catch (error) {
@@ -67,11 +73,15 @@ export const openOutput = (options: OutputOptions): Output => {
   }
 }
 
-const newFile = (options: { path: string; isReplacing: boolean; mode: number }): Output => {
-  const { path, isReplacing, mode } = options
-  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
+const newFile = ({ mode, ...file }: Omit<NewFile, 'temporary'> & { readonly mode: number }): Output => {
+  const { path } = file
+  // A name may be as long as the file system takes: the temporary one has only its beginning.
+  const temporary = join(
+    dirname(path),
+    `.${Array.from(basename(path)).slice(0, NAMED_LENGTH).join('')}.${randomBytes(6).toString('hex')}.tmp`,
+  )
   const descriptor = fs.openSync(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode)
-  return new Output(descriptor, path, { temporary, path, isReplacing })
+  return new Output(descriptor, path, { ...file, temporary })
 }
 
 const keepOwner = (descriptor: number, { mode, uid, gid }: fs.Stats): void => {
@@ -102,7 +112,7 @@ export class Output implements Disposable {
     this.descriptor = descriptor
     this.name = name
     this.#file = file
-    if (file !== undefined) for (const signal of SIGNALS) process.on(signal, this.#onSignal)
+    if (file !== undefined) for (const signal of ENDING_SIGNALS) process.on(signal, this.#onSignal)
   }
 
   /** It takes bytes one behind the other only, and what it took is gone. */
@@ -153,7 +163,7 @@ export class Output implements Disposable {
   /**
    * Gives a file its name: only now is there one.
    * @param isDurable - it survives a crash of the machine from here on.
-   * @throws {KeyriseError} ERR_FILE_EXISTS: somebody else has made one meanwhile; ERR_FILE_UNWRITABLE.
+   * @throws {KeyriseError} ERR_FILE_EXISTS: somebody else has made one meanwhile, or changed it; ERR_FILE_UNWRITABLE.
    */
   commit({ isDurable }: { readonly isDurable: boolean }): void {
     if (this.#file === undefined) return
@@ -171,7 +181,7 @@ export class Output implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#isOpen) return
     this.#isOpen = false
-    for (const signal of SIGNALS) process.off(signal, this.#onSignal)
+    for (const signal of ENDING_SIGNALS) process.off(signal, this.#onSignal)
     if (this.#file !== undefined && !this.#isNamed) fs.rmSync(this.#file.temporary, { force: true })
     if (!this.isStandard) fs.closeSync(this.descriptor)
   }
@@ -183,8 +193,11 @@ export class Output implements Disposable {
   }
 }
 
-/** Never over a file that came meanwhile, unless it is to be replaced. */
-const moveInto = ({ temporary, path, isReplacing }: NewFile): void => {
+/** Never over a file that came or changed meanwhile, unless it is to be replaced whatever it is. */
+const moveInto = ({ temporary, path, isReplacing, expected }: NewFile): void => {
+  const present = expected && fs.statSync(path, { throwIfNoEntry: false })
+  if (expected !== undefined && (present === undefined || !isUnchanged(present, expected)))
+    throw new KeyriseError('ERR_FILE_EXISTS', { detail: `${path} was changed meanwhile, and is kept as it is` })
   if (!isReplacing) {
     try {
       fs.linkSync(temporary, path)

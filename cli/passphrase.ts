@@ -3,7 +3,7 @@ import { promisify } from 'node:util'
 import { ReadStream } from 'node:tty'
 import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { Interrupted } from './terminal.js'
+import { ENDING_SIGNALS, Interrupted } from './terminal.js'
 
 /** A passphrase is read as bytes and stays bytes: a string could never be erased. */
 const PASSPHRASE_SIZE_BYTES_MAX = 1024
@@ -61,6 +61,20 @@ const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> =
   const buffer = allocate(PASSPHRASE_SIZE_BYTES_MAX + 1)
   let size = 0
   const wasRaw = terminal.isRaw
+  // Before others that listen, which end the process: it must not leave the terminal without an echo.
+  const onSignal = (signal: NodeJS.Signals): void => {
+    restore()
+    if (process.listenerCount(signal) === 0) process.kill(process.pid, signal)
+  }
+  const restore = (): void => {
+    for (const signal of ENDING_SIGNALS) process.off(signal, onSignal)
+    try {
+      terminal.setRawMode(wasRaw)
+    } catch {
+      // The terminal is gone.
+    }
+  }
+  for (const signal of ENDING_SIGNALS) process.prependListener(signal, onSignal)
   terminal.setRawMode(true)
   terminal.resume()
   // Only now: what is typed before the echo is off would be seen.
@@ -79,7 +93,7 @@ const askPassphrase = (question: string, terminal: ReadStream): Promise<Bytes> =
       keys.fill(0)
       if (state === 'more') return
       terminal.off('data', typed)
-      terminal.setRawMode(wasRaw)
+      restore()
       terminal.pause()
       process.stderr.write('\n')
       if (state === 'done') resolve()

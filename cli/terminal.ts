@@ -7,6 +7,9 @@ import { isKeyriseError } from '../protocol/errors.js'
  */
 export const EXIT = { failed: 1, usage: 2, interrupted: 130, brokenPipe: 141 } as const
 
+/** What ends a command from outside. Whoever listens to one ends the process by it in the end. */
+export const ENDING_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /** Ctrl-C at a question. */
 export class Interrupted extends Error {}
 

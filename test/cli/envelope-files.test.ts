@@ -2,7 +2,7 @@ import { spawnSync, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, link, lstat, mkdir, readFile, stat, symlink } from 'node:fs/promises'
+import { chmod, link, lstat, mkdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import test, { type ExecutionContext } from 'ava'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
@@ -132,6 +132,15 @@ test('rewrap keeps a file’s permissions', async (t) => {
   t.is((await stat(place.path('a.age'))).mode & 0o777, 0o640)
 })
 
+test('a name as long as the file system takes can be written', async (t) => {
+  const { place, recipient, file } = await makeSealed(t, 100)
+  for (const name of ['n'.repeat(255), 'ü'.repeat(127)]) {
+    const out = place.path(name)
+    t.is((await envelope(['seal', '-r', recipient, '-o', out, file])).code, 0)
+    t.is((await envelope(['seal', '-r', recipient, '-o', out, '--force', file])).code, 0)
+  }
+})
+
 const ended = async (child: ChildProcess): Promise<[number | null, NodeJS.Signals | null]> => {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'close')
   return [child.exitCode, child.signalCode]
@@ -140,6 +149,31 @@ const ended = async (child: ChildProcess): Promise<[number | null, NodeJS.Signal
 /** Until `seen`, looked at again and again, is true. */
 const until = async (seen: () => Promise<boolean>): Promise<void> => {
   while (!(await seen())) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+const CHANGES: Record<string, (file: string, other: string) => Promise<void>> = {
+  replaced: (file, other) => rename(other, file),
+  written: (file) => writeFile(file, 'newer'),
+}
+for (const [how, change] of Object.entries(CHANGES)) {
+  test(`rewrap keeps what a file was ${how} by meanwhile, unless it is forced`, async (t) => {
+    const { place, key, sealed, file } = await makeSealed(t, 100)
+    for (const force of [[], ['--force']]) {
+      await writeFile(file, sealed)
+      const other = await place.write('other', 'newer')
+      const names = (await place.names()).filter((name) => how === 'written' || name !== 'other')
+      const child = start(['rewrap', '-i', key, '--new-passphrase-fd', '0', '--work-factor', '10', ...force, file])
+      await until(async () => (await place.names()).some((name) => name.endsWith('.tmp')))
+      await change(file, other)
+      child.stdin?.end('words\n')
+      const [code] = await ended(child)
+      t.deepEqual(await place.names(), names)
+      // What was written into the file itself is another payload: it is never replaced by the old one.
+      const isKept = force.length === 0 || how === 'written'
+      t.is(code, isKept ? 1 : 0)
+      t.is((await place.read('a.age')).toString() === 'newer', isKept)
+    }
+  })
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { makePlace } from '../kms/served.js'
@@ -16,7 +16,7 @@ const runOnTerminal = (flags: readonly string[], answers: readonly string[]) =>
 
 const runLineOnTerminal = (
   line: string,
-  answers: readonly string[],
+  answers: readonly (string | ((shown: string) => void))[],
 ): Promise<{ code: number | null; shown: string }> => {
   const child = spawn('script', ['--quiet', '--return', '--command', line, '/dev/null'], {
     stdio: ['pipe', 'pipe', 'pipe'],
@@ -26,7 +26,11 @@ const runLineOnTerminal = (
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     shown += text
     const asked = shown.match(/(keyring|file|again): /g)?.length ?? 0
-    for (; questionCount < asked; questionCount++) child.stdin.write(left.shift() ?? '\u0003')
+    for (; questionCount < asked; questionCount++) {
+      const answer = left.shift() ?? '\u0003'
+      if (typeof answer === 'string') child.stdin.write(answer)
+      else answer(shown)
+    }
   })
   return new Promise((resolve) => child.once('close', (code) => resolve({ code, shown })))
 }
@@ -51,6 +55,22 @@ withTerminal('two passphrases that differ make no keyring; Ctrl-C ends it', asyn
   t.regex(differ.shown, /differ/)
   t.is((await runOnTerminal(['kms', 'init', ...at], ['one\u0003'])).code, 130)
 })
+
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
+  withTerminal(`${signal} at a question leaves a terminal that shows what is typed`, async (t) => {
+    const { root } = await makePlace(t)
+    const [plain, sealed] = [join(root, 'plain'), join(root, 'sealed.age')]
+    const names = await readdir(root)
+    await writeFile(plain, 'what is sealed')
+    const seal = `"${process.execPath}" "${COMMAND}" envelope seal --passphrase --out "${sealed}" "${plain}"`
+    const { shown } = await runLineOnTerminal(`sh -c 'echo pid=$$; exec ${seal}'; stty -a`, [
+      (asked) => process.kill(Number(/pid=(\d+)/.exec(asked)?.[1]), signal),
+    ])
+    t.regex(shown, / icanon/)
+    t.regex(shown, / echo /)
+    t.deepEqual((await readdir(root)).sort(), [...names, 'plain'].sort())
+  })
+}
 
 withTerminal(
   'a file is sealed and opened by a passphrase asked for on the terminal, whatever standard input is',
