@@ -1,4 +1,5 @@
 import { decodeBase64, encodeBase64, type Header, type Stanza } from '../age-header.js'
+import { decodeBase64NoPad } from '../base64.js'
 import { copyBytes, type Bytes } from '../bytes.js'
 import { decodeContext, encodeContext, type EnvelopeContext } from '../context.js'
 import { isKeyriseError, KeyriseError } from '../errors.js'
@@ -75,10 +76,13 @@ export const claimedContext = (header: Header): EnvelopeContext | undefined => {
   return stanza === undefined ? undefined : decodeBody(stanza.body)
 }
 
-/** Fingerprints of the authorities that have a tag. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
+/** Fingerprints of the authorities that have a tag; what cannot be one names nobody, and is left out. @throws {KeyriseError} ERR_HEADER_MALFORMED. */
 export const claimedAuthorities = (header: Header): Bytes[] => {
   const pairs = findContextStanza(header)?.args.slice(1) ?? []
-  return pairs.filter((_, index) => index % 2 === 0).map(decodeBase64)
+  return pairs
+    .filter((_, index) => index % 2 === 0)
+    .map(decodeBase64NoPad)
+    .filter((name): name is Bytes => name?.length === FINGERPRINT_SIZE)
 }
 
 /** The tag behind the fingerprint of `authority`. */
