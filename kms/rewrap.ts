@@ -138,7 +138,7 @@ class PairRewrapper {
     if (start === undefined) {
       // An enclave that collects a pair deletes its headers first.
       const left = pairsAmong(await this.#store.list(`${name}.`)).get(name)
-      if (left === undefined || left.hasPayload) return undefined
+      if (left === undefined) return undefined
       throw failure('ERR_STATE_LOST', payloadName(name))
     }
     if (headers.length === 0) {

@@ -280,6 +280,18 @@ test('a pair that an enclave collects meanwhile has no status and leaves nothing
   }
 })
 
+test('a payload that is listed and cannot be read is reported, and its headers stay', async (t) => {
+  const [inner, keyring] = [new MemoryStore(), rotated()]
+  await fill(inner, keyring, ['a', 'b'])
+  const all = aroundStore(inner, (_call, work) => work())
+  const blind: Store = {
+    ...all,
+    read: async (name, ...range) => (name === payloadName('f/a') ? undefined : all.read(name, ...range)),
+  }
+  t.deepEqual(summary(await rewrap(blind, keyring)), ['f/a ERR_STATE_LOST', 'f/b rewrapped'])
+  t.deepEqual(await inner.list('f/a'), [headerName('f/a', 1), payloadName('f/a')])
+})
+
 test('a pair whose header an enclave is about to write is rewrapped, not reported', async (t) => {
   const [inner, keyring] = [new MemoryStore(), rotated()]
   await fill(inner, keyring, ['a', 'b'])
