@@ -3,7 +3,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { rewrapStore, rotateKms, type RewrappedPair } from '../kms/index.js'
 import { DirectoryStore, nodeFileSystem } from '../storage/index.js'
 import { placeOf, printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
-import { EXIT, table } from './terminal.js'
+import { EXIT, printText, table } from './terminal.js'
 
 interface RewrapFlags extends PlaceFlags {
   readonly store: string
@@ -57,7 +57,7 @@ const printPair = ({ json }: RewrapFlags, pair: RewrappedPair, showProgress: boo
 }
 
 const print = (lines: readonly string[]): void => {
-  process.stdout.write(lines.map((line) => `${line}\n`).join(''))
+  printText(lines.map((line) => `${line}\n`).join(''))
 }
 
 /** A store makes its directory where there is none; here that would be a mistyped path. */

@@ -1,5 +1,5 @@
 import { styleText } from 'node:util'
-import { isKeyriseError } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 
 /**
  * 0: done. 1: refused or failed, with a code. 2: the command line is not understood. 130: Ctrl-C at a question. 141: whoever
@@ -16,9 +16,12 @@ export class Interrupted extends Error {}
 /** Whoever read the output wants no more of it. */
 export class BrokenPipe extends Error {}
 
-/** Writes on standard output, for whoever still reads it. */
+let isWatched = false
+
+/** Writes on standard output, for whoever still reads it. Where it cannot be written, the command says so and exits by it. */
 export const printText = (text: string): void => {
-  process.stdout.once('error', endQuietly)
+  if (!isWatched) process.stdout.once('error', onUnwritten).on('error', () => undefined)
+  isWatched = true
   process.stdout.write(text)
 }
 
@@ -34,8 +37,10 @@ export const printOutcome = (isJson: boolean, result: object, isOutputTaken: boo
   else printResult(true, result, [])
 }
 
-const endQuietly = (): void => {
-  process.exitCode = EXIT.brokenPipe
+const onUnwritten = (error: NodeJS.ErrnoException): void => {
+  const detail = `standard output (${error.code ?? 'unknown'})`
+  const failure = error.code === 'EPIPE' ? new BrokenPipe() : new KeyriseError('ERR_FILE_UNWRITABLE', { detail })
+  process.exitCode = printError(process.argv.includes('--json'), failure)
 }
 
 /** Prints what went wrong and what to do on standard error, and says with what to exit. */

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
 /** The command as it is installed. */
-const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
+export const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
 
 export interface Outcome {
   readonly code: number | null

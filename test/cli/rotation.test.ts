@@ -1,5 +1,7 @@
-import { execFileSync } from 'node:child_process'
-import { readFile, writeFile } from 'node:fs/promises'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { Keyring } from '../../kms/keyring.js'
@@ -11,7 +13,7 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { getHeaders, headerName, payloadName, putPair } from '../../protocol/sealed-pair.js'
 import { DirectoryStore } from '../../storage/index.js'
 import { makePlace } from '../kms/served.js'
-import { run } from './command.js'
+import { COMMAND, run } from './command.js'
 
 const PASSPHRASE = 'correct horse battery staple'
 const line = (out: string): unknown[] =>
@@ -68,6 +70,29 @@ test('a pair that fails is named with its code, the others are done, and the exi
   ])
   const { out: text } = await kms('rewrap', '--store', directory)
   t.regex(text, /f\/damaged +ERR_HEADER_MALFORMED/)
+})
+
+test('rewrap goes on when nobody reads what it prints, and says where that cannot be written', async (t) => {
+  const { place, kms, store, directory } = await setUp(t)
+  await kms('rotate')
+  const at = ['--directory', place.directory, '--custody', place.custody, '--passphrase-fd', '0']
+  const rewrap = async (out: number | 'pipe') => {
+    const flags = [COMMAND, 'kms', 'rewrap', ...at, '--store', directory, '--json']
+    const child = spawn(process.execPath, flags, { stdio: ['pipe', out, 'pipe'] })
+    child.stdout?.destroy()
+    let err = ''
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text))
+    child.stdin?.end(`${PASSPHRASE}\n`)
+    const [code] = (await once(child, 'close')) as [number | null]
+    return { code, err }
+  }
+  t.deepEqual(await rewrap('pipe'), { code: 141, err: '' })
+  t.deepEqual(await store.list(''), [headerName('f/a', 2), payloadName('f/a')])
+  if (!existsSync('/dev/full')) return
+  await using full = await open('/dev/full', 'w')
+  const { code, err } = await rewrap(full.fd)
+  t.is(code, 1)
+  t.regex(err, /ERR_FILE_UNWRITABLE.*ENOSPC/)
 })
 
 test('a store’s directory that is mistyped is said, not made; a flow that is none, and a wrong passphrase, too', async (t) => {
