@@ -1,5 +1,5 @@
-import { decodeBase64NoPad, encodeBase64NoPad } from './base64.js'
-import { asciiBytes, concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { decodeBase64Lines, decodeBase64NoPad, encodeBase64NoPad } from './base64.js'
+import { asciiBytes, asciiText, concatBytes, copyBytes, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from './limits.js'
 
@@ -24,7 +24,9 @@ export interface Header {
 
 const VERSION_LINE = 'age-encryption.org/v1'
 const STANZA_START = '-> '
-const MAC_START = '--- '
+const STANZA_MARK = asciiBytes(STANZA_START)
+const MAC_MARK = asciiBytes('--- ')
+/** Of the mark, what the MAC covers. */
 const MAC_MARK_SIZE = 3
 const MAC_SIZE = 32
 const BODY_COLUMNS = 64
@@ -43,37 +45,52 @@ const beyondLimit = (detail: string): never => {
 class LineReader {
   readonly #claimed: Uint8Array
   readonly #isCut: boolean
-  #offset = 0
+  #start = 0
+  #end = -1
 
   constructor(claimed: Uint8Array) {
     this.#claimed = claimed.subarray(0, HEADER_SIZE_BYTES_MAX)
     this.#isCut = claimed.length > HEADER_SIZE_BYTES_MAX
   }
 
-  /** Where the next line starts. */
-  get offset(): number {
-    return this.#offset
+  /** Where the line starts. */
+  get start(): number {
+    return this.#start
   }
 
-  next(): string {
-    const end = this.#claimed.indexOf(LF, this.#offset)
-    const line = asciiText(this.#claimed.subarray(this.#offset, end === -1 ? undefined : end))
-    if (!PRINTABLE.test(line)) return malformed('a character that is not printable ASCII')
-    if (end === -1) return this.#isCut ? beyondLimit('header size') : malformed('no end')
-    this.#offset = end + 1
-    return line
+  /** Where its LF is. */
+  get end(): number {
+    return this.#end
   }
-}
 
-const PRINTABLE = /^[\x20-\x7e]*$/
-/** As many arguments as any stack takes. */
-const TEXT_SIZE = 4096
+  /** Goes to the next line. Only the lines that hold text are made strings, by `text`. */
+  next(): void {
+    const claimed = this.#claimed
+    let end = this.#end + 1
+    this.#start = end
+    for (; end < claimed.length && claimed[end] !== LF; end++) {
+      const code = claimed[end] as number
+      if (code < 0x20 || code > 0x7e) malformed('a character that is not printable ASCII')
+    }
+    if (end === claimed.length) return this.#isCut ? beyondLimit('header size') : malformed('no end')
+    this.#end = end
+  }
 
-const asciiText = (bytes: Uint8Array): string => {
-  let text = ''
-  for (let offset = 0; offset < bytes.length; offset += TEXT_SIZE)
-    text += Reflect.apply(String.fromCharCode, undefined, bytes.subarray(offset, offset + TEXT_SIZE)) as string
-  return text
+  startsWith(mark: Uint8Array): boolean {
+    for (let index = 0; index < mark.length; index++)
+      if (this.#claimed[this.#start + index] !== mark[index]) return false
+    return true
+  }
+
+  /** The line behind its first `skipped` characters. */
+  text(skipped: number): string {
+    return asciiText(this.#claimed.subarray(this.#start + skipped, this.#end))
+  }
+
+  /** What stands from `start` to the end of the line. */
+  since(start: number): Uint8Array {
+    return this.#claimed.subarray(start, this.#end)
+  }
 }
 
 /**
@@ -85,17 +102,17 @@ export const decodeBase64 = (claimed: string): Bytes => decodeBase64NoPad(claime
 export { encodeBase64NoPad as encodeBase64 } from './base64.js'
 
 const readBody = (lines: LineReader): Bytes => {
-  let text = ''
+  const start = lines.end + 1
   for (;;) {
-    const line = lines.next()
-    if (line.length > BODY_COLUMNS) return malformed('a body line is too long')
-    text += line
-    if (line.length < BODY_COLUMNS) return decodeBase64(text)
+    lines.next()
+    const length = lines.end - lines.start
+    if (length > BODY_COLUMNS) return malformed('a body line is too long')
+    if (length < BODY_COLUMNS) return decodeBase64Lines(lines.since(start), BODY_COLUMNS) ?? malformed('base64')
   }
 }
 
-const readStanza = (line: string, lines: LineReader): Stanza => {
-  const [type, ...rest] = line.slice(STANZA_START.length).split(' ')
+const readStanza = (lines: LineReader): Stanza => {
+  const [type, ...rest] = lines.text(STANZA_MARK.length).split(' ')
   if (type === undefined || type === '' || rest.includes('')) return malformed('an empty argument')
   return { args: [type, ...rest], body: readBody(lines) }
 }
@@ -107,18 +124,19 @@ const readStanza = (line: string, lines: LineReader): Stanza => {
  */
 export const parseHeader = (claimed: Uint8Array): Header => {
   const lines = new LineReader(claimed)
-  if (lines.next() !== VERSION_LINE) return malformed('not an age v1 file')
+  lines.next()
+  if (lines.text(0) !== VERSION_LINE) return malformed('not an age v1 file')
   const stanzas: Stanza[] = []
   for (;;) {
-    const offset = lines.offset
-    const line = lines.next()
-    if (line.startsWith(STANZA_START)) {
+    lines.next()
+    if (lines.startsWith(STANZA_MARK)) {
       if (stanzas.length === STANZA_COUNT_MAX) return beyondLimit('stanza count')
-      stanzas.push(readStanza(line, lines))
-    } else if (line.startsWith(MAC_START) && stanzas.length > 0) {
-      const mac = decodeBase64(line.slice(MAC_START.length))
+      stanzas.push(readStanza(lines))
+    } else if (lines.startsWith(MAC_MARK) && stanzas.length > 0) {
+      const mac = decodeBase64(lines.text(MAC_MARK.length))
       if (mac.length !== MAC_SIZE) return malformed('MAC size')
-      return { stanzas, mac, macInput: copyBytes(claimed.subarray(0, offset + MAC_MARK_SIZE)), sizeBytes: lines.offset }
+      const macInput = copyBytes(claimed.subarray(0, lines.start + MAC_MARK_SIZE))
+      return { stanzas, mac, macInput, sizeBytes: lines.end + 1 }
     } else return malformed('neither a stanza nor a MAC')
   }
 }

@@ -32,6 +32,17 @@ export const asciiBytes = (text: string): Bytes => {
   return bytes
 }
 
+/** The text of public bytes, each a character: ASCII, where the caller checks or has checked. */
+export const asciiText = (bytes: Uint8Array): string => {
+  if (bytes.length <= ARGUMENT_COUNT_MAX) return Reflect.apply(String.fromCharCode, undefined, bytes) as string
+  let text = ''
+  for (let offset = 0; offset < bytes.length; offset += ARGUMENT_COUNT_MAX)
+    text += asciiText(bytes.subarray(offset, offset + ARGUMENT_COUNT_MAX))
+  return text
+}
+/** As many as any stack takes. */
+const ARGUMENT_COUNT_MAX = 4096
+
 /** Equality of public bytes; it stops at the first difference. Secrets compare with `Secret.equals`. */
 export const equalPublicBytes = (a: Uint8Array, b: Uint8Array): boolean => {
   if (a.length !== b.length) return false

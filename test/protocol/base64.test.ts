@@ -1,8 +1,8 @@
 import { base64nopad } from '@scure/base'
 import test from 'ava'
 import fc from 'fast-check'
-import { copyBytes } from '../../protocol/bytes.js'
-import { decodeBase64NoPad, encodeBase64NoPad } from '../../protocol/base64.js'
+import { asciiBytes, copyBytes } from '../../protocol/bytes.js'
+import { decodeBase64Lines, decodeBase64NoPad, encodeBase64NoPad } from '../../protocol/base64.js'
 
 /** @scure/base is the reference. */
 const reference = (text: string): Uint8Array | undefined => {
@@ -57,4 +57,19 @@ test('a text is read as the reference reads it, or refused as it refuses', (t) =
       const text = `${'A'.repeat(length)}${last}`
       t.deepEqual(decodeBase64NoPad(text), reference(text))
     }
+})
+
+test('lines are read as one text is, and no byte in a digit’s place is skipped', (t) => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(), fc.integer({ min: 0, max: 255 }), (bytes, at, byte) => {
+      const lines = asciiBytes(encodeBase64NoPad(bytes).replace(/.{64}/g, '$&\n'))
+      t.deepEqual(decodeBase64Lines(lines, 64), copyBytes(bytes))
+      const place = at % (lines.length + 1)
+      if (place === lines.length || place % 65 === 64) return
+      lines[place] = byte
+      const text = String.fromCharCode(...lines.filter((_, index) => index % 65 !== 64))
+      t.deepEqual(decodeBase64Lines(lines, 64), reference(text))
+    }),
+    { numRuns: 1000 },
+  )
 })
