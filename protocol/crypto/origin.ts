@@ -1,6 +1,6 @@
 import { decodeBase64, encodeBase64, type Header, type Stanza } from '../age-header.js'
 import { decodeBase64NoPad } from '../base64.js'
-import { copyBytes, type Bytes } from '../bytes.js'
+import { copyBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import { decodeContext, encodeContext, type EnvelopeContext } from '../context.js'
 import { isKeyriseError, KeyriseError } from '../errors.js'
 import { labelled } from './labels.js'
@@ -26,8 +26,16 @@ export interface Origin {
   readonly key: Secret
 }
 
-/** How a tag names its authority. */
-const fingerprint = (authority: Uint8Array): Bytes => copyBytes(sha256(authority).subarray(0, FINGERPRINT_SIZE))
+/** How a tag names its authority, in base64. The last one is kept: a KMS and its clients ask for one authority all the time. */
+const fingerprint = (authority: Uint8Array): string => {
+  if (last === undefined || !equalPublicBytes(last.authority, authority))
+    last = {
+      authority: copyBytes(authority),
+      text: encodeBase64(sha256(authority).subarray(0, FINGERPRINT_SIZE)),
+    }
+  return last.text
+}
+let last: { readonly authority: Bytes; readonly text: string } | undefined
 
 /**
  * HMAC-SHA256 over context and file key. The file key enters as a commitment, so that the tag stands for one file key and tells
@@ -45,8 +53,11 @@ const originTag = (originKey: Secret, contextBody: Uint8Array, fileKey: Secret):
 /** The stanza, with a tag for each of `origins`. */
 export const contextStanza = (context: EnvelopeContext, fileKey: Secret, origins: readonly Origin[]): Stanza => {
   const body = encodeContext(context)
-  const pairs = origins.flatMap(({ authority, key }) => [fingerprint(authority), originTag(key, body, fileKey)])
-  return { args: [CONTEXT_TYPE, ...pairs.map(encodeBase64)], body }
+  const pairs = origins.flatMap(({ authority, key }) => [
+    fingerprint(authority),
+    encodeBase64(originTag(key, body, fileKey)),
+  ])
+  return { args: [CONTEXT_TYPE, ...pairs], body }
 }
 
 /** The one context stanza. @throws {KeyriseError} ERR_HEADER_MALFORMED: there are several, or a fingerprint has no tag. */
@@ -87,7 +98,7 @@ export const claimedAuthorities = (header: Header): Bytes[] => {
 
 /** The tag behind the fingerprint of `authority`. */
 const findTag = ({ args: [, ...pairs] }: Stanza, authority: Uint8Array): Bytes | undefined => {
-  const wanted = encodeBase64(fingerprint(authority))
+  const wanted = fingerprint(authority)
   const index = pairs.findIndex((text, position) => position % 2 === 0 && text === wanted)
   return index === -1 ? undefined : decodeBase64(pairs[index + 1] as string)
 }
@@ -115,7 +126,7 @@ export const verifyOrigin = (header: Header, fileKey: Secret, origin: Origin): E
  */
 export const verifyEveryOrigin = (header: Header, fileKey: Secret, origins: readonly Origin[]): void => {
   const pairs = findContextStanza(header)?.args.slice(1) ?? []
-  const authorities = new Set(origins.map(({ authority }) => encodeBase64(fingerprint(authority))))
+  const authorities = new Set(origins.map(({ authority }) => fingerprint(authority)))
   if (pairs.length !== 2 * authorities.size) throw new KeyriseError('ERR_ORIGIN_INVALID')
   for (const origin of origins) verifyOrigin(header, fileKey, origin)
 }

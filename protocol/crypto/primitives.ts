@@ -103,8 +103,10 @@ export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, siz
   if (size > 255 * HASH_SIZE) throw new RangeError('HKDF gives at most 255 blocks')
   const pseudorandomKey = hmac(salt, secret)
   let block = NO_BLOCK
-  const output = allocate(size)
   try {
+    // The first block is all of it, as nearly always.
+    if (size === HASH_SIZE) return hmac(pseudorandomKey, info, FIRST)
+    const output = allocate(size)
     for (let offset = 0, counter = 1; offset < size; offset += HASH_SIZE, counter++) {
       const next = hmac(pseudorandomKey, block, info, Uint8Array.of(counter))
       block.fill(0)
@@ -118,6 +120,7 @@ export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, siz
   }
 }
 const NO_BLOCK = allocate(0)
+const FIRST = Uint8Array.of(1)
 
 const SCRYPT_R = 8
 
