@@ -150,6 +150,13 @@ export class ServedSession {
       'stream',
       request.items.map(({ header }) => header),
     )
+    try {
+      // The flow may have been destroyed meanwhile, which ended the streams that there were.
+      await desk.admit(caller)
+    } catch (error) {
+      unsealed.secrets.fill(0)
+      throw error
+    }
     const opened = openStreams(this.#streams, caller.flow, request.items, unsealed)
     return this.#proven(claimed, encodeSessionReply('stream', { items: opened.items }), opened)
   }

@@ -15,12 +15,28 @@ export const OTHER_IMAGE = digestOf(2)
 export const UNLISTED_IMAGE = digestOf(3)
 
 export interface InProcessOptions {
+  /** Awaited before anything is unsealed. */
+  readonly beforeUnseal?: () => Promise<void>
   readonly fs?: FileSystem
   readonly keyring?: Keyring
   readonly platform?: TestPlatform
 }
 
 /** A KMS without its process: the service, on a simulated disk. */
+class PatientUnsealer extends InlineUnsealer {
+  readonly #before: (() => Promise<void>) | undefined
+
+  constructor(keys: ConstructorParameters<typeof InlineUnsealer>[0], before: (() => Promise<void>) | undefined) {
+    super(keys)
+    this.#before = before
+  }
+
+  override async unseal(task: Parameters<InlineUnsealer['unseal']>[0]) {
+    await this.#before?.()
+    return super.unseal(task)
+  }
+}
+
 export const startInProcess = async (options: InProcessOptions = {}) => {
   const fs = options.fs ?? new MemoryFileSystem()
   const keyring = options.keyring ?? Keyring.create(nodeRandom)
@@ -42,7 +58,7 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
     ledger,
     verifier: new SimulatedVerifier(policy.platforms),
     policy,
-    unsealer: new InlineUnsealer(unsealKeys(keyring)),
+    unsealer: new PatientUnsealer(unsealKeys(keyring), options.beforeUnseal),
     random: nodeRandom,
     clock,
     onEvent: (event) => events.push(event),

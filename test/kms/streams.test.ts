@@ -14,8 +14,8 @@ import { askSegment, openDelivered, openStream, openStreams, readStream, storedP
 const random = (size: number): Bytes => nodeRandom.fill(allocate(size))
 const flipped = (bytes: Bytes, index = 0): Bytes => bytes.with(index, (bytes.at(index) ?? 0) ^ 1)
 
-const launchOne = async () => {
-  const kms = await startInProcess()
+const launchOne = async (options: Parameters<typeof startInProcess>[0] = {}) => {
+  const kms = await startInProcess(options)
   const client = await kms.connect()
   await client.launch()
   const { encryptionKey } = newestKey(await client.open())
@@ -227,6 +227,18 @@ test('a stream that is done, unknown, idle for ten minutes, or of a session or f
   await t.throwsAsync(openStream(other, item), { code: 'ERR_FLOW_DESTROYED' })
   await service.close()
   await t.throwsAsync(ask(used, 0, segment(0)), { code: 'ERR_KMS_FAILED' })
+})
+
+test('no stream of a flow opens that is destroyed while its header is unwrapped', async (t) => {
+  const meanwhile: (() => Promise<unknown>)[] = []
+  const beforeUnseal = async (): Promise<void> => {
+    for (const work of meanwhile) await work()
+  }
+  const { client, connect, seal } = await launchOne({ beforeUnseal })
+  const other = await connect()
+  await other.open()
+  meanwhile.push(() => client.call({ op: 'destroy', incarnation: 1 }))
+  await t.throwsAsync(openStream(other, seal(random(10)).item), { code: 'ERR_FLOW_DESTROYED' })
 })
 
 test('a session has a bounded number of streams: its first makes room, others’ stay', async (t) => {
