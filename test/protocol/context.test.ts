@@ -99,7 +99,10 @@ test('each single byte changed, and each end too early, has the reference’s ve
     for (let value = 0; value < 256; value++) {
       const claimed = copyBytes(encoded)
       claimed[index] = value
-      t.deepEqual(readBy(decodeContext, claimed), readBy(reference, claimed), `${index}: ${value}`)
+      const read = readBy(decodeContext, claimed)
+      const expected = readBy(reference, claimed)
+      if (read === undefined) t.is(expected, undefined, `${index}: ${value}`)
+      else t.deepEqual(read, expected)
     }
   }
 })
