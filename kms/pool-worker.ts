@@ -1,28 +1,29 @@
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { hardenThread } from './harden-thread.js'
 import { openShared, resealShared, type OpenTask, type ResealTask } from './reseal.js'
-import { unsealItems, type Unsealed, type UnsealKeys, type UnsealTask } from './unseal.js'
+import { openItems, prepareKeys, type OpenedItems, type UnsealKeys } from './unseal.js'
+import { headersOf, type UnsealPart } from './unseal-part.js'
 
 /** What `UnsealPool` starts its workers with. KeyObjects have no bytes to wipe: they are freed, and cleared, with the thread. */
-const keys = workerData as UnsealKeys
+const identities = prepareKeys(workerData as UnsealKeys)
 hardenThread(() => undefined)
 
 /** One part of a request. The secrets move to the caller: no copy stays here. */
-const unsealPart = (task: UnsealTask): Unsealed => {
-  const unsealed = unsealItems(keys, task)
+const openPart = (part: UnsealPart): OpenedItems => {
+  const opened = openItems(identities, headersOf(part), part)
   const movable = {
     get [transferableSymbol]() {
-      return unsealed.secrets.buffer
+      return opened.secrets.buffer
     },
     get [valueSymbol]() {
-      return unsealed
+      return opened
     },
   }
-  return move(movable) as unknown as Unsealed
+  return move(movable) as unknown as OpenedItems
 }
 
 /** One task after the other, each to its end. */
-const work = (task: UnsealTask | OpenTask | ResealTask): unknown => {
+const work = (task: UnsealPart | OpenTask | ResealTask): unknown => {
   switch (task.kind) {
     case 'open':
       return openShared(task)
@@ -30,7 +31,7 @@ const work = (task: UnsealTask | OpenTask | ResealTask): unknown => {
       return resealShared(task)
     case 'unwrap':
     case 'stream':
-      return unsealPart(task)
+      return openPart(task)
   }
 }
 

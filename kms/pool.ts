@@ -10,7 +10,8 @@ import { permissionFlags } from './permissions.js'
 import { slotAreas, type OpenTask, type ResealTask } from './reseal.js'
 import { Slots } from './slots.js'
 import {
-  joinUnsealed,
+  joinOpened,
+  type OpenedItems,
   type Resealed,
   type SegmentRequest,
   type Unsealed,
@@ -18,10 +19,8 @@ import {
   type UnsealKeys,
   type UnsealTask,
 } from './unseal.js'
+import { split, type UnsealPart } from './unseal-part.js'
 
-/** A part keeps a worker busy for a few milliseconds: long against its dispatch, short for those who wait. */
-const PART_COUNT_MAX = 256
-const PART_SIZE_BYTES_MAX = 4 * 1024 * 1024
 const QUEUE_COUNT_MAX = 4096
 /** For each thread one that it works in and one that is filled or emptied meanwhile. */
 const SLOTS_PER_THREAD = 2
@@ -42,10 +41,10 @@ export interface PoolOptions {
   readonly segmentQueueCountMax?: number
 }
 
-type Task = UnsealTask | OpenTask | ResealTask
+type Task = UnsealPart | OpenTask | ResealTask
 interface Results {
-  unwrap: Unsealed
-  stream: Unsealed
+  unwrap: OpenedItems
+  stream: OpenedItems
   open: boolean
   reseal: Bytes | undefined
 }
@@ -53,12 +52,14 @@ interface Results {
 /** Unseals on worker threads that hold the private keys as KeyObjects and may read nothing but their own code. */
 export class UnsealPool implements Unsealer {
   readonly #pool: Piscina<Task, Results[Task['kind']]>
+  readonly #keys: UnsealKeys
   readonly #queueCountMax: number
   readonly #slots: Slots
   #underWayCount = 0
 
   private constructor(keys: UnsealKeys, options: PoolOptions) {
     const { threadCount = 2, queueCountMax = QUEUE_COUNT_MAX, segmentQueueCountMax = SEGMENT_QUEUE_COUNT_MAX } = options
+    this.#keys = keys
     this.#queueCountMax = queueCountMax
     this.#slots = new Slots({ count: threadCount * SLOTS_PER_THREAD, waitingCountMax: segmentQueueCountMax })
     this.#pool = new Piscina({
@@ -100,7 +101,7 @@ export class UnsealPool implements Unsealer {
     if (this.#pool.queueSize + parts.length > this.#queueCountMax) throw new KeyriseError('ERR_CALLS_LIMIT')
     const settled = await Promise.allSettled(parts.map((part) => this.#run(part)))
     const done = settled.flatMap((part) => (part.status === 'fulfilled' ? [part.value.result] : []))
-    const unsealed = joinUnsealed(done)
+    const unsealed = joinOpened(this.#keys, done)
     if (done.length === parts.length) return unsealed
     unsealed.secrets.fill(0)
     throw lost()
@@ -181,27 +182,11 @@ const lost = (cause?: unknown): KeyriseError =>
   new KeyriseError('ERR_KMS_FAILED', { detail: 'a pool worker died, or took too long', cause })
 
 /** Opens nothing: its answer shows that a worker runs. */
-const NO_TASK: UnsealTask = {
+const NO_TASK: UnsealPart = {
   kind: 'unwrap',
-  items: [],
+  headers: new Uint8Array(0),
+  sizes: new Uint32Array(0),
   flow: parseFlowId('none'),
   image: new Uint8Array(32),
   originKey: createSecretKey(new Uint8Array(32)),
-}
-
-/** Parts of a task, in order. */
-const split = (task: UnsealTask): UnsealTask[] => {
-  const parts: UnsealTask['items'][number][][] = []
-  let sizeBytes = 0
-  for (const item of task.items) {
-    const last = parts.at(-1)
-    if (last === undefined || last.length >= PART_COUNT_MAX || sizeBytes + item.length > PART_SIZE_BYTES_MAX) {
-      parts.push([item])
-      sizeBytes = item.length
-    } else {
-      last.push(item)
-      sizeBytes += item.length
-    }
-  }
-  return parts.map((items) => ({ ...task, items }))
 }

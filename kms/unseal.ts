@@ -1,13 +1,13 @@
 import type { KeyObject } from 'node:crypto'
 import { parseHeader, type Header } from '../protocol/age-header.js'
-import { allocate, copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { encodeSegmentReply } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
 import type { Segment } from '../protocol/crypto/delivery.js'
 import { checkSingle, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
-import { x25519Identity, type Identity } from '../protocol/crypto/recipients.js'
+import { FILE_KEY_SIZE, x25519Identity, type Identity } from '../protocol/crypto/recipients.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { resealSegment, SEGMENT_KEYS_SIZE } from './reseal.js'
 
@@ -59,30 +59,76 @@ export interface Unsealer {
   close(): Promise<void>
 }
 
+/** The keys as a thread uses them: public halves are derived once. */
+export interface UnsealIdentities {
+  readonly authority: Bytes
+  /** In the order of `rootKeys`. */
+  readonly identities: readonly Identity[]
+}
+
+export const prepareKeys = ({ authority, rootKeys }: UnsealKeys): UnsealIdentities => ({
+  authority,
+  identities: rootKeys.map(({ privateKey }) => x25519Identity(privateKey)),
+})
+
+/** What a thread answers: numbers and bytes, since hundreds of objects would take longer to cross than to make. */
+export interface OpenedItems {
+  /** For each item the place of the root key that opened it, or NOT_OPENED, or FAILED. */
+  readonly outcomes: Int32Array
+  /** The file keys of those that opened, one after the other; whoever gets it zero-fills it. */
+  readonly secrets: Bytes
+}
+const NOT_OPENED = -1
+const FAILED = -2
+
 /**
  * Opens each item, or says that it does not open. An item is released only after an enclave of this flow and image is proven
  * to have sealed it; why one does not open stays here.
  */
-export const unsealItems = (keys: UnsealKeys, { kind, items, flow, image, originKey }: UnsealTask): Unsealed => {
+export const openItems = (
+  { authority, identities }: UnsealIdentities,
+  items: readonly Uint8Array[],
+  { kind, flow, image, originKey }: Omit<UnsealTask, 'items'>,
+): OpenedItems => {
   using originSecret = Secret.take(originKey.export())
-  const origin: Origin = { authority: keys.authority, key: originSecret }
-  const identities = keys.rootKeys.map(({ key, privateKey }) => ({ key, identity: x25519Identity(privateKey) }))
-  const opened = items.map((item) => tryOpen(() => openItem(item, kind, { identities, flow, image, origin })))
-  const secrets = joinAndWipe(opened.map(({ secret }) => secret))
-  return { items: opened.map(({ status }) => status), secrets }
+  const context: Context = { identities, kind, flow, image, origin: { authority, key: originSecret } }
+  const outcomes = new Int32Array(items.length)
+  const secrets = allocate(items.length * FILE_KEY_SIZE)
+  let end = 0
+  items.forEach((item, index) => {
+    const outcome = tryOpen(item, context, secrets.subarray(end, end + FILE_KEY_SIZE))
+    outcomes[index] = outcome
+    if (outcome >= 0) end += FILE_KEY_SIZE
+  })
+  // The buffer moves between threads whole.
+  return { outcomes, secrets: end === secrets.length ? secrets : joinAndWipe([secrets.subarray(0, end)]) }
 }
+
+/** Results of parts of one request, in order, as one. The parts are zero-filled. */
+export const joinOpened = ({ rootKeys }: UnsealKeys, parts: readonly OpenedItems[]): Unsealed => ({
+  items: parts.flatMap(({ outcomes }) =>
+    Array.from(outcomes, (outcome): ItemStatus => {
+      const key = rootKeys[outcome]?.key
+      if (key !== undefined) return { key, error: null, sizeBytes: FILE_KEY_SIZE }
+      return { key: null, error: outcome === NOT_OPENED ? 'ERR_ENVELOPE_INVALID' : 'ERR_KMS_FAILED', sizeBytes: 0 }
+    }),
+  ),
+  secrets: joinAndWipe(parts.map(({ secrets }) => secrets)),
+})
 
 /** Unseals on the calling thread. */
 export class InlineUnsealer implements Unsealer {
   readonly #keys: UnsealKeys
+  readonly #identities: UnsealIdentities
 
   constructor(keys: UnsealKeys) {
     this.#keys = keys
+    this.#identities = prepareKeys(keys)
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous for the pool’s sake
   async unseal(task: UnsealTask): Promise<Unsealed> {
-    return unsealItems(this.#keys, task)
+    return joinOpened(this.#keys, [openItems(this.#identities, task.items, task)])
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- the same
@@ -104,12 +150,6 @@ export class InlineUnsealer implements Unsealer {
   }
 }
 
-/** Results of parts of one request, in order, as one. The parts are zero-filled. */
-export const joinUnsealed = (parts: readonly Unsealed[]): Unsealed => ({
-  items: parts.flatMap(({ items }) => items),
-  secrets: joinAndWipe(parts.map(({ secrets }) => secrets)),
-})
-
 const joinAndWipe = (parts: readonly Uint8Array[]): Bytes => {
   const whole = allocate(parts.reduce((size, part) => size + part.length, 0))
   let offset = 0
@@ -121,44 +161,36 @@ const joinAndWipe = (parts: readonly Uint8Array[]): Bytes => {
   return whole
 }
 
-interface Context {
-  readonly identities: readonly { readonly key: string; readonly identity: Identity }[]
-  readonly flow: FlowId
-  readonly image: Bytes
+interface Context extends Pick<UnsealTask, 'kind' | 'flow' | 'image'> {
+  readonly identities: readonly Identity[]
   readonly origin: Origin
 }
-interface Opened {
-  readonly status: ItemStatus
-  readonly secret: Uint8Array
-}
 
-const NOTHING = new Uint8Array(0)
-
-const tryOpen = (open: () => Opened): Opened => {
+/** @returns the outcome; only where the item opened is anything in `into`. */
+const tryOpen = (item: Uint8Array, context: Context, into: Bytes): number => {
   try {
-    return open()
+    return openItem(item, context, into)
   } catch (error) {
-    const code = isKeyriseError(error) ? 'ERR_ENVELOPE_INVALID' : 'ERR_KMS_FAILED'
-    return { status: { key: null, error: code, sizeBytes: 0 }, secret: NOTHING }
+    return isKeyriseError(error) ? NOT_OPENED : FAILED
   }
 }
 
-const openItem = (item: Bytes, kind: UnsealTask['kind'], { identities, flow, image, origin }: Context): Opened => {
+const openItem = (item: Uint8Array, { identities, kind, flow, image, origin }: Context, into: Bytes): number => {
   const header = parseHeader(item)
-  const { key, fileKey } = unwrapByAny(header, identities)
+  const { place, fileKey } = unwrapByAny(header, identities)
   using _ = fileKey
   const context = verifyOrigin(header, fileKey, origin)
   if (context.flow !== flow || !equalPublicBytes(context.image, image)) throw new KeyriseError('ERR_CONTEXT_MISMATCH')
   if (kind === 'stream') checkSingle(header)
-  const secret = fileKey.expose(copyBytes)
-  return { status: { key, error: null, sizeBytes: secret.length }, secret }
+  fileKey.expose((bytes) => into.set(bytes))
+  return place
 }
 
-/** The file key, and which root key gave it. */
-const unwrapByAny = (header: Header, identities: Context['identities']): { key: string; fileKey: Secret } => {
-  for (const { key, identity } of identities) {
+/** The file key, and the place of the root key that gave it. */
+const unwrapByAny = (header: Header, identities: readonly Identity[]): { place: number; fileKey: Secret } => {
+  for (const [place, identity] of identities.entries()) {
     try {
-      return { key, fileKey: unwrapHeader(header, [identity]) }
+      return { place, fileKey: unwrapHeader(header, [identity]) }
     } catch (error) {
       if (!isKeyriseError(error, 'ERR_IDENTITY_MISMATCH')) throw error
     }
