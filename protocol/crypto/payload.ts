@@ -2,7 +2,7 @@ import { allocate, asciiBytes, type Bytes } from '../bytes.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
 import { labelled } from './labels.js'
-import { hkdf, openChaCha, sealChaCha, sha256, TAG_SIZE } from './primitives.js'
+import { hkdf, openChaCha, openChaChaPieces, sealChaCha, sha256, TAG_SIZE, wipePieces } from './primitives.js'
 import type { Secret } from './secret.js'
 
 /** The payload: C2SP age, "Payload". A nonce, then the STREAM of chunks, of which only the last may be short. */
@@ -91,26 +91,54 @@ export const sealChunks = (key: Uint8Array, run: ChunkRun, plaintext: Uint8Array
  * @param into - TAG_SIZE smaller for each chunk; may lie in shared memory, not in that of `sealed`.
  */
 export const openChunks = (key: Uint8Array, run: ChunkRun, sealed: Uint8Array, into: Uint8Array): boolean => {
-  const count = Math.ceil(sealed.length / SEALED_CHUNK_SIZE)
-  const lastSize = sealed.length - (count - 1) * SEALED_CHUNK_SIZE
-  const isEmpty = lastSize === TAG_SIZE
-  const isShaped =
-    count > 0 &&
-    lastSize >= TAG_SIZE &&
-    (run.isEnd ? !isEmpty || run.first + count === 1 : lastSize === SEALED_CHUNK_SIZE)
-  if (isShaped && into.length !== sealed.length - count * TAG_SIZE) throw new RangeError('Size of the output')
-  if (isShaped && openEach(key, run, sealed, into)) return true
-  into.fill(0)
-  return false
+  const isShaped = isRun(run, sealed)
+  const size = sealed.length - Math.ceil(sealed.length / SEALED_CHUNK_SIZE) * TAG_SIZE
+  if (isShaped && into.length !== size) throw new RangeError('Size of the output')
+  const isOpen =
+    isShaped &&
+    eachChunk(run, sealed, (nonce, chunk, index) =>
+      openChaCha(key, nonce, chunk, into.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)),
+    )
+  if (!isOpen) into.fill(0)
+  return isOpen
 }
 
-const openEach = (key: Uint8Array, { first, isEnd }: ChunkRun, sealed: Uint8Array, into: Uint8Array): boolean => {
+/**
+ * Opens the chunks of a run as `openChunks` does, into memory of the cipher’s own, which spares whoever writes them a copy.
+ * @returns pieces that follow each other, for `wipePieces`; undefined, and nothing left, where not every chunk is verified.
+ */
+export const openChunkPieces = (key: Uint8Array, run: ChunkRun, sealed: Uint8Array): Uint8Array[] | undefined => {
+  if (!isRun(run, sealed)) return undefined
+  const pieces: Uint8Array[] = []
+  const isOpen = eachChunk(run, sealed, (nonce, chunk) => {
+    const plaintext = openChaChaPieces(key, nonce, chunk)
+    if (plaintext !== undefined) pieces.push(...plaintext)
+    return plaintext !== undefined
+  })
+  if (isOpen) return pieces
+  wipePieces(pieces)
+  return undefined
+}
+
+/** Whether a payload can have such chunks there. */
+const isRun = (run: ChunkRun, sealed: Uint8Array): boolean => {
+  const count = Math.ceil(sealed.length / SEALED_CHUNK_SIZE)
+  const lastSize = sealed.length - (count - 1) * SEALED_CHUNK_SIZE
+  if (count === 0 || lastSize < TAG_SIZE) return false
+  return run.isEnd ? lastSize > TAG_SIZE || run.first + count === 1 : lastSize === SEALED_CHUNK_SIZE
+}
+
+/** Whether `open` opens every one. */
+const eachChunk = (
+  { first, isEnd }: ChunkRun,
+  sealed: Uint8Array,
+  open: (nonce: Uint8Array, chunk: Uint8Array, index: number) => boolean,
+): boolean => {
   const nonce = new ChunkNonce()
   for (let offset = 0, index = 0; offset < sealed.length; offset += SEALED_CHUNK_SIZE, index++) {
     const chunk = sealed.subarray(offset, offset + SEALED_CHUNK_SIZE)
     const isLast = isEnd && offset + chunk.length === sealed.length
-    const plaintext = into.subarray(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
-    if (!openChaCha(key, nonce.at(first + index, isLast), chunk, plaintext)) return false
+    if (!open(nonce.at(first + index, isLast), chunk, index)) return false
   }
   return true
 }

@@ -8,6 +8,7 @@ import {
   CHUNK_SIZE,
   ChunkNonce,
   derivePayloadKey,
+  openChunkPieces,
   openChunks,
   openPayload,
   payloadDigest,
@@ -21,7 +22,7 @@ import {
   segmentDigest,
   type ChunkRun,
 } from '../../protocol/crypto/payload.js'
-import { hkdf, nodeRandom, sealChaCha, TAG_SIZE } from '../../protocol/crypto/primitives.js'
+import { hkdf, nodeRandom, sealChaCha, TAG_SIZE, wipePieces } from '../../protocol/crypto/primitives.js'
 import { subKeyRecipient } from '../../protocol/crypto/recipients.js'
 import { codeOf, CONTEXT, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
 
@@ -141,10 +142,16 @@ const sealed = whole.subarray(NONCE_SIZE)
 const opened = openPayload(fileKey, whole)
 const range = (first: number, count: number): Uint8Array =>
   sealed.subarray(first * SEALED_CHUNK_SIZE, (first + count) * SEALED_CHUNK_SIZE)
-/** What a run opens to; undefined, where nothing was left in the output. */
+/** What a run opens to, in one buffer and in pieces alike; undefined, where nothing was left in the output. */
 const openRun = (run: ChunkRun, of: Uint8Array): Bytes | undefined => {
   const into = allocate(Math.max(0, of.length - TAG_SIZE * Math.ceil(of.length / SEALED_CHUNK_SIZE))).fill(1)
-  if (openChunks(payloadKey, run, of, into)) return into
+  const isOpen = openChunks(payloadKey, run, of, into)
+  const pieces = openChunkPieces(payloadKey, run, of)
+  if ((pieces !== undefined) !== isOpen)
+    throw new Error('pieces open where one buffer does not, or the other way round')
+  if (pieces !== undefined && Buffer.compare(concatBytes(...pieces), into) !== 0)
+    throw new Error('pieces hold other bytes')
+  if (isOpen) return into
   if (into.some((byte) => byte !== 0)) throw new Error('what did not open was left')
   return undefined
 }
@@ -195,6 +202,13 @@ test('runs are sealed and opened in shared memory', (t) => {
   t.deepEqual(copyBytes(into), copyBytes(sealed))
   t.true(openChunks(payloadKey, { first: 0, isEnd: true }, into, back))
   t.deepEqual(copyBytes(back), opened)
+})
+
+test('pieces that were wiped hold nothing, or are gone', (t) => {
+  const pieces = openChunkPieces(payloadKey, { first: 0, isEnd: true }, sealed) ?? []
+  t.true(pieces.some((piece) => piece.some((byte) => byte !== 0)))
+  wipePieces(pieces)
+  t.true(pieces.every((piece) => piece.length === 0 || piece.every((byte) => byte === 0)))
 })
 
 test('an output of another size is a bug, and nothing is written', (t) => {
