@@ -1,4 +1,4 @@
-import { readSync, writeSync } from 'node:fs'
+import { readSync, writeSync, writevSync } from 'node:fs'
 
 /** Reading and writing all of something by descriptor, on any thread. Failures are Node’s own, with `code`. */
 
@@ -34,5 +34,18 @@ export const writeAll = (descriptor: number, bytes: Uint8Array, position?: numbe
   for (let done = 0; done < bytes.length;) {
     const at = position === undefined ? null : position + done
     done += patiently(() => writeSync(descriptor, bytes, done, bytes.length - done, at))
+  }
+}
+
+/** As `writeAll`, of pieces one behind the other: by one call, where the system takes all of them at once. */
+export const writePieces = (descriptor: number, pieces: readonly Uint8Array[], position?: number): void => {
+  let written = patiently(() => writevSync(descriptor, pieces, position))
+  let offset = 0
+  for (const piece of pieces) {
+    const done = Math.min(written, piece.length)
+    if (done < piece.length)
+      writeAll(descriptor, piece.subarray(done), position === undefined ? undefined : position + offset + done)
+    written -= done
+    offset += piece.length
   }
 }

@@ -9,8 +9,8 @@ const TURN_TIMEOUT_MS = 20
 
 /**
  * Threads that open one large file together: the calling one and, where the machine has more cores, workers, which start while
- * the calling one still loads what it takes to find the key. Plain workers and no Piscina: they share one counter and no message passes until the end,
- * so there is nothing for a pool to do, and to load one takes as long as opening 50 MB.
+ * the calling one still loads what it takes to find the key. Plain workers and no Piscina: they share one counter and no message
+ * passes until the end, so there is nothing for a pool to do.
  */
 export class OpenThreads implements Disposable {
   readonly #workers: readonly Worker[]
