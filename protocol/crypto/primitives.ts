@@ -142,7 +142,7 @@ export const TAG_SIZE = 16
 const PIECE_SIZE = 34 * 1024
 /** Smaller outputs are not worth the call, and may lie in Node’s pool. */
 const FREED_SIZE_MIN = 16 * 1024
-/** So many go with one message. In one series of runs that took 7 % less processor time than one each, in another none less. */
+/** So many go with one message. One series of runs took 7 % less processor time than with one each, another no less. */
 const FREED_COUNT = 8
 
 /** What `transform`, a cipher, makes of `bytes`, in pieces: it takes no buffer to write to. */
