@@ -144,10 +144,10 @@ test.serial('the pool opens whole payloads in shared memory, of every size', asy
     1,
     CHUNK_SIZE,
     CHUNK_SIZE + 1,
-    64 * CHUNK_SIZE,
-    65 * CHUNK_SIZE,
-    65 * CHUNK_SIZE + 1,
-    9_000_000,
+    256 * CHUNK_SIZE,
+    257 * CHUNK_SIZE,
+    257 * CHUNK_SIZE + 1,
+    36_000_000,
   ]) {
     const { plaintext, ...payload } = sharedPayload(size)
     await pool.openPayload(payload)
@@ -157,7 +157,7 @@ test.serial('the pool opens whole payloads in shared memory, of every size', asy
 
 test.serial('of a payload that is damaged, cut or under another key nothing is released', async (t) => {
   const { pool } = await withPool(t)
-  const size = 200 * CHUNK_SIZE + 9
+  const size = 520 * CHUNK_SIZE + 9
   const whole = sharedPayload(size)
   const refuse = async (what: string, change: Partial<typeof whole>, code = 'ERR_PAYLOAD_INVALID') => {
     whole.into.fill(7)
@@ -165,17 +165,17 @@ test.serial('of a payload that is damaged, cut or under another key nothing is r
     await t.throwsAsync(pool.openPayload(changed), { code }, what)
     t.true(isZero(changed.into), what)
   }
-  for (const chunk of [0, 63, 64, 130, 199, 200]) {
+  for (const chunk of [0, 255, 256, 514, 519, 520]) {
     const place = PAYLOAD_NONCE_SIZE + chunk * SEALED_CHUNK_SIZE + 3
     whole.payload[place] = (whole.payload[place] ?? 0) ^ 1
     await refuse(`chunk ${chunk}`, {})
     whole.payload[place] ^= 1
   }
   await refuse('another key', { fileKey: Secret.random(16, nodeRandom) })
-  const cutAt = PAYLOAD_NONCE_SIZE + 200 * SEALED_CHUNK_SIZE
+  const cutAt = PAYLOAD_NONCE_SIZE + 520 * SEALED_CHUNK_SIZE
   await refuse('cut at a chunk', {
     payload: whole.payload.subarray(0, cutAt),
-    into: whole.into.subarray(0, 200 * CHUNK_SIZE),
+    into: whole.into.subarray(0, 520 * CHUNK_SIZE),
   })
   whole.into.fill(0)
   await t.throwsAsync(pool.openPayload({ ...whole, payload: whole.payload.subarray(0, cutAt + 15) }), {
@@ -191,7 +191,7 @@ test.serial('of a payload that is damaged, cut or under another key nothing is r
 
 test.serial('opening a payload is cancelled by its signal, before and while it runs, and leaves zeroes', async (t) => {
   const { pool } = await withPool(t)
-  const payload = sharedPayload(400 * CHUNK_SIZE)
+  const payload = sharedPayload(1600 * CHUNK_SIZE)
   const reason = new Error('enough')
   await t.throwsAsync(pool.openPayload(payload, { signal: AbortSignal.abort(reason) }), { is: reason })
   t.true(isZero(payload.into))
@@ -239,7 +239,7 @@ test.serial('workers that are killed in mid-batch lose no segment and no chunk',
   const answers = Promise.all(Array.from({ length: count }, (_, index) => pool.reseal(request(index))))
   await killWhile(answers, 2)
   for (const [index, { reply }] of (await answers).entries()) t.true(isRight(index, reply), String(index))
-  const payload = sharedPayload(1000 * CHUNK_SIZE)
+  const payload = sharedPayload(2000 * CHUNK_SIZE)
   const opening = pool.openPayload(payload)
   await killWhile(opening, 2)
   await opening
