@@ -7,7 +7,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { systemCode } from '../storage/failures.js'
 import { writeAll } from './file-io.js'
 import { STANDARD, type Input } from './input.js'
-import { BrokenPipe, ENDING_SIGNALS } from './terminal.js'
+import { BrokenPipe, ENDING_SIGNALS, isBrokenPipe } from './terminal.js'
 
 /**
  * Where a command writes to. A regular file appears whole or not at all: everything goes to a temporary file beside it, which
@@ -98,7 +98,9 @@ export const outputFailure = (name: string, error: unknown): Error => {
   if (error instanceof KeyriseError) return error
   const code = systemCode(error)
   if (code === undefined) return error as Error
-  return code === 'EPIPE' ? new BrokenPipe() : new KeyriseError('ERR_FILE_UNWRITABLE', { detail: `${name} (${code})` })
+  return isBrokenPipe(code)
+    ? new BrokenPipe()
+    : new KeyriseError('ERR_FILE_UNWRITABLE', { detail: `${name} (${code})` })
 }
 
 export class Output implements Disposable {

@@ -16,6 +16,9 @@ export class Interrupted extends Error {}
 /** Whoever read the output wants no more of it. */
 export class BrokenPipe extends Error {}
 
+/** A pipe says EPIPE to whoever writes; a socket that was closed with bytes unread in it, ECONNRESET. */
+export const isBrokenPipe = (code: string | undefined): boolean => code === 'EPIPE' || code === 'ECONNRESET'
+
 let isWatched = false
 
 /** Writes on standard output, for whoever still reads it. Where it cannot be written, the command says so and exits by it. */
@@ -39,7 +42,7 @@ export const printOutcome = (isJson: boolean, result: object, isOutputTaken: boo
 
 const onUnwritten = (error: NodeJS.ErrnoException): void => {
   const detail = `standard output (${error.code ?? 'unknown'})`
-  const failure = error.code === 'EPIPE' ? new BrokenPipe() : new KeyriseError('ERR_FILE_UNWRITABLE', { detail })
+  const failure = isBrokenPipe(error.code) ? new BrokenPipe() : new KeyriseError('ERR_FILE_UNWRITABLE', { detail })
   process.exitCode = printError(process.argv.includes('--json'), failure)
 }
 

@@ -7,6 +7,8 @@ import test, { type ExecutionContext } from 'ava'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { parseX25519Recipient, x25519Recipient } from '../../protocol/crypto/recipients.js'
+import { outputFailure } from '../../cli/output.js'
+import { BrokenPipe } from '../../cli/terminal.js'
 import { codeOf, envelope, Place, start } from './envelopes.js'
 
 const MIB = 1024 * 1024
@@ -207,6 +209,13 @@ test('who stops to read ends the command without a word', async (t) => {
     t.deepEqual(await ended(child), [141, null])
     t.is(err, '')
   }
+})
+
+test('a reader who goes away with bytes unread is one who stopped', (t) => {
+  // The socket that a parent process gave as standard output says so when it was full: a matter of the moment.
+  for (const code of ['EPIPE', 'ECONNRESET'])
+    t.true(outputFailure('out', Object.assign(new Error(code), { code })) instanceof BrokenPipe, code)
+  t.like(outputFailure('out', Object.assign(new Error(), { code: 'EIO' })), { code: 'ERR_FILE_UNWRITABLE' })
 })
 
 /** The most memory that a process ever had, in MiB: Linux’s count. */
