@@ -1,8 +1,7 @@
 import { armorReader, isArmored } from '../protocol/age-armor.js'
-import { parseHeader, type Header } from '../protocol/age-header.js'
+import { HeaderGatherer, type Header } from '../protocol/age-header.js'
 import { pull, type ByteSink } from '../protocol/age-stream.js'
 import { allocate, concatBytes, copyBytes } from '../protocol/bytes.js'
-import { HEADER_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { piecesOf, type Input } from './input.js'
 
 /** An envelope as it comes from a file or a pipe, armored or not: its header can be looked at before anything is opened. */
@@ -45,19 +44,6 @@ const dearmor =
     }
   }
 
-const [LF, HYPHEN] = [0x0a, 0x2d] as const
-
-/** Whether the header’s last line has come: `---` at a line’s start, and that line’s end. */
-const hasLastLine = (bytes: Uint8Array): boolean => {
-  for (let start = 0; start !== -1 && start < bytes.length;) {
-    const end = bytes.indexOf(LF, start)
-    if (end === -1) return false
-    if (bytes[start] === HYPHEN && bytes[start + 1] === HYPHEN && bytes[start + 2] === HYPHEN) return true
-    start = end + 1
-  }
-  return false
-}
-
 /**
  * Reads as far as the header goes.
  * @throws {KeyriseError} ERR_ARMOR_INVALID, ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT, ERR_FILE_UNREADABLE.
@@ -69,17 +55,15 @@ export const readHead = async (input: Input): Promise<ClaimedEnvelope> => {
     dearmor((found) => (armored = found)),
   )
   const held: Uint8Array[] = []
-  // A byte above the limit tells a header that is too long from one that has not ended.
-  const head = allocate(HEADER_SIZE_BYTES_MAX + 1)
-  let size = 0
-  while (size < head.length && !hasLastLine(head.subarray(0, size))) {
+  const gatherer = new HeaderGatherer()
+  for (;;) {
     const { value, done } = await source.next()
-    if (done === true) break
+    // Without its last line, a header only says what is wrong with it.
+    if (done === true) return { header: gatherer.read(), isArmored: armored, pieces: joined(held, source) }
     held.push(copyBytes(value))
-    head.set(value.subarray(0, head.length - size), size)
-    size += Math.min(value.length, head.length - size)
+    const gathered = gatherer.push(value)
+    if (gathered !== undefined) return { header: gathered.header, isArmored: armored, pieces: joined(held, source) }
   }
-  return { header: parseHeader(head.subarray(0, size)), isArmored: armored, pieces: joined(held, source) }
 }
 
 async function* joined(

@@ -29,23 +29,18 @@ export const readAt = (descriptor: number, into: Uint8Array, position: number): 
   return done
 }
 
-/** @param position - undefined: behind what was written before, as pipes want it. */
-export const writeAll = (descriptor: number, bytes: Uint8Array, position?: number): void => {
-  for (let done = 0; done < bytes.length;) {
-    const at = position === undefined ? null : position + done
-    done += patiently(() => writeSync(descriptor, bytes, done, bytes.length - done, at))
-  }
+/** Writes behind what was written before. */
+export const writeAll = (descriptor: number, bytes: Uint8Array): void => {
+  for (let done = 0; done < bytes.length;)
+    done += patiently(() => writeSync(descriptor, bytes, done, bytes.length - done))
 }
 
 /** As `writeAll`, of pieces one behind the other: by one call, where the system takes all of them at once. */
-export const writePieces = (descriptor: number, pieces: readonly Uint8Array[], position?: number): void => {
-  let written = patiently(() => writevSync(descriptor, pieces, position))
-  let offset = 0
+export const writePieces = (descriptor: number, pieces: readonly Uint8Array[]): void => {
+  let written = patiently(() => writevSync(descriptor, pieces))
   for (const piece of pieces) {
     const done = Math.min(written, piece.length)
-    if (done < piece.length)
-      writeAll(descriptor, piece.subarray(done), position === undefined ? undefined : position + offset + done)
+    writeAll(descriptor, piece.subarray(done))
     written -= done
-    offset += piece.length
   }
 }

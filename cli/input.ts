@@ -56,12 +56,16 @@ export const openInput = (path: string | undefined): Input => {
  * wiped at the end.
  * @throws {KeyriseError} ERR_FILE_UNREADABLE.
  */
-export async function* piecesOf(input: Input): AsyncGenerator<Uint8Array, void, undefined> {
+export async function* piecesOf({ descriptor, name, sizeBytes }: Input): AsyncGenerator<Uint8Array, void, undefined> {
   const buffer = allocate(PIECE_SIZE)
   let position = 0
   try {
     for (;;) {
-      const size = await readSome(input, buffer, input.sizeBytes === undefined ? null : position)
+      const size = await readSome(descriptor, buffer, sizeBytes === undefined ? null : position).catch(
+        (error: unknown) => {
+          throw unreadable(name, error)
+        },
+      )
       if (size === 0) return
       yield buffer.subarray(0, size)
       position += size
@@ -71,15 +75,20 @@ export async function* piecesOf(input: Input): AsyncGenerator<Uint8Array, void, 
   }
 }
 
-/** @param position - null: where the last read ended. */
-const readSome = async ({ descriptor, name }: Input, into: Uint8Array, position: number | null): Promise<number> => {
+/**
+ * Reads once, and waits for a pipe that does not block while it is empty.
+ * @param position - null: where the last read ended.
+ * @returns how many bytes; 0 at the end.
+ * @throws Node’s own error, with `code`.
+ */
+export const readSome = async (descriptor: number, into: Uint8Array, position: number | null): Promise<number> => {
   for (;;) {
     try {
       return (await readPiece(descriptor, into, 0, into.length, position)).bytesRead
     } catch (error) {
       const code = systemCode(error)
       if (code === 'EOF') return 0
-      if (code !== 'EAGAIN') throw unreadable(name, error)
+      if (code !== 'EAGAIN') throw error
       await setTimeout(BUSY_MS)
     }
   }

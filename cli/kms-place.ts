@@ -24,11 +24,6 @@ export const withPlace = (command: Command): Command =>
     )
     .option('--json', 'print JSON')
 
-export const placeOf = ({ directory, custody }: PlaceFlags) => ({
-  directory,
-  ...(custody === undefined ? {} : { custody }),
-})
-
 export const withPassphrase = async <T>(
   flags: PlaceFlags,
   isNew: boolean,

@@ -46,7 +46,7 @@ export const releaseFile = async (
   const sealedSizeBytes = payloadSize - PAYLOAD_NONCE_SIZE
   try {
     checkLastChunk(key, input, chunksOffset, sealedSizeBytes)
-    const files = { input: input.descriptor, output: output.descriptor, isOrdered: output.isOrdered }
+    const files = { input: input.descriptor, output: output.descriptor }
     const failed = await threads.run({ ...files, chunksOffset, sealedSizeBytes }, key, onProgress)
     if (failed !== undefined) throw failureOf(failed, input, output)
   } finally {

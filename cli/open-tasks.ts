@@ -1,6 +1,6 @@
 import { allocate, copyBytes } from '../protocol/bytes.js'
-import { CHUNK_SIZE, openChunkPieces, SEALED_CHUNK_SIZE } from '../protocol/crypto/payload.js'
-import { TAG_SIZE, wipePieces } from '../protocol/crypto/primitives.js'
+import { CHUNK_SIZE, openChunkPieces, openedSize, SEALED_CHUNK_SIZE } from '../protocol/crypto/payload.js'
+import { wipePieces } from '../protocol/crypto/primitives.js'
 import { readAt, writePieces } from './file-io.js'
 
 /**
@@ -30,9 +30,8 @@ export interface OpenJob {
   readonly chunksOffset: number
   /** Of all chunks. */
   readonly sealedSizeBytes: number
+  /** Takes the tasks one behind the other, a file too. */
   readonly output: number
-  /** The output takes bytes one behind the other only, and knows no positions. */
-  readonly isOrdered: boolean
 }
 
 /** What the threads share. `turn` is the task to be written next; `failed` is 1 + the first task that failed. */
@@ -50,9 +49,6 @@ const systemFailure = (task: number, kind: 'read' | 'write', error: unknown): Ta
   if (!(error instanceof Error && 'code' in error)) throw error
   return { task, kind, systemCode: String(error.code) }
 }
-
-/** @param sealedSize - of a run of chunks. */
-const openedSize = (sealedSize: number): number => sealedSize - Math.ceil(sealedSize / SEALED_CHUNK_SIZE) * TAG_SIZE
 
 /** The tasks of one payload, as one thread works on them. */
 export class TaskRunner implements Disposable {
@@ -135,9 +131,8 @@ export class TaskRunner implements Disposable {
   }
 
   #write(task: number, plaintext: readonly Uint8Array[]): boolean {
-    const { output, isOrdered } = this.#job
     try {
-      writePieces(output, plaintext, isOrdered ? undefined : task * TASK_SIZE)
+      writePieces(this.#job.output, plaintext)
     } catch (error) {
       this.#failed(systemFailure(task, 'write', error))
       return false

@@ -1,16 +1,14 @@
-import { openSync, read } from 'node:fs'
-import { promisify } from 'node:util'
+import { openSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { systemCode } from '../storage/failures.js'
+import { readSome } from './input.js'
 import { ENDING_SIGNALS, Interrupted } from './terminal.js'
 
 /** A passphrase is read as bytes and stays bytes: a string could never be erased. */
 const PASSPHRASE_SIZE_BYTES_MAX = 1024
-const BUSY_MS = 20
 const KEY = { enter: [10, 13], erase: [8, 127], interrupt: 3, end: 4 } as const
-
-const readFromFile = promisify(read)
 
 /**
  * The first line of an open file descriptor, without its end. The caller zero-fills it.
@@ -21,28 +19,15 @@ const readPassphraseFrom = async (descriptor: number): Promise<Bytes> => {
   try {
     let size = 0
     while (size < buffer.length && !buffer.subarray(0, size).includes(KEY.enter[0])) {
-      const count = await readSome(descriptor, buffer, size)
+      const count = await readSome(descriptor, buffer.subarray(size), null).catch((error: unknown) => {
+        throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--passphrase-fd: ${systemCode(error) ?? 'unknown'}` })
+      })
       if (count === 0) break
       size += count
     }
     return takeLine(buffer.subarray(0, size))
   } finally {
     buffer.fill(0)
-  }
-}
-
-/** @param descriptor - a pipe that does not block says EAGAIN while it is empty. */
-const readSome = async (descriptor: number, buffer: Bytes, offset: number): Promise<number> => {
-  for (;;) {
-    try {
-      return (await readFromFile(descriptor, buffer, offset, buffer.length - offset, null)).bytesRead
-    } catch (error) {
-      const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined
-      if (code === 'EOF') return 0
-      if (code !== 'EAGAIN')
-        throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--passphrase-fd: ${String(code)}` })
-      await new Promise((resolve) => setTimeout(resolve, BUSY_MS))
-    }
   }
 }
 

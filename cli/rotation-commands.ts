@@ -2,7 +2,8 @@ import type { Command } from 'commander'
 import { KeyriseError } from '../protocol/errors.js'
 import { rewrapStore, rotateKms, type RewrappedPair } from '../kms/index.js'
 import { DirectoryStore, nodeFileSystem } from '../storage/index.js'
-import { placeOf, printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { placeOf } from '../kms/place.js'
+import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { EXIT, printText, table } from './terminal.js'
 
 interface RewrapFlags extends PlaceFlags {

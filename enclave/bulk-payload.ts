@@ -1,27 +1,13 @@
 import type { Bytes } from '../protocol/bytes.js'
-import { isKeyriseError, outsideCode, type ErrorCode, type KeyriseError } from '../protocol/errors.js'
-import { mismatch, type DirectHeader } from './direct-objects.js'
+import type { KeyriseError } from '../protocol/errors.js'
+import type { DirectHeader } from './direct-objects.js'
+import { mismatch } from './entry-failures.js'
 import type { StoredObject } from './epoch-file.js'
 import type { PayloadStream } from './kms-client.js'
 import { PayloadAssembly } from './payload-assembly.js'
 
 /** What became of a payload: its bytes, or why it alone has none. */
 export type Outcome = { readonly bytes: Bytes } | { readonly error: KeyriseError }
-
-/** What an item fails with alone. Anything else says nothing about the item, and ends the read. */
-const ITEM_CODES: readonly ErrorCode[] = [
-  'ERR_ENTRY_MISSING',
-  'ERR_STATE_LOST',
-  'ERR_DIGEST_MISMATCH',
-  'ERR_ENVELOPE_INVALID',
-  'ERR_CONTEXT_MISMATCH',
-  'ERR_STORE_CONFLICT',
-  'ERR_STORE_FULL',
-  'ERR_STORE_UNWRITABLE',
-  'ERR_STORE_IO',
-]
-export const isOfItem = (error: unknown): error is KeyriseError =>
-  isKeyriseError(error) && ITEM_CODES.includes(outsideCode(error.code))
 
 /** One payload of a bulk read, from its plan until its bytes are handed over or zero-filled. */
 export class BulkPayload implements Disposable {

@@ -2,12 +2,12 @@ import { parseHeader } from '../protocol/age-header.js'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { findContextStanza } from '../protocol/crypto/origin.js'
 import { PAYLOAD_NONCE_SIZE } from '../protocol/crypto/payload.js'
-import { KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
 import { FIRST_GENERATION, getHeaders, pairsAmong, payloadName, type PairHalves } from '../protocol/sealed-pair.js'
+import { lost, mismatch } from './entry-failures.js'
 import type { StoredObject } from './epoch-file.js'
-import { formatObjectName, pairName, storePrefix } from './object-names.js'
+import { pairName, storePrefix } from './object-names.js'
 import { orUndefined } from './root.js'
 
 /** A generation of an object's header. */
@@ -78,9 +78,3 @@ export class DirectObjects {
     return listed
   }
 }
-
-export const lost = ({ name }: StoredObject): KeyriseError =>
-  new KeyriseError('ERR_STATE_LOST', { detail: formatObjectName(name) })
-
-export const mismatch = ({ name }: StoredObject): KeyriseError =>
-  new KeyriseError('ERR_DIGEST_MISMATCH', { detail: formatObjectName(name) })

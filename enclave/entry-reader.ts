@@ -1,10 +1,10 @@
 import { concatBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { envelopeDigest } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
-import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { isKeyriseError } from '../protocol/errors.js'
 import type { EntryName } from '../protocol/names.js'
-import { isOfItem } from './bulk-payload.js'
-import { DirectObjects, mismatch, type DirectHeader, type Place } from './direct-objects.js'
+import { DirectObjects, type DirectHeader, type Place } from './direct-objects.js'
+import { isOfItem, lost, mismatch } from './entry-failures.js'
 import { dataOffset, type EpochState, type Location, type StoredObject } from './epoch-file.js'
 import { FileKeys } from './file-keys.js'
 import type { FlowKeys } from './flow-keys.js'
@@ -81,7 +81,7 @@ export class EntryReader implements Disposable {
   async #openEpoch(object: StoredObject): Promise<Bytes> {
     const { store, flow } = this.#place
     const envelope = await store.get(storeName(flow, object.name))
-    if (envelope === undefined) throw new KeyriseError('ERR_STATE_LOST', { detail: formatObjectName(object.name) })
+    if (envelope === undefined) throw lost(object)
     if (!hasDigest(envelope, object)) throw mismatch(object)
     return this.#keys.openEpoch(envelope).plaintext
   }
@@ -89,14 +89,16 @@ export class EntryReader implements Disposable {
   /** The KMS unwraps the header, no more: what the object is, and that it is the one, is verified here. */
   async #openDirect(entry: EntryName, object: StoredObject, state: EpochState): Promise<Bytes> {
     const [headers, payload] = await Promise.all([this.#directs.getHeaders(object), this.#directs.getPayload(object)])
-    const listed = headers.filter((header) => hasDigest(concatBytes(header.bytes, payload), object))
+    const joined = headers.map((header): Candidate => ({ header, envelope: concatBytes(header.bytes, payload) }))
+    const listed = joined.filter(({ envelope }) => hasDigest(envelope, object))
     if (listed.length === 0) throw mismatch(object)
     let refusal: unknown
-    // Then each header alone: a key at hand may be of a header that the store has replaced since, or of one generation that is damaged.
-    for (const headers of [listed, ...listed.map((header) => [header])]) {
+    // Then each alone: a key at hand may be of a header that the store has replaced since, or of a generation that is damaged.
+    for (const candidates of [listed, ...listed.map((candidate) => [candidate])]) {
       try {
-        using fileKey = await this.#fileKeys.get(object, headers, state)
-        return this.#openWith(fileKey, { entry, object, headers, payload })
+        const wrapping = candidates.map(({ header }) => header)
+        using fileKey = await this.#fileKeys.get(object, wrapping, state)
+        return this.#openWith(fileKey, { entry, object, candidates })
       } catch (error) {
         if (!isOfItem(error)) throw error
         refusal ??= error
@@ -106,11 +108,11 @@ export class EntryReader implements Disposable {
     throw refusal
   }
 
-  #openWith(fileKey: Secret, { entry, object, headers, payload }: Direct): Bytes {
+  #openWith(fileKey: Secret, { entry, object, candidates }: Direct): Bytes {
     let refusal: unknown
-    for (const header of headers) {
+    for (const { envelope } of candidates) {
       try {
-        return this.#keys.openDirect(entry, concatBytes(header.bytes, payload), object.name, fileKey)
+        return this.#keys.openDirect(entry, envelope, object.name, fileKey)
       } catch (error) {
         refusal ??= error
       }
@@ -119,12 +121,17 @@ export class EntryReader implements Disposable {
   }
 }
 
+/** A generation of the header, and the file that it makes with the payload. */
+interface Candidate {
+  readonly header: DirectHeader
+  readonly envelope: Bytes
+}
+
 interface Direct {
   readonly entry: EntryName
   readonly object: StoredObject
   /** Of its digest, newest first. */
-  readonly headers: readonly DirectHeader[]
-  readonly payload: Uint8Array
+  readonly candidates: readonly Candidate[]
 }
 
 /** True when `claimed` is an envelope with the digest that `object` has; false for damage. */

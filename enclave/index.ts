@@ -6,6 +6,7 @@ export type {
   EnclaveDefinition,
   Flow,
   FlowEntry,
+  ResealedEntry,
   RosterMember,
 } from '../protocol/contract.js'
 export type { EntryKind, EntryName, FlowId } from '../protocol/names.js'

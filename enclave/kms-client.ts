@@ -1,4 +1,5 @@
 import type { Bytes } from '../protocol/bytes.js'
+import { DELIVERY_KEY_SIZE } from '../protocol/crypto/delivery.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
@@ -41,7 +42,6 @@ export interface PayloadStream {
 }
 
 const ORIGIN_KEY_SIZE_BYTES = 32
-const DELIVERY_KEY_SIZE_BYTES = 32
 
 /** What one flow asks of its KMS. Every answer is verified before any of it is used. */
 export class KmsClient implements Disposable {
@@ -204,7 +204,7 @@ const joinStreams = (statuses: readonly StreamStatus[], opened: Opened[]): (Payl
   opened.map((key, index) => {
     if (!(key instanceof Secret)) return key
     const id = statuses[index]?.stream
-    if (id && key.size === DELIVERY_KEY_SIZE_BYTES) return { id, key }
+    if (id && key.size === DELIVERY_KEY_SIZE) return { id, key }
     for (const secret of opened) if (secret instanceof Secret) secret[Symbol.dispose]()
     throw new KeyriseError('ERR_KMS_FAILED', { detail: 'a stream without its id or key' })
   })

@@ -11,7 +11,7 @@ import {
 } from '../protocol/kms.js'
 import type { Attester, Clock, KmsChannel } from '../protocol/ports.js'
 
-/** A bulk reply of 64 MiB takes seconds; a dead KMS is noticed by the channel, long before. */
+/** Hundreds of unwraps behind those of others take seconds; a dead KMS is noticed by the channel, long before. */
 const EXCHANGE_DEADLINE_MS = 30_000
 /** Between attempts: long enough for a KMS that is being restarted, short enough for a caller to wait. */
 export const RETRY_DELAYS_MS = [50, 200, 800, 2000] as const

@@ -1,9 +1,13 @@
 import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { openDelivery, segmentAt, segmentCount } from '../protocol/crypto/delivery.js'
-import { payloadDigest, PAYLOAD_NONCE_SIZE, SEALED_SEGMENT_SIZE, SEGMENT_SIZE } from '../protocol/crypto/payload.js'
+import {
+  payloadDigest,
+  PAYLOAD_NONCE_SIZE,
+  SEALED_SEGMENT_SIZE,
+  SEGMENT_DIGEST_SIZE,
+  SEGMENT_SIZE,
+} from '../protocol/crypto/payload.js'
 import type { Secret } from '../protocol/crypto/secret.js'
-
-const DIGEST_SIZE_BYTES = 32
 
 /** A payload that arrives in segments, in any order. Nothing of it can be taken before all of it is verified. */
 export class PayloadAssembly implements Disposable {
@@ -18,7 +22,7 @@ export class PayloadAssembly implements Disposable {
   constructor(sizeBytes: number) {
     this.#sizeBytes = sizeBytes
     this.segmentCount = segmentCount(sizeBytes)
-    this.#leaves = allocate(this.segmentCount * DIGEST_SIZE_BYTES)
+    this.#leaves = allocate(this.segmentCount * SEGMENT_DIGEST_SIZE)
   }
 
   get isWhole(): boolean {
@@ -42,7 +46,7 @@ export class PayloadAssembly implements Disposable {
     const into = plaintext.subarray(start, start + segment.sizeBytes)
     const leaf = key.expose((bytes) => openDelivery(bytes, segment, claimed, into))
     if (leaf === undefined) return false
-    this.#leaves.set(leaf, index * DIGEST_SIZE_BYTES)
+    this.#leaves.set(leaf, index * SEGMENT_DIGEST_SIZE)
     this.#arrived.add(index)
     return true
   }

@@ -3,8 +3,8 @@ import type { Bytes } from '../protocol/bytes.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import type { EntryName } from '../protocol/names.js'
 import type { CancelSignal } from '../protocol/ports.js'
-import { isOfItem } from './bulk-payload.js'
 import type { Change, Checkpoints } from './checkpoint.js'
+import { isOfItem } from './entry-failures.js'
 import type { EpochState, Location } from './epoch-file.js'
 
 /** One batch is one checkpoint, for which others wait, and all of it is held in memory. */

@@ -13,7 +13,7 @@ import {
   type EmbeddedStart,
 } from './embedded-messages.js'
 import { permissionFlags } from './permissions.js'
-import { prepareDirectory, type KmsIdentity } from './place.js'
+import { placeOf, prepareDirectory, type KmsIdentity } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
 
 export interface StartKmsOptions {
@@ -49,7 +49,7 @@ export const startKms = async (options: StartKmsOptions): Promise<EmbeddedKms> =
   const passphrase = copyBytes(options.passphrase)
   const start: EmbeddedStart = {
     port: port2,
-    place: { directory, ...(custody === undefined ? {} : { custody }) },
+    place: placeOf({ directory, custody }),
     policy,
     passphrase,
     logN: options.workFactor,

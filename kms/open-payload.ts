@@ -2,6 +2,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import {
   CHUNK_SIZE,
   derivePayloadKey,
+  openedSize,
   PAYLOAD_KEY_SIZE,
   PAYLOAD_NONCE_SIZE,
   PAYLOAD_SIZE_MIN,
@@ -40,7 +41,7 @@ export const openOnLanes = async (
   const { laneCount, open, signal } = options
   const chunks = payload.subarray(PAYLOAD_NONCE_SIZE)
   const count = chunkCount(payload)
-  if (into.length !== chunks.length - count * TAG_SIZE) throw new RangeError('Size of the output')
+  if (into.length !== openedSize(chunks.length)) throw new RangeError('Size of the output')
   const key = new Uint8Array(new SharedArrayBuffer(PAYLOAD_KEY_SIZE))
   const openRun = ({ first, end }: Chunks): Promise<boolean> =>
     open({
@@ -67,7 +68,7 @@ export const openOnLanes = async (
   }
 }
 
-/** @throws {KeyriseError} ERR_PAYLOAD_TRUNCATED, ERR_PAYLOAD_INVALID: no payload has this size. */
+/** @throws {KeyriseError} ERR_PAYLOAD_TRUNCATED: no payload is so small, nor has so short a last chunk. */
 const chunkCount = (payload: Uint8Array): number => {
   if (payload.length < PAYLOAD_SIZE_MIN) throw new KeyriseError('ERR_PAYLOAD_TRUNCATED')
   const sizeBytes = payload.length - PAYLOAD_NONCE_SIZE

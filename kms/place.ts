@@ -27,6 +27,18 @@ export interface KmsIdentity {
   readonly keys: readonly { readonly key: string; readonly recipient: string }[]
 }
 
+/** The place that options name, which leave custody out where it is not apart. */
+export const placeOf = ({
+  directory,
+  custody,
+}: {
+  readonly directory: string
+  readonly custody?: string | undefined
+}) => ({
+  directory,
+  ...(custody === undefined ? {} : { custody }),
+})
+
 export interface PlaceOptions {
   readonly place: KmsPlace
   /** Borrowed. */

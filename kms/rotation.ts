@@ -4,7 +4,7 @@ import type { Store } from '../protocol/ports.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { openKeyring, rotateKeyring, type KmsIdentity } from './place.js'
+import { openKeyring, placeOf, rotateKeyring, type KmsIdentity } from './place.js'
 import { rewrapPairs, type RewrappedPair } from './rewrap.js'
 
 /** Which KMS, and how to open its keyring. */
@@ -24,11 +24,6 @@ export interface RewrapStoreOptions extends RotateOptions {
   /** Stops between two pairs. */
   readonly signal?: AbortSignal
 }
-
-const placeOf = ({ directory, custody }: RotateOptions) => ({
-  directory,
-  ...(custody === undefined ? {} : { custody }),
-})
 
 /**
  * Gives a KMS a new newest root key, to which enclaves seal from its next start on; the older ones stay, to open. A KMS that is

@@ -1,6 +1,6 @@
 import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
+import { SEGMENT_DIGEST_SIZE } from '../protocol/crypto/payload.js'
 
-const DIGEST_SIZE = 32
 const PAGE_COUNT = 256
 
 /** Digests of the segments of one payload by their index, in pages that are made when they are needed. */
@@ -30,7 +30,7 @@ export class SegmentDigests {
   #page(number: number): Bytes {
     const known = this.#pages.get(number)
     if (known !== undefined) return known
-    const page = allocate(Math.min(PAGE_COUNT, this.#count - number * PAGE_COUNT) * DIGEST_SIZE)
+    const page = allocate(Math.min(PAGE_COUNT, this.#count - number * PAGE_COUNT) * SEGMENT_DIGEST_SIZE)
     this.#pages.set(number, page)
     this.sizeBytes += page.length
     return page
@@ -39,6 +39,6 @@ export class SegmentDigests {
 
 const pageOf = (index: number): number => Math.floor(index / PAGE_COUNT)
 const placeOf = (index: number): [start: number, end: number] => {
-  const start = (index % PAGE_COUNT) * DIGEST_SIZE
-  return [start, start + DIGEST_SIZE]
+  const start = (index % PAGE_COUNT) * SEGMENT_DIGEST_SIZE
+  return [start, start + SEGMENT_DIGEST_SIZE]
 }

@@ -7,7 +7,7 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
 import { openKms, type OpenKms } from './open-kms.js'
-import type { KmsIdentity } from './place.js'
+import { placeOf, type KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
 import type { KmsEvent } from './service.js'
 
@@ -73,7 +73,7 @@ export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
   await listen(server, { host, port })
   try {
     using passphrase = Secret.take(copyBytes(options.passphrase))
-    const place = { directory, ...(custody === undefined ? {} : { custody }) }
+    const place = placeOf({ directory, custody })
     const world = { fs: nodeFileSystem, clock: nodeClock, random: nodeRandom }
     const kms = await openKms({ place, passphrase, policy, ...world, ...(onEvent === undefined ? {} : { onEvent }) })
     desk.kms = kms

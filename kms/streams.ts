@@ -56,7 +56,8 @@ export class Streams {
   }
 
   /**
-   * The frame that answers: the segment as it is delivered. Whoever knows a stream’s id may ask: only the enclave that opened it can read the answer.
+   * The frame that answers: the segment as it is delivered. Whoever knows a stream’s id may ask: only the enclave that opened it
+   * can read the answer.
    * @throws {KeyriseError} ERR_SESSION_INVALID: no such stream; ERR_REQUEST_INVALID: no such segment; ERR_ENVELOPE_INVALID: it does
    * not open; ERR_CALLS_LIMIT: ask again; ERR_KMS_FAILED.
    */

@@ -1,5 +1,5 @@
 import { decodeBase64Lines, decodeBase64NoPad, encodeBase64NoPad } from './base64.js'
-import { asciiBytes, asciiText, concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { allocate, asciiBytes, asciiText, concatBytes, copyBytes, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 import { HEADER_SIZE_BYTES_MAX, STANZA_COUNT_MAX } from './limits.js'
 
@@ -30,7 +30,7 @@ const MAC_MARK = asciiBytes('--- ')
 const MAC_MARK_SIZE = 3
 const MAC_SIZE = 32
 const BODY_COLUMNS = 64
-const LF = 0x0a
+const [LF, HYPHEN] = [0x0a, 0x2d] as const
 /** ABNF `1*VCHAR`. */
 const ARGUMENT = /^[\x21-\x7e]+$/
 
@@ -138,6 +138,43 @@ export const parseHeader = (claimed: Uint8Array): Header => {
       const macInput = copyBytes(claimed.subarray(0, lines.start + MAC_MARK_SIZE))
       return { stanzas, mac, macInput, sizeBytes: lines.end + 1 }
     } else return malformed('neither a stanza nor a MAC')
+  }
+}
+
+/** Gathers a header that comes in pieces of any size, and reads it once. */
+export class HeaderGatherer {
+  /** A byte above the limit tells a header that is too long from one that has not ended. */
+  readonly #held = allocate(HEADER_SIZE_BYTES_MAX + 1)
+  #size = 0
+  #lineStart = 0
+
+  /**
+   * Takes what `bytes` has of the header.
+   * @returns the header, and what stands behind it in `bytes`; undefined while its end has not come.
+   * @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT.
+   */
+  push(bytes: Uint8Array): { header: Header; rest: Uint8Array } | undefined {
+    for (let offset = 0; offset < bytes.length; offset++) {
+      if (this.#size === this.#held.length) break
+      const byte = bytes[offset] as number
+      this.#held[this.#size++] = byte
+      if (byte !== LF) continue
+      // The first line that starts as the MAC’s does ends the header, or spoils it.
+      if (this.#startsAsMac()) return { header: this.read(), rest: bytes.subarray(offset + 1) }
+      this.#lineStart = this.#size
+    }
+    if (this.#size === this.#held.length) this.read()
+    return undefined
+  }
+
+  /** The header, or why what has come is none. @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT. */
+  read(): Header {
+    return parseHeader(this.#held.subarray(0, this.#size))
+  }
+
+  #startsAsMac(): boolean {
+    const mark = this.#held.subarray(this.#lineStart, this.#lineStart + MAC_MARK_SIZE)
+    return mark.every((byte) => byte === HYPHEN)
   }
 }
 

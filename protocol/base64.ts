@@ -1,6 +1,9 @@
 import { allocate, asciiBytes, type Bytes } from './bytes.js'
 
-/** Base64 (RFC 4648 §4) without padding, canonical: one text for each value. Of public bytes. */
+/**
+ * Base64 (RFC 4648 §4) without padding, canonical: one text for each value. Of public bytes. Read straight from the bytes of a
+ * header: with a library, which reads strings, a header took half as long again to parse.
+ */
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 const NO_DIGIT = 64

@@ -6,6 +6,7 @@ import {
   PAYLOAD_NONCE_SIZE,
   sealChunks,
   SEGMENT_CHUNK_COUNT,
+  SEGMENT_DIGEST_SIZE,
   SEGMENT_SIZE,
   type ChunkRun,
 } from './payload.js'
@@ -18,8 +19,7 @@ import { openChaCha, sealChaCha, TAG_SIZE } from './primitives.js'
  */
 
 export const DELIVERY_KEY_SIZE = 32
-const DIGEST_SIZE = 32
-const SEALED_DIGEST_SIZE = DIGEST_SIZE + TAG_SIZE
+const SEALED_DIGEST_SIZE = SEGMENT_DIGEST_SIZE + TAG_SIZE
 
 /** One segment of a payload whose plaintext has a known size. */
 export interface Segment {
@@ -93,7 +93,7 @@ export const openDelivery = (
   delivered: Uint8Array,
   into: Uint8Array,
 ): Bytes | undefined => {
-  const digest = allocate(DIGEST_SIZE)
+  const digest = allocate(SEGMENT_DIGEST_SIZE)
   const isOpen =
     delivered.length === deliveredSizeBytes &&
     openChaCha(deliveryKey, digestNonce(index), delivered.subarray(sealedSizeBytes), digest) &&

@@ -4,7 +4,7 @@ import type { EnvelopeContext } from '../context.js'
 import { KeyriseError } from '../errors.js'
 import { claimedLayer, LAYER_TYPE, type LayerPlace } from './layer-stanza.js'
 import { claimedAuthorities, claimedContext, CONTEXT_TYPE } from './origin.js'
-import { PAYLOAD_NONCE_SIZE, SEALED_CHUNK_SIZE } from './payload.js'
+import { openedSize, PAYLOAD_NONCE_SIZE, SEALED_CHUNK_SIZE } from './payload.js'
 import { TAG_SIZE } from './primitives.js'
 
 /** What an envelope says about itself to whoever has no key. All of it is a claim: only a key tells what is authentic. */
@@ -84,5 +84,5 @@ export const describePayload = (payloadSizeBytes: number): PayloadDescription =>
   const lastSize = chunksSize - (chunkCount - 1) * SEALED_CHUNK_SIZE
   if (chunkCount === 0 || lastSize < TAG_SIZE) throw new KeyriseError('ERR_PAYLOAD_TRUNCATED')
   if (chunkCount > 1 && lastSize === TAG_SIZE) throw new KeyriseError('ERR_PAYLOAD_INVALID')
-  return { plaintextSizeBytes: chunksSize - chunkCount * TAG_SIZE, chunkCount }
+  return { plaintextSizeBytes: openedSize(chunksSize), chunkCount }
 }

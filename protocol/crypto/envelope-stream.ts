@@ -1,8 +1,6 @@
-import { parseHeader, type Header } from '../age-header.js'
+import { HeaderGatherer, type Header } from '../age-header.js'
 import { guarded, type ByteSink } from '../age-stream.js'
-import { allocate } from '../bytes.js'
 import type { EnvelopeContext } from '../context.js'
-import { HEADER_SIZE_BYTES_MAX } from '../limits.js'
 import type { Random } from '../ports.js'
 import {
   checkContext,
@@ -31,43 +29,6 @@ export const sealerBehind = ({ header, fileKey: key }: SealedHeader, random: Ran
   using fileKey = key
   next.push(header)
   return payloadSealer(fileKey, random, next)
-}
-
-const LF = 0x0a
-const HYPHEN = 0x2d
-const MAC_MARK_SIZE = 3
-
-/** Gathers a header, which may come byte by byte, and reads it once. */
-class HeaderGatherer {
-  /** A byte above the limit tells a header that is too long from one that has not ended. */
-  readonly #held = allocate(HEADER_SIZE_BYTES_MAX + 1)
-  #size = 0
-  #lineStart = 0
-
-  /** Takes what `bytes` has of the header; what it returns starts with the header’s last line. */
-  push(bytes: Uint8Array): { header: Header; rest: Uint8Array } | undefined {
-    for (let offset = 0; offset < bytes.length; offset++) {
-      if (this.#size === this.#held.length) break
-      const byte = bytes[offset] as number
-      this.#held[this.#size++] = byte
-      if (byte !== LF) continue
-      // The first line that starts as the MAC’s does ends the header, or spoils it.
-      if (this.#startsAsMac()) return { header: this.read(), rest: bytes.subarray(offset + 1) }
-      this.#lineStart = this.#size
-    }
-    if (this.#size === this.#held.length) this.read()
-    return undefined
-  }
-
-  /** The header, or why it is none. @throws {KeyriseError} ERR_HEADER_MALFORMED, ERR_HEADER_LIMIT. */
-  read(): Header {
-    return parseHeader(this.#held.subarray(0, this.#size))
-  }
-
-  #startsAsMac(): boolean {
-    const mark = this.#held.subarray(this.#lineStart, this.#lineStart + MAC_MARK_SIZE)
-    return mark.every((byte) => byte === HYPHEN)
-  }
 }
 
 export interface OpenStreamOptions extends CheckOptions {

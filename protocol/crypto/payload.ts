@@ -55,6 +55,10 @@ const withPayloadKey = <T>(fileKey: Secret, nonce: Uint8Array, use: (key: Bytes)
   }
 }
 
+/** Of the plaintext of so many bytes of chunks. */
+export const openedSize = (chunksSize: number): number =>
+  chunksSize - Math.ceil(chunksSize / SEALED_CHUNK_SIZE) * TAG_SIZE
+
 /** Chunks of one payload that follow each other. STREAM has random access: runs open in any order, on any thread. */
 export interface ChunkRun {
   /** The index of the first of them. */
@@ -92,8 +96,7 @@ export const sealChunks = (key: Uint8Array, run: ChunkRun, plaintext: Uint8Array
  */
 export const openChunks = (key: Uint8Array, run: ChunkRun, sealed: Uint8Array, into: Uint8Array): boolean => {
   const isShaped = isRun(run, sealed)
-  const size = sealed.length - Math.ceil(sealed.length / SEALED_CHUNK_SIZE) * TAG_SIZE
-  if (isShaped && into.length !== size) throw new RangeError('Size of the output')
+  if (isShaped && into.length !== openedSize(sealed.length)) throw new RangeError('Size of the output')
   const isOpen =
     isShaped &&
     eachChunk(run, sealed, (nonce, chunk, index) =>
@@ -185,7 +188,7 @@ export const openPayload = (fileKey: Secret, payload: Uint8Array): Bytes => {
   const [before, lastChunk] = [chunks.subarray(0, last * SEALED_CHUNK_SIZE), chunks.subarray(last * SEALED_CHUNK_SIZE)]
   if (lastChunk.length < TAG_SIZE) return truncated()
 
-  const plaintext = allocate(chunks.length - count * TAG_SIZE)
+  const plaintext = allocate(openedSize(chunks.length))
   const [beforePlaintext, lastPlaintext] = [
     plaintext.subarray(0, last * CHUNK_SIZE),
     plaintext.subarray(last * CHUNK_SIZE),
@@ -202,6 +205,8 @@ export const openPayload = (fileKey: Secret, payload: Uint8Array): Bytes => {
 }
 
 // The digest, in two levels, so that threads hash segments apart: docs/envelope.md §3
+
+export const SEGMENT_DIGEST_SIZE = 32
 
 /** The leaf of one segment. @param sealed - SEALED_SEGMENT_SIZE bytes, in the payload’s last segment fewer. */
 export const segmentDigest = (sealed: Uint8Array): Bytes => sha256(...labelled('payload-segment', sealed))

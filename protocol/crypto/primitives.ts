@@ -158,9 +158,9 @@ let drop: Drop | undefined
 let dropped: ArrayBuffer[] = []
 
 /**
- * Frees outputs soon, a few at a time. The collector sees a few bytes on the heap only, so that tens of MB would pile up, each on cold pages. A
- * closed port drops a message with all that was transferred in it (HTML, "message port post message steps"). Enclaves have no
- * MessageChannel, and leave it to the collector.
+ * Frees outputs soon, a few at a time. The collector sees a few bytes on the heap only, so that tens of MB would pile up, each
+ * on cold pages. A closed port drops a message with all that was transferred in it (HTML, "message port post message steps").
+ * Enclaves have no MessageChannel, and leave it to the collector.
  */
 const free = (outputs: readonly Uint8Array[]): void => {
   for (const { buffer, byteLength } of outputs) {
