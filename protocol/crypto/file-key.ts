@@ -2,7 +2,7 @@ import { encodeHeader, encodeMacInput, type Header, type Stanza } from '../age-h
 import { asciiBytes, type Bytes } from '../bytes.js'
 import { KeyriseError } from '../errors.js'
 import type { Random } from '../ports.js'
-import { equalSecret, hkdf, hmac } from './primitives.js'
+import { equalSecret, hmac } from './primitives.js'
 import { SCRYPT_TYPE, type Identity, type Recipient } from './recipients.js'
 import type { Secret } from './secret.js'
 
@@ -10,10 +10,9 @@ import type { Secret } from './secret.js'
 
 const HEADER_MAC_INFO = asciiBytes('header')
 const HEADER_MAC_KEY_SIZE = 32
-const NO_SALT = new Uint8Array(0)
 
 const headerMac = (fileKey: Secret, macInput: Uint8Array): Bytes => {
-  const key = fileKey.expose((bytes) => hkdf(bytes, NO_SALT, HEADER_MAC_INFO, HEADER_MAC_KEY_SIZE))
+  const key = fileKey.derive(HEADER_MAC_INFO, HEADER_MAC_KEY_SIZE)
   try {
     return hmac(key, macInput)
   } finally {

@@ -2,16 +2,14 @@ import { asciiBytes, concatBytes, type Bytes } from '../bytes.js'
 import { parsePath, type FlowId } from '../names.js'
 import { ed25519FromSeed, ed25519Sign, x25519Agree, x25519PublicKey } from './curves.js'
 import { labelled } from './labels.js'
-import { hkdf } from './primitives.js'
 import { Secret } from './secret.js'
 
 /** Everything that is derived from a long-lived secret, each under a label of its own: docs/envelope.md §2. */
 
 const DERIVED_SIZE = 32
-const NO_SALT = new Uint8Array(0)
 
 const derive = (from: Secret, purpose: string, ...parts: readonly Uint8Array[]): Secret =>
-  from.expose((bytes) => Secret.take(hkdf(bytes, NO_SALT, concatBytes(...labelled(purpose, ...parts)), DERIVED_SIZE)))
+  Secret.take(from.derive(concatBytes(...labelled(purpose, ...parts)), DERIVED_SIZE))
 
 /** The key of one step of a flow, 32 bytes. @throws {KeyriseError} ERR_NAME_INVALID. */
 export const deriveSubKey = (businessRoot: Secret, step: string): Secret =>

@@ -4,7 +4,7 @@ import { copyBytes, equalPublicBytes, type Bytes } from '../bytes.js'
 import { decodeContext, encodeContext, type EnvelopeContext } from '../context.js'
 import { isKeyriseError, KeyriseError } from '../errors.js'
 import { labelled } from './labels.js'
-import { equalSecret, hkdf, hmac, sha256 } from './primitives.js'
+import { equalSecret, hmac, sha256 } from './primitives.js'
 import type { Secret } from './secret.js'
 
 /**
@@ -15,7 +15,6 @@ import type { Secret } from './secret.js'
 export const CONTEXT_TYPE = 'keyrise/context'
 const FINGERPRINT_SIZE = 16
 const COMMITMENT_SIZE = 32
-const NO_SALT = new Uint8Array(0)
 const COMMITMENT_INFO = labelled('file-key-commitment')[0] as Bytes
 
 /** Who vouches for contexts: a KMS, by its identity key, with the origin key that it derived for this flow and image. */
@@ -42,7 +41,7 @@ let last: { readonly authority: Bytes; readonly text: string } | undefined
  * nothing of it to who holds the origin key.
  */
 const originTag = (originKey: Secret, contextBody: Uint8Array, fileKey: Secret): Bytes => {
-  const commitment = fileKey.expose((bytes) => hkdf(bytes, NO_SALT, COMMITMENT_INFO, COMMITMENT_SIZE))
+  const commitment = fileKey.derive(COMMITMENT_INFO, COMMITMENT_SIZE)
   try {
     return originKey.expose((key) => hmac(key, ...labelled('origin', contextBody, commitment)))
   } finally {

@@ -95,17 +95,16 @@ export const sha3 = (...parts: readonly Uint8Array[]): Bytes => {
 export const shake256 = (secret: Uint8Array, size: number): Bytes =>
   adopt(createHash('shake256', { outputLength: size }).update(secret).digest())
 
-/**
- * HKDF-SHA256 as the HMACs that it is made of (RFC 5869 §2): twice as fast as `hkdfSync`, which also keeps a KeyObject of the
- * secret until it is collected.
- */
-export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, size: number): Bytes => {
+/** HKDF-Extract (RFC 5869 §2.2): 32 bytes, a secret. */
+export const extract = (secret: Uint8Array, salt: Uint8Array): Bytes => hmac(salt, secret)
+
+/** HKDF-Expand (RFC 5869 §2.3). @param pseudorandomKey - from `extract`; borrowed. */
+export const expand = (pseudorandomKey: Uint8Array, info: Uint8Array, size: number): Bytes => {
   if (size > 255 * HASH_SIZE) throw new RangeError('HKDF gives at most 255 blocks')
-  const pseudorandomKey = hmac(salt, secret)
+  // The first block is all of it, as nearly always.
+  if (size === HASH_SIZE) return hmac(pseudorandomKey, info, FIRST)
   let block = NO_BLOCK
   try {
-    // The first block is all of it, as nearly always.
-    if (size === HASH_SIZE) return hmac(pseudorandomKey, info, FIRST)
     const output = allocate(size)
     for (let offset = 0, counter = 1; offset < size; offset += HASH_SIZE, counter++) {
       const next = hmac(pseudorandomKey, block, info, Uint8Array.of(counter))
@@ -115,8 +114,20 @@ export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, siz
     }
     return output
   } finally {
-    pseudorandomKey.fill(0)
     block.fill(0)
+  }
+}
+
+/**
+ * HKDF-SHA256 as the HMACs that it is made of (RFC 5869 §2): twice as fast as `hkdfSync`, which also keeps a KeyObject of the
+ * secret until it is collected.
+ */
+export const hkdf = (secret: Uint8Array, salt: Uint8Array, info: Uint8Array, size: number): Bytes => {
+  const pseudorandomKey = extract(secret, salt)
+  try {
+    return expand(pseudorandomKey, info, size)
+  } finally {
+    pseudorandomKey.fill(0)
   }
 }
 const NO_BLOCK = allocate(0)

@@ -1,8 +1,9 @@
 import { allocate, copyBytes, type Bytes } from '../bytes.js'
 import type { Random } from '../ports.js'
-import { equalSecret } from './primitives.js'
+import { equalSecret, expand, extract } from './primitives.js'
 
 const PRINTED = '[secret]'
+const NO_SALT = allocate(0)
 
 /**
  * Bytes that nobody may keep, print or copy unnoticed. They live in one buffer of their own outside the V8 heap and are
@@ -10,6 +11,7 @@ const PRINTED = '[secret]'
  */
 export class Secret implements Disposable {
   #bytes: Bytes | undefined
+  #pseudorandomKey: Bytes | undefined
 
   private constructor(bytes: Bytes) {
     this.#bytes = bytes
@@ -40,6 +42,15 @@ export class Secret implements Disposable {
     return equalSecret(this.#live(), other.#live())
   }
 
+  /**
+   * HKDF-SHA256 of these bytes without salt (RFC 5869 §2), `size` bytes. What is extracted is kept until disposal: a header takes
+   * two keys from one.
+   */
+  derive(info: Uint8Array, size: number): Bytes {
+    this.#pseudorandomKey ??= extract(this.#live(), NO_SALT)
+    return expand(this.#pseudorandomKey, info, size)
+  }
+
   /** A copy with a life of its own. */
   clone(): Secret {
     return new Secret(copyBytes(this.#live()))
@@ -47,8 +58,8 @@ export class Secret implements Disposable {
 
   /** Zero-fills the bytes. Safe to repeat. */
   [Symbol.dispose](): void {
-    this.#bytes?.fill(0)
-    this.#bytes = undefined
+    for (const bytes of [this.#bytes, this.#pseudorandomKey]) bytes?.fill(0)
+    this.#bytes = this.#pseudorandomKey = undefined
   }
 
   toString(): string {

@@ -1,4 +1,6 @@
 import { inspect } from 'node:util'
+import { hkdf } from '@noble/hashes/hkdf.js'
+import { sha256 } from '@noble/hashes/sha2.js'
 import test from 'ava'
 import { allocate } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
@@ -30,6 +32,7 @@ test('the bytes have a buffer of their own, of their size', (t) => {
 test('disposal zero-fills, can be repeated, and ends every use', (t) => {
   const secret = secretOf(Uint8Array.of(1, 2, 3))
   const bytes = secret.expose((lent) => lent)
+  secret.derive(fromText('key'), 32)
   secret[Symbol.dispose]()
   secret[Symbol.dispose]()
   t.deepEqual(bytes, allocate(3))
@@ -40,9 +43,23 @@ test('disposal zero-fills, can be repeated, and ends every use', (t) => {
     () => other.equals(secret),
     () => secret.clone(),
     () => secret.size,
+    () => secret.derive(fromText('key'), 32),
   ]) {
     t.throws(use, { message: /disposed/ })
   }
+})
+
+test('what is derived is HKDF without salt, of any size, as often as it is asked for', (t) => {
+  const secret = secretOf(fromText('0123456789abcdef'))
+  for (const [info, size] of [
+    ['one', 32],
+    ['two', 32],
+    ['one', 80],
+  ] as const)
+    t.deepEqual(
+      secret.derive(fromText(info), size),
+      hkdf(sha256, fromText('0123456789abcdef'), undefined, fromText(info), size),
+    )
 })
 
 test('a clone has a life of its own', (t) => {
