@@ -1,12 +1,24 @@
-export { defineEnclave, ecall, ocall, refuse, type Ecall, type EcallContext, type OcallFunctions } from './define.js'
+export {
+  defineEnclave,
+  ecall,
+  ocall,
+  refuse,
+  type Ecall,
+  type EcallContext,
+  type Ocall,
+  type OcallFunctions,
+} from './define.js'
 export { KeyriseError, isKeyriseError, type ErrorCode } from '../protocol/errors.js'
 export type {
   BulkItem,
   CheckpointValue,
+  EcallLimits,
   EnclaveDefinition,
   Flow,
   FlowEntry,
+  OcallLimits,
   ResealedEntry,
   RosterMember,
 } from '../protocol/contract.js'
+export type { CancelSignal } from '../protocol/ports.js'
 export type { EntryKind, EntryName, FlowId } from '../protocol/names.js'

@@ -5,19 +5,49 @@ import type { CancelSignal } from './ports.js'
 
 /** What an author declares once; the host's types, the gate's table and the limits all come from it. Types only. */
 
-/** A checked, bounded call into the enclave. `Input` is what the host passes, `Output` what it gets. */
-export interface EcallDeclaration<Input = unknown, Output = unknown> {
-  readonly input: StandardSchemaV1<Input, unknown>
-  readonly output: StandardSchemaV1<unknown, Output>
+/** A limit that is not declared is the launch configuration's (`messageSizeBytesMax`), or the cap in protocol/limits.ts. */
+interface CallLimits {
+  /** Bytes of the argument, and of each item that the called side receives: 1…MESSAGE_SIZE_BYTES_MAX. */
+  readonly inputSizeBytesMax?: number
+  /** Bytes of the reply, and of each item that the called side yields: 1…MESSAGE_SIZE_BYTES_MAX. */
+  readonly outputSizeBytesMax?: number
+}
+
+export interface EcallLimits extends CallLimits {
+  /** Calls of this ECALL that may be in flight at once: 1…CALLS_IN_FLIGHT_MAX. */
+  readonly inFlightMax?: number
+}
+
+export interface OcallLimits extends CallLimits {
+  /** Calls of this OCALL in one second, on average and at once: 1…OCALLS_PER_SECOND_MAX. None by default. */
+  readonly perSecondMax?: number
+  /** From the call to its reply; of a stream, from one item to the next. 1…OCALL_DEADLINE_MS_MAX. */
+  readonly deadlineMs?: number
+}
+
+/** A checked, bounded call into the enclave. It has an `output`, or `yields` items; never both. */
+export interface EcallDeclaration {
+  readonly input: StandardSchemaV1
+  readonly output?: StandardSchemaV1 | undefined
+  /** The items that the host streams in. */
+  readonly receives?: StandardSchemaV1 | undefined
+  /** The items that the handler streams out. */
+  readonly yields?: StandardSchemaV1 | undefined
+  /** The host may also call it synchronously: the handler returns at once, makes no OCALLs and has no streams. */
+  readonly switchless?: boolean | undefined
+  readonly limits?: EcallLimits | undefined
   /** The OCALLs that its handler may make. */
   readonly ocalls?: Readonly<Record<string, OcallDeclaration>>
   readonly handle: (context: never, input: never) => unknown
 }
 
 /** A checked, bounded call out of the enclave; the host implements it and its answer is hostile. */
-export interface OcallDeclaration<Input = unknown, Output = unknown> {
-  readonly input: StandardSchemaV1<Input, unknown>
-  readonly output: StandardSchemaV1<unknown, Output>
+export interface OcallDeclaration {
+  readonly input: StandardSchemaV1
+  readonly output?: StandardSchemaV1 | undefined
+  /** The items that the host streams in. */
+  readonly yields?: StandardSchemaV1 | undefined
+  readonly limits?: OcallLimits | undefined
 }
 
 export interface EnclaveDefinition<
@@ -32,19 +62,79 @@ export interface EnclaveDefinition<
   readonly refusals: Readonly<Record<string, string>>
 }
 
-type InputOf<D> = D extends { readonly input: StandardSchemaV1<infer Input, unknown> } ? Input : never
-type OutputOf<D> = D extends { readonly output: StandardSchemaV1<unknown, infer Output> } ? Output : never
+/** What a schema takes, and what it gives, by the field `Key` of a declaration; never where there is no such field. */
+type TakenBy<D, Key extends string> =
+  D extends Readonly<Record<Key, StandardSchemaV1<infer Taken, unknown>>> ? Taken : never
+type GivenBy<D, Key extends string> =
+  D extends Readonly<Record<Key, StandardSchemaV1<unknown, infer Given>>> ? Given : never
+type Has<D, Key extends string> = D extends Readonly<Record<Key, StandardSchemaV1>> ? true : false
+
+/** What a host may add to any call. */
+export interface CallOptions {
+  /** Gives the call up: it rejects at once with the signal's reason, and the enclave hears of it. The outcome is unknown. */
+  readonly signal?: CancelSignal
+  /** Milliseconds from the call to its answer, or from one item to the next; the launch's `callDeadlineMs` unless told. */
+  readonly deadlineMs?: number
+}
+
+/** What a host may add to a call that has one argument and one reply. */
+export interface PlainCallOptions extends CallOptions {
+  /**
+   * Makes the call safe to repeat, with the same input, after ERR_ENCLAVE_LOST, ERR_DEADLINE or an abort: it has its effect
+   * once, and every repetition gets the same reply. 1…128 printable ASCII characters, chosen by the host, one for each effect.
+   */
+  readonly idempotencyKey?: string
+}
+
+/** What a call takes into which items are streamed. */
+export interface StreamingCallOptions<Item = unknown> extends CallOptions {
+  readonly items: AsyncIterable<Item> | Iterable<Item>
+}
+
+/** One argument, which may be left out where the schema takes undefined, and options. */
+type Arguments<Input, Options> = undefined extends Input
+  ? [input?: Input, options?: Options]
+  : [input: Input, options?: Options]
+
+/** Items have to come from somewhere, so options are no option there. */
+type EcallArguments<D> =
+  Has<D, 'receives'> extends true
+    ? [input: TakenBy<D, 'input'>, options: StreamingCallOptions<TakenBy<D, 'receives'>>]
+    : Arguments<TakenBy<D, 'input'>, Has<D, 'yields'> extends true ? CallOptions : PlainCallOptions>
+
+type EcallReply<D> =
+  Has<D, 'yields'> extends true ? AsyncIterableIterator<GivenBy<D, 'yields'>> : Promise<GivenBy<D, 'output'>>
 
 /** The host's view of an enclave's ECALLs. */
 export type EcallsOf<Definition> = Definition extends { readonly ecalls: infer Ecalls }
-  ? { readonly [Name in keyof Ecalls]: (...input: Argument<InputOf<Ecalls[Name]>>) => Promise<OutputOf<Ecalls[Name]>> }
+  ? { readonly [Name in keyof Ecalls]: (...call: EcallArguments<Ecalls[Name]>) => EcallReply<Ecalls[Name]> }
   : never
 
-/** One argument, which may be left out where the schema takes undefined. */
-type Argument<Input> = undefined extends Input ? [input?: Input] : [input: Input]
+type SwitchlessNames<Ecalls> = {
+  [Name in keyof Ecalls]: Ecalls[Name] extends { readonly switchless: true } ? Name : never
+}[keyof Ecalls]
 
-type ParsedInputOf<D> = D extends { readonly input: StandardSchemaV1<unknown, infer Parsed> } ? Parsed : never
-type RawOutputOf<D> = D extends { readonly output: StandardSchemaV1<infer Raw, unknown> } ? Raw : never
+/** The host's view of the ECALLs that it may also call synchronously: each blocks its thread until the answer is there. */
+export type SwitchlessOf<Definition> = Definition extends { readonly ecalls: infer Ecalls }
+  ? {
+      readonly [Name in SwitchlessNames<Ecalls>]: (
+        ...input: undefined extends TakenBy<Ecalls[Name], 'input'>
+          ? [input?: TakenBy<Ecalls[Name], 'input'>]
+          : [input: TakenBy<Ecalls[Name], 'input'>]
+      ) => GivenBy<Ecalls[Name], 'output'>
+    }
+  : never
+
+/** What a host's implementation of an OCALL gets beside its input. */
+export interface OcallContext {
+  /** Aborted when the enclave gives the OCALL up, or is gone. */
+  readonly signal: CancelSignal
+}
+
+type OcallReply<D> =
+  Has<D, 'yields'> extends true
+    ? AsyncIterable<TakenBy<D, 'yields'>> | Iterable<TakenBy<D, 'yields'>>
+    : TakenBy<D, 'output'> | Promise<TakenBy<D, 'output'>>
 
 /**
  * The functions that a host must supply for an enclave's OCALLs. The enclave parses on its own side both ways: a host gets
@@ -53,8 +143,9 @@ type RawOutputOf<D> = D extends { readonly output: StandardSchemaV1<infer Raw, u
 export type OcallsOf<Definition> = Definition extends { readonly ocalls: infer Ocalls }
   ? {
       readonly [Name in keyof Ocalls]: (
-        input: ParsedInputOf<Ocalls[Name]>,
-      ) => RawOutputOf<Ocalls[Name]> | Promise<RawOutputOf<Ocalls[Name]>>
+        input: GivenBy<Ocalls[Name], 'input'>,
+        context: OcallContext,
+      ) => OcallReply<Ocalls[Name]>
     }
   : never
 

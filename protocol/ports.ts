@@ -91,12 +91,14 @@ export interface SegmentChannel {
   exchange(request: SegmentRequest): Promise<Uint8Array | undefined>
 }
 
-/** What a bulk read or a reseal heeds of an AbortSignal. */
+/** What a call, a bulk read or a reseal heeds of an AbortSignal; every AbortSignal is one. */
 export interface CancelSignal {
   readonly aborted: boolean
   readonly reason: unknown
   addEventListener(type: 'abort', listener: () => void): void
   removeEventListener(type: 'abort', listener: () => void): void
+  /** @throws the signal's reason, when it is aborted. */
+  throwIfAborted(): void
 }
 
 /** A way to one KMS, whose identity the launch configuration names: by HTTP, or to an embedded one. */
