@@ -6,21 +6,23 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { isErrorCode, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import {
-  decodeCertificateBody,
-  decodeProofs,
   decodeSessionReply,
   encodeSessionRequest,
-  proofTranscript,
-  splitCertificate,
   type Head,
   type ItemStatus,
   type OpenReply,
-  type RootCertificate,
   type SessionReplies,
   type SessionRequest,
   type StreamItem,
   type StreamStatus,
 } from '../protocol/session.js'
+import {
+  decodeCertificateBody,
+  decodeProofs,
+  proofTranscript,
+  splitCertificate,
+  type RootCertificate,
+} from '../protocol/statements.js'
 import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
 
 /** Who holds a flow, as the ledger says. */

@@ -3,7 +3,8 @@ import type { RosterMember } from '../protocol/contract.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
-import { decodeRoster, type SessionReplies } from '../protocol/session.js'
+import { type SessionReplies } from '../protocol/session.js'
+import { decodeRoster } from '../protocol/statements.js'
 
 /**
  * The members of `task`, as the KMS identity signed them.

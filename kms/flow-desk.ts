@@ -1,14 +1,8 @@
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
-import {
-  encodeRoster,
-  equalHeads,
-  type Head,
-  type OpenReply,
-  type SessionReplies,
-  type SessionRequest,
-} from '../protocol/session.js'
+import { equalHeads, type Head, type OpenReply, type SessionReplies, type SessionRequest } from '../protocol/session.js'
+import { encodeRoster } from '../protocol/statements.js'
 import { type FlowState, type Ledger, type Member } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 

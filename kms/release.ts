@@ -1,6 +1,7 @@
 import { createSecretKey } from 'node:crypto'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
-import { encodeProofs, proofTranscript, type ItemStatus } from '../protocol/session.js'
+import { type ItemStatus } from '../protocol/session.js'
+import { encodeProofs, proofTranscript } from '../protocol/statements.js'
 import { deriveOriginKey, ed25519Signer } from '../protocol/crypto/keys.js'
 import type { FlowCaller } from './flow-desk.js'
 import type { Keyring } from './keyring.js'

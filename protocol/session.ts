@@ -1,4 +1,4 @@
-import { concatBytes, copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
+import { copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
 import { decodeCbor, encodeCbor, type Cbor } from './cbor.js'
 import { FieldReader } from './check.js'
 import { KeyriseError } from './errors.js'
@@ -7,7 +7,6 @@ import {
   HEADER_SIZE_BYTES_MAX,
   KMS_ITEM_COUNT_MAX,
   ROOT_KEY_COUNT_MAX,
-  ROSTER_MEMBER_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
   STREAM_COUNT_MAX,
   STREAM_SIZE_BYTES_MAX,
@@ -69,7 +68,7 @@ export type SessionRequest =
   | { readonly op: 'destroy'; readonly incarnation: number }
 
 export interface OpenReply {
-  /** Certificates of the root keys to seal to, newest first: see `decodeCertificate`. */
+  /** Certificates of the root keys to seal to, newest first: see `decodeCertificateBody`. */
   readonly certificates: readonly Bytes[]
   /** The incarnation that holds the flow; 0 when none ever did. */
   readonly incarnation: number
@@ -152,7 +151,7 @@ const readStreamItem = (claimed: unknown): StreamItem => {
 const readStreamId = (claimed: unknown): Bytes => new FieldReader({ id: claimed }, ['id'], CODE).bytes('id', 16)
 
 /** Values that a member publishes: checked names, bounded bytes. */
-const readPublished = (claimed: unknown): Record<string, Bytes> => {
+export const readPublished = (claimed: unknown): Record<string, Bytes> => {
   if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array)
     throw new KeyriseError(CODE, { detail: 'values' })
   if (Object.keys(claimed).length > 16) throw new KeyriseError(CODE, { detail: 'values' })
@@ -260,103 +259,4 @@ export const decodeSessionReply = <Op extends keyof SessionReplies>(
   const f = new FieldReader(decodeCbor(claimed), [...keys, 'error'], CODE)
   if (f.has('error')) throwClaimed(f.claimed('error'))
   return read(f)
-}
-
-/** A root key version's public halves. */
-export interface RootCertificate {
-  /** `root@1`: id, then version. */
-  readonly key: string
-  readonly suite: 'x25519'
-  /** X25519 recipient, 32 bytes: seal to it. */
-  readonly encryptionKey: Bytes
-  /** Ed25519, 32 bytes: proves what the root key opened. */
-  readonly originKey: Bytes
-}
-
-/** The part of a certificate that the KMS identity signs. A certificate is this, then the signature, 64 bytes. */
-export const encodeCertificateBody = (certificate: RootCertificate): Bytes =>
-  encodeCbor(['keyrise/v1/root-key', { ...certificate }])
-export const joinCertificate = (body: Uint8Array, signature: Uint8Array): Bytes => concatBytes(body, signature)
-
-/** Splits a certificate; the caller verifies `signature` over `body` with the KMS identity before it uses any field. */
-export const splitCertificate = (claimed: Uint8Array): { body: Bytes; signature: Bytes } => {
-  if (claimed.length <= 64) throw new KeyriseError(CODE, { detail: 'certificate' })
-  return { body: copyBytes(claimed.subarray(0, -64)), signature: copyBytes(claimed.subarray(-64)) }
-}
-
-/** @param body - verified. */
-export const decodeCertificateBody = (body: Uint8Array): RootCertificate => {
-  const f = new FieldReader(
-    readTagged('keyrise/v1/root-key', body),
-    ['key', 'suite', 'encryptionKey', 'originKey'],
-    CODE,
-  )
-  if (f.text('suite', 32) !== 'x25519') return f.refuse('suite')
-  return {
-    key: f.text('key', 64),
-    suite: 'x25519',
-    encryptionKey: f.bytes('encryptionKey', 32),
-    originKey: f.bytes('originKey', 32),
-  }
-}
-
-/** `[tag, value]`: every signed structure says what it is, so that no signature serves for another. */
-const readTagged = (tag: string, bytes: Uint8Array): unknown => {
-  const value = decodeCbor(bytes)
-  if (!Array.isArray(value) || value.length !== 2 || value[0] !== tag) throw new KeyriseError(CODE, { detail: tag })
-  return value[1]
-}
-
-/** One signature for each root key that opened something in a reply. */
-export type Proof = { readonly key: string; readonly signature: Bytes }
-export const encodeProofs = (proofs: readonly Proof[]): Bytes => encodeCbor(proofs)
-export const decodeProofs = (claimed: Uint8Array): Proof[] =>
-  new FieldReader({ proofs: decodeCbor(claimed) }, ['proofs'], CODE).list('proofs', ROOT_KEY_COUNT_MAX, (item) => {
-    const f = new FieldReader(item, ['key', 'signature'], CODE)
-    return { key: f.text('key', 64), signature: f.bytes('signature', 64) }
-  })
-
-/** What a root key's origin half signs (M12): this session, this request, this reply. Digests are SHA-256. */
-export const proofTranscript = (parts: {
-  readonly handshakeDigest: Uint8Array
-  readonly requestDigest: Uint8Array
-  readonly metaDigest: Uint8Array
-  readonly secretsDigest: Uint8Array
-}): Bytes =>
-  encodeCbor([
-    'keyrise/v1/origin-proof',
-    parts.handshakeDigest,
-    parts.requestDigest,
-    parts.metaDigest,
-    parts.secretsDigest,
-  ])
-
-export interface RosterEntry {
-  readonly flow: FlowId
-  readonly image: string
-  readonly measurement: Bytes
-  readonly signingKey: Bytes
-  readonly published: Readonly<Record<string, Bytes>>
-}
-
-/** What the KMS identity signs as the roster of `task`. */
-export const encodeRoster = (task: FlowId, members: readonly RosterEntry[]): Bytes =>
-  encodeCbor(['keyrise/v1/roster', { task, members: members as unknown as Cbor }])
-
-/** @param body - verified against the KMS identity. */
-export const decodeRoster = (body: Uint8Array): { task: FlowId; members: RosterEntry[] } => {
-  const f = new FieldReader(readTagged('keyrise/v1/roster', body), ['task', 'members'], CODE)
-  return {
-    task: parseFlowId(f.claimed('task')),
-    members: f.list('members', ROSTER_MEMBER_COUNT_MAX, (item) => {
-      const m = new FieldReader(item, ['flow', 'image', 'measurement', 'signingKey', 'published'], CODE)
-      return {
-        flow: parseFlowId(m.claimed('flow')),
-        image: m.text('image', 64),
-        measurement: m.bytes('measurement', 32),
-        signingKey: m.bytes('signingKey', 32),
-        published: readPublished(m.claimed('published')),
-      }
-    }),
-  }
 }

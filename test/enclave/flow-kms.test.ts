@@ -9,13 +9,8 @@ import type { ErrorCode } from '../../protocol/errors.js'
 import { decodeKmsRequest, encodeKmsError, type Parts } from '../../protocol/kms.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
-import {
-  encodeProofs,
-  encodeRoster,
-  encodeSessionError,
-  encodeSessionReply,
-  encodeSessionRequest,
-} from '../../protocol/session.js'
+import { encodeSessionError, encodeSessionReply, encodeSessionRequest } from '../../protocol/session.js'
+import { encodeProofs, encodeRoster } from '../../protocol/statements.js'
 import { startInProcess } from '../kms/in-process.js'
 import { hastyClock, readText, startWorld, text } from './flow-world.js'
 import { ScriptedKms, type Script } from './scripted-kms.js'

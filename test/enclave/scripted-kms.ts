@@ -8,14 +8,11 @@ import { decodeKmsRequest, encodeKmsReply, encodeParts, type Parts } from '../..
 import type { KmsChannel } from '../../protocol/ports.js'
 import {
   decodeSessionRequest,
-  encodeCertificateBody,
-  encodeProofs,
   encodeSessionReply,
-  joinCertificate,
-  proofTranscript,
   type ItemStatus,
   type SessionRequest,
 } from '../../protocol/session.js'
+import { encodeCertificateBody, encodeProofs, joinCertificate, proofTranscript } from '../../protocol/statements.js'
 
 const NOTHING = allocate(0)
 const signer = () => ed25519Signer(Secret.random(32, nodeRandom))

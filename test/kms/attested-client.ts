@@ -12,13 +12,12 @@ import { decodeKmsReply, decodeParts, encodeKmsRequest } from '../../protocol/km
 import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
 import {
-  decodeCertificateBody,
   decodeSessionReply,
   encodeSessionRequest,
-  splitCertificate,
   type SessionReplies,
   type SessionRequest,
 } from '../../protocol/session.js'
+import { decodeCertificateBody, splitCertificate } from '../../protocol/statements.js'
 
 /** A platform of the tests’ own: it attests whatever it is told to. */
 export class TestPlatform {

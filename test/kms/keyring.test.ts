@@ -17,7 +17,7 @@ import {
 } from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { ROOT_KEY_COUNT_MAX } from '../../protocol/limits.js'
-import { decodeCertificateBody, splitCertificate } from '../../protocol/session.js'
+import { decodeCertificateBody, splitCertificate } from '../../protocol/statements.js'
 
 const LOG_N = 10
 const passphraseOf = (text: string): Secret => Secret.take(asciiBytes(text))

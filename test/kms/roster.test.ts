@@ -1,6 +1,6 @@
 import test from 'ava'
 import { verifyEd25519 } from '../../protocol/crypto/keys.js'
-import { decodeRoster } from '../../protocol/session.js'
+import { decodeRoster } from '../../protocol/statements.js'
 import { digestOf } from './attested-client.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from './in-process.js'
 

@@ -4,7 +4,7 @@ import { parseHeader } from '../../protocol/age-header.js'
 import type { Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
-import { decodeProofs } from '../../protocol/session.js'
+import { decodeProofs } from '../../protocol/statements.js'
 import { newestKey, openByKms, sealToKms } from './attested-client.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from './in-process.js'
 

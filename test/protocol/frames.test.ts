@@ -22,18 +22,20 @@ import {
 } from '../../protocol/limits.js'
 import { parseFlowId } from '../../protocol/names.js'
 import {
-  decodeCertificateBody,
-  decodeRoster,
   decodeSessionReply,
   decodeSessionRequest,
+  encodeSessionRequest,
+  type SessionRequest,
+} from '../../protocol/session.js'
+import {
+  decodeCertificateBody,
+  decodeRoster,
   encodeCertificateBody,
   encodeRoster,
-  encodeSessionRequest,
   splitCertificate,
   type RootCertificate,
   type RosterEntry,
-  type SessionRequest,
-} from '../../protocol/session.js'
+} from '../../protocol/statements.js'
 
 /** Frames of both layers: what one side writes the other reads, and of what is hostile nothing but our codes comes. */
 
