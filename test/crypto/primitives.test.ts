@@ -7,6 +7,7 @@ import { hkdf as nobleHkdf } from '@noble/hashes/hkdf.js'
 import { hmac as nobleHmac } from '@noble/hashes/hmac.js'
 import { scrypt as nobleScrypt } from '@noble/hashes/scrypt.js'
 import { sha256 as nobleSha256 } from '@noble/hashes/sha2.js'
+import { sha3_256, shake256 as nobleShake256 } from '@noble/hashes/sha3.js'
 import { allocate, concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import {
   ed25519FromSeed,
@@ -24,6 +25,8 @@ import {
   scrypt,
   sealChaCha,
   sha256,
+  sha3,
+  shake256,
   TAG_SIZE,
 } from '../../protocol/crypto/primitives.js'
 import { codeOf, flipBit, secretOf } from './fixtures.js'
@@ -59,6 +62,16 @@ const seal = (secretKey: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): 
   sealChaCha(secretKey, nonce, plaintext, sealed)
   return sealed
 }
+
+test('SHA3-256 and SHAKE256 are noble’s', (t) => {
+  fc.assert(
+    fc.property(bytes(300), bytes(100), fc.integer({ min: 1, max: 200 }), (a, b, size) => {
+      t.deepEqual(sha3(a, b), copyBytes(sha3_256(concatBytes(a, b))))
+      t.deepEqual(shake256(a, size), copyBytes(nobleShake256(a, { dkLen: size })))
+    }),
+    CASES,
+  )
+})
 
 test('ChaCha20-Poly1305 is noble’s; a wrong tag opens nothing', (t) => {
   fc.assert(
