@@ -56,11 +56,32 @@ const hasSlot = (read: (target: unknown) => unknown, target: unknown): boolean =
   }
 }
 
+/** True for a Uint8Array of any kind, whatever its prototype says it is. */
+export const isByteArray = (claimed: object): claimed is Uint8Array => typedArrayTag(claimed) === 'Uint8Array'
+
+/** The length of bytes that may cross. @throws {KeyriseError} ERR_SHARED_MEMORY where they lie in shared memory. */
+export const sizeOfBytes = (claimed: Uint8Array): number => {
+  if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed)))
+    refuseValue('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
+  return typedArrayLength(claimed) as number
+}
+
+/** What an object that is neither an array nor bytes is refused with; plain objects pass. @throws {KeyriseError} */
+export const checkPlainObject = (claimed: object): void => {
+  const prototype: unknown = getPrototypeOf(claimed)
+  if (prototype === Object.prototype || prototype === null) return
+  if (hasSlot(sharedBufferSize, claimed)) refuseValue('ERR_SHARED_MEMORY', 'a SharedArrayBuffer')
+  refuseValue('ERR_VALUE_UNSUPPORTED', 'an object of a class')
+}
+
 const { getPrototypeOf, getOwnPropertyDescriptor, defineProperty, keys, hasOwn } = Object
 const { isArray } = Array
 const { apply } = Reflect
 
-const refuse = (code: 'ERR_SIZE_LIMIT' | 'ERR_SHARED_MEMORY' | 'ERR_VALUE_UNSUPPORTED', detail: string): never => {
+export const refuseValue = (
+  code: 'ERR_SIZE_LIMIT' | 'ERR_SHARED_MEMORY' | 'ERR_VALUE_UNSUPPORTED',
+  detail: string,
+): never => {
   throw new KeyriseError(code, { detail })
 }
 
@@ -83,8 +104,8 @@ class Copier {
   #spend(sizeBytes: number, nodes: number): void {
     this.#sizeBytesLeft -= sizeBytes
     this.#nodesLeft -= nodes
-    if (this.#sizeBytesLeft < 0) refuse('ERR_SIZE_LIMIT', 'bytes')
-    if (this.#nodesLeft < 0) refuse('ERR_SIZE_LIMIT', 'elements')
+    if (this.#sizeBytesLeft < 0) refuseValue('ERR_SIZE_LIMIT', 'bytes')
+    if (this.#nodesLeft < 0) refuseValue('ERR_SIZE_LIMIT', 'elements')
   }
 
   #copy(claimed: unknown, depth: number): Value {
@@ -94,7 +115,7 @@ class Copier {
         return claimed
       case 'number':
         this.#spend(8, 1)
-        return Number.isFinite(claimed) ? claimed : refuse('ERR_VALUE_UNSUPPORTED', 'a number that is not finite')
+        return Number.isFinite(claimed) ? claimed : refuseValue('ERR_VALUE_UNSUPPORTED', 'a number that is not finite')
       case 'string':
         this.#spend(2 * claimed.length, 1)
         return claimed
@@ -103,24 +124,20 @@ class Copier {
         this.#spend(1, 1)
         return null
       default:
-        return refuse('ERR_VALUE_UNSUPPORTED', typeof claimed)
+        return refuseValue('ERR_VALUE_UNSUPPORTED', typeof claimed)
     }
   }
 
   #copyObject(claimed: object, depth: number): Value {
-    if (depth >= this.#depthMax) refuse('ERR_SIZE_LIMIT', 'depth')
+    if (depth >= this.#depthMax) refuseValue('ERR_SIZE_LIMIT', 'depth')
     if (isArray(claimed)) return this.#copyArray(claimed, depth)
-    if (typedArrayTag(claimed) === 'Uint8Array') return this.#copyBytes(claimed as Uint8Array)
-    const prototype: unknown = getPrototypeOf(claimed)
-    if (prototype === Object.prototype || prototype === null) return this.#copyFields(claimed, depth)
-    if (hasSlot(sharedBufferSize, claimed)) return refuse('ERR_SHARED_MEMORY', 'a SharedArrayBuffer')
-    return refuse('ERR_VALUE_UNSUPPORTED', 'an object of a class')
+    if (isByteArray(claimed)) return this.#copyBytes(claimed)
+    checkPlainObject(claimed)
+    return this.#copyFields(claimed, depth)
   }
 
   #copyBytes(claimed: Uint8Array): Bytes {
-    if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed)))
-      refuse('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
-    const size = typedArrayLength(claimed) as number
+    const size = sizeOfBytes(claimed)
     this.#spend(size, 1)
     const copy = allocate(size)
     apply(fillFrom, copy, [claimed])
@@ -140,21 +157,26 @@ class Copier {
     this.#spend(8, 1)
     const copy: { [key: string]: Value } = {}
     for (const key of keys(claimed)) {
-      if (key === '__proto__') refuse('ERR_VALUE_UNSUPPORTED', 'a field named __proto__')
+      if (key === '__proto__') refuseValue('ERR_VALUE_UNSUPPORTED', 'a field named __proto__')
       this.#spend(2 * key.length, 0)
       const claimedField = ownValue(claimed, key)
       if (claimedField === undefined) continue
       const value = this.#copy(claimedField, depth + 1)
-      // Defined, not assigned: `constructor` and `toString` are data here, whatever Object.prototype makes of them.
-      if (key in copy) defineProperty(copy, key, { value, writable: true, enumerable: true, configurable: true })
-      else copy[key] = value
+      setField(copy, key, value)
     }
     return copy
   }
 }
 
-const ownValue = (claimed: object, key: PropertyKey): unknown => {
+/** Defined where assignment would not do: `constructor` and `toString` are data here, whatever Object.prototype makes of them. */
+export const setField = (into: { [key: string]: Value }, key: string, value: Value): void => {
+  if (key in into) defineProperty(into, key, { value, writable: true, enumerable: true, configurable: true })
+  else into[key] = value
+}
+
+/** An own value, undefined where there is none. @throws {KeyriseError} ERR_VALUE_UNSUPPORTED for an accessor, which does not run. */
+export const ownValue = (claimed: object, key: PropertyKey): unknown => {
   const descriptor = getOwnPropertyDescriptor(claimed, key)
   if (descriptor === undefined) return undefined
-  return hasOwn(descriptor, 'value') ? descriptor.value : refuse('ERR_VALUE_UNSUPPORTED', 'an accessor')
+  return hasOwn(descriptor, 'value') ? descriptor.value : refuseValue('ERR_VALUE_UNSUPPORTED', 'an accessor')
 }
