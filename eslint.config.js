@@ -9,7 +9,10 @@ const SELF_REFERENCE = {
   regex: '^keyrise(?:/|$)',
   message: 'The package’s own name is for its users: import the room by a relative path, which the compiler checks.',
 }
-const BUILD_OUTPUT = { regex: '(?:^|/)dist/', message: 'Import the source: build output escapes the compiler’s check.' }
+const BUILD_OUTPUT = {
+  regex: '^\\.{1,2}/(?:.*/)?dist/',
+  message: 'Import the source: build output escapes the compiler’s check.',
+}
 const NODE = {
   regex: `^(?:node:|(?:${['buffer', 'child_process', 'crypto', 'fs', 'http', 'net', 'os', 'path', 'worker_threads'].join('|')})(?:/|$))`,
   message: 'protocol/ does no I/O: take what touches the world as a parameter (protocol/ports.ts).',

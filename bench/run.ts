@@ -1,15 +1,32 @@
 import type { Measurement, Scale } from './measurement.js'
 import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
 import { bulk } from './rows/bulk.js'
+import { calls } from './rows/calls.js'
 import { command } from './rows/command.js'
+import { hardening } from './rows/hardening.js'
+import { launches } from './rows/launches.js'
 import { memory } from './rows/memory.js'
 import { payload } from './rows/payload.js'
 import { primitives } from './rows/primitives.js'
 import { rotation } from './rows/rotation.js'
 import { small } from './rows/small.js'
+import { tax } from './rows/tax.js'
 import { unwrap } from './rows/unwrap.js'
 
-const MEASUREMENTS: readonly Measurement[] = [bulk, command, unwrap, small, rotation, memory, payload, primitives]
+const MEASUREMENTS: readonly Measurement[] = [
+  calls,
+  tax,
+  bulk,
+  command,
+  unwrap,
+  small,
+  rotation,
+  memory,
+  launches,
+  hardening,
+  payload,
+  primitives,
+]
 
 /** Graded rows, then curves. */
 export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)

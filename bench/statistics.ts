@@ -39,25 +39,32 @@ export const summarise = (pairs: readonly Pair[], gradeOf = ({ ours, peer }: Pai
 export type Measure = () => Promise<number>
 
 /**
- * Runs both sides in turns, so that a machine that grows slower or faster does so for both. Who begins changes from run to
- * run.
+ * Runs both sides in turns, so that a machine that grows slower or faster does so for both. Who begins changes from turn to
+ * turn.
  * @param onRun - told before each, from 1.
+ * @param turnCount - how often both are measured within one run, whose figures are the medians: for what takes less time than
+ * the machine’s moods.
  */
 export const compare = async (
   sides: { readonly ours: Measure; readonly peer: Measure },
   runs: number,
   onRun: (run: number) => void = () => undefined,
+  turnCount = 1,
 ): Promise<Pair[]> => {
   const pairs: Pair[] = []
-  for (let run = 1; run <= runs; run++) {
-    onRun(run)
-    if (run % 2 === 1) {
-      const ours = await sides.ours()
-      pairs.push({ ours, peer: await sides.peer() })
-    } else {
-      const peer = await sides.peer()
-      pairs.push({ ours: await sides.ours(), peer })
+  for (let run = 0; run < runs; run++) {
+    onRun(run + 1)
+    const turns: Pair[] = []
+    for (let turn = 0; turn < turnCount; turn++) {
+      if ((run + turn) % 2 === 0) {
+        const ours = await sides.ours()
+        turns.push({ ours, peer: await sides.peer() })
+      } else {
+        const peer = await sides.peer()
+        turns.push({ ours: await sides.ours(), peer })
+      }
     }
+    pairs.push({ ours: median(turns.map(({ ours }) => ours)), peer: median(turns.map(({ peer }) => peer)) })
   }
   return pairs
 }

@@ -154,6 +154,26 @@ test('a row that there is not is refused by name, before anything is measured', 
   t.regex(err, /there is no P7\. There are .*P6/)
 })
 
+test('a row’s name before the point asks for all rows that begin with it', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'keyrise-bench-'))
+  t.teardown(() => rm(directory, { recursive: true }))
+  const file = join(directory, 'bench.json')
+  const { code } = await bench('--quick', '--only', 'P1,P2,P12', '--json', file)
+  t.is(code, 0)
+  const report = JSON.parse(await readFile(file, 'utf8')) as Report
+  t.deepEqual(
+    report.results.map(({ id, target }) => [id, target]),
+    [
+      ['P1', { atMost: 1.5, aim: 1.1 }],
+      ['P2.raw', { atLeast: 1.5, aim: 4 }],
+      ['P2.comlink', { atLeast: 7, aim: 20 }],
+      ['P12.train', { atMost: 1.3, aim: 1.05 }],
+      ['P12.chacha', { atMost: 1.3, aim: 1.05 }],
+    ],
+  )
+  t.deepEqual([report.curves, report.failed, report.skipped], [{}, [], []])
+})
+
 test('the command: progress on standard error, the table on standard output, all of it in the file', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'keyrise-bench-'))
   t.teardown(() => rm(directory, { recursive: true }))

@@ -34,6 +34,21 @@ test('both sides are measured in every run, and take turns to begin', async (t) 
   ])
 })
 
+test('what takes little time is measured in several turns a run, who begins changing, and the run is their medians', async (t) => {
+  const calls: string[] = []
+  const side = (name: string, values: number[]) => (): Promise<number> => {
+    calls.push(name)
+    return Promise.resolve(values.shift() ?? 0)
+  }
+  const sides = { ours: side('ours', [1, 90, 3, 4, 5, 6]), peer: side('peer', [10, 20, 0, 40, 50, 60]) }
+  const pairs = await compare(sides, 2, (run) => calls.push(String(run)), 3)
+  t.is(calls.join(' '), '1 ours peer peer ours ours peer 2 peer ours ours peer peer ours')
+  t.deepEqual(pairs, [
+    { ours: 3, peer: 10 },
+    { ours: 5, peer: 50 },
+  ])
+})
+
 test('a row is graded by its bound and its aim, from above or from below', (t) => {
   const target = { atLeast: 2, aim: 3 }
   t.deepEqual(

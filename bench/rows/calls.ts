@@ -1,0 +1,153 @@
+import { buildImage } from '../../host/index.js'
+import { allocate, type Bytes } from '../../protocol/bytes.js'
+import { callsPerSecond, microsecondsAlone } from '../call-timing.js'
+import { EnclaveWorld } from '../enclave-world.js'
+import type { Measurement, Scale } from '../measurement.js'
+import { verifyCaller, type Caller } from '../peers/callers.js'
+import { comlinkCaller } from '../peers/comlink.js'
+import { randomBytes } from '../peers/files.js'
+import { piscinaCaller } from '../peers/piscina.js'
+import { postMessageCaller } from '../peers/post-message.js'
+import { result, type Curve, type Result, type RowId, type Series } from '../report.js'
+import { compare, summarise } from '../statistics.js'
+import type definition from './calls.enclave.js'
+
+const SIZE_BYTES = 8
+const IN_FLIGHT = 256
+/** Within one run, both sides take turns of a tenth of a slice. */
+const TURN_COUNT = 5
+const TURN_SHARE = 0.1
+
+const SIZES_BYTES = [8, 1024, 2 ** 16, 2 ** 20, 2 ** 24]
+const IN_FLIGHT_COUNTS = [1, 4, 16, 64, 256, 1024]
+/** What is under way at once where payloads grow: so many calls, and so many bytes. */
+const FLIGHT_COUNT_MAX = 64
+const FLIGHT_SIZE_BYTES_MAX = 2 ** 25
+
+/** An enclave by its handle, as its users call it, with everything that `launch` takes. */
+const enclaveCaller = async (): Promise<Caller> => {
+  const image = await buildImage<typeof definition>(new URL('calls.enclave.js', import.meta.url))
+  const world = await EnclaveWorld.make(image)
+  const enclave = await world.launch(image)
+  return {
+    name: 'keyrise, worker',
+    call: (bytes) => enclave.ecalls.echo(bytes),
+    async [Symbol.asyncDispose]() {
+      await enclave.close()
+      await world[Symbol.asyncDispose]()
+    },
+  }
+}
+
+type Timing = (caller: Caller, bytes: Bytes, sliceMs: number) => Promise<number>
+const alone: Timing = ({ call }, bytes, sliceMs) => microsecondsAlone(() => call(bytes), sliceMs)
+const inFlight =
+  (count: number): Timing =>
+  ({ call }, bytes, sliceMs) =>
+    callsPerSecond(() => call(bytes), count, sliceMs)
+
+interface Row {
+  readonly id: RowId
+  readonly peer: () => Promise<Caller>
+  readonly timing: Timing
+}
+
+const ROWS: readonly Row[] = [
+  { id: 'P1', peer: postMessageCaller, timing: alone },
+  { id: 'P2.raw', peer: postMessageCaller, timing: inFlight(IN_FLIGHT) },
+  { id: 'P2.comlink', peer: comlinkCaller, timing: inFlight(IN_FLIGHT) },
+]
+
+const CURVES = ['calls.latency', 'calls.sizes', 'calls.flight'] as const
+
+/** P1 and P2: calls into an enclave beside calls into a worker. */
+export const calls: Measurement = {
+  names: [...ROWS.map(({ id }) => id), ...CURVES],
+  async measure(scale, { say, wants }) {
+    await using ours = await enclaveCaller()
+    await verifyCaller(ours, SIZE_BYTES)
+    const results: Result[] = []
+    for (const row of ROWS) if (wants(row.id)) results.push(await measureRow(row, ours, scale, say))
+    if (!CURVES.some(wants)) return { results }
+    return { results, curves: await measureCurves(ours, scale, say, wants) }
+  },
+}
+
+const measureRow = async (
+  { id, peer, timing }: Row,
+  ours: Caller,
+  { runs, sliceMs }: Scale,
+  say: (line: string) => void,
+): Promise<Result> => {
+  await using rival = await peer()
+  await verifyCaller(rival, SIZE_BYTES)
+  const bytes = randomBytes(SIZE_BYTES)
+  const sideOf = (caller: Caller) => () => timing(caller, bytes, sliceMs * TURN_SHARE)
+  for (const caller of [ours, rival]) await timing(caller, bytes, sliceMs / 2)
+  const sides = { ours: sideOf(ours), peer: sideOf(rival) }
+  const onRun = (run: number): void => say(`${id}: run ${run} of ${runs}`)
+  return result(id, rival.name, summarise(await compare(sides, runs, onRun, TURN_COUNT)))
+}
+
+interface CurveSpec {
+  readonly name: (typeof CURVES)[number]
+  readonly axes: Omit<Curve, 'series'>
+  readonly places: readonly number[]
+  readonly atomics: 'sync' | 'async'
+  readonly measure: (caller: Caller, place: number, sliceMs: number) => Promise<number>
+}
+
+const flightOf = (sizeBytes: number): number =>
+  Math.max(2, Math.min(FLIGHT_COUNT_MAX, Math.floor(FLIGHT_SIZE_BYTES_MAX / sizeBytes)))
+
+const SPECS: readonly CurveSpec[] = [
+  {
+    name: 'calls.latency',
+    axes: { what: 'one call alone, p50', x: 'payload each way, bytes', y: 'µs' },
+    places: SIZES_BYTES,
+    atomics: 'sync',
+    measure: (caller, sizeBytes, sliceMs) => alone(caller, payloadOf(sizeBytes), sliceMs),
+  },
+  {
+    name: 'calls.sizes',
+    axes: { what: `up to ${FLIGHT_COUNT_MAX} calls in flight`, x: 'payload each way, bytes', y: 'calls/s' },
+    places: SIZES_BYTES,
+    atomics: 'async',
+    measure: (caller, sizeBytes, sliceMs) => inFlight(flightOf(sizeBytes))(caller, payloadOf(sizeBytes), sliceMs),
+  },
+  {
+    name: 'calls.flight',
+    axes: { what: 'calls of 8 B', x: 'calls in flight', y: 'calls/s' },
+    places: IN_FLIGHT_COUNTS,
+    atomics: 'async',
+    measure: (caller, count, sliceMs) => inFlight(count)(caller, payloadOf(SIZE_BYTES), sliceMs),
+  },
+]
+
+const payloadOf = (sizeBytes: number): Bytes => allocate(sizeBytes).fill(1)
+
+/** How calls grow, each point once: a picture, not a grade. */
+const measureCurves = async (
+  ours: Caller,
+  { sliceMs }: Scale,
+  say: (line: string) => void,
+  wants: (name: string) => boolean,
+): Promise<Record<string, Curve>> => {
+  const curves: Record<string, Curve> = {}
+  for (const { name, axes, places, atomics, measure } of SPECS.filter((spec) => wants(spec.name))) {
+    await using raw = await postMessageCaller()
+    await using comlink = await comlinkCaller()
+    await using piscina = await piscinaCaller(atomics)
+    const callers = [ours, raw, comlink, piscina]
+    const series = callers.map((caller): Series & { points: [number, number][] } => ({ name: caller.name, points: [] }))
+    for (const place of places) {
+      say(`${name}: ${place}`)
+      for (const [index, caller] of callers.entries()) {
+        await measure(caller, place, sliceMs / 10)
+        series[index]?.points.push([place, await measure(caller, place, sliceMs / 2)])
+      }
+    }
+    curves[name] = { ...axes, series }
+  }
+  return curves
+}
