@@ -1,5 +1,6 @@
 import crypto from 'node:crypto'
 import workerThreads from 'node:worker_threads'
+import { disposeAll } from '../protocol/live-secrets.js'
 import { hardenIntrinsics } from './harden.js'
 
 /**
@@ -26,6 +27,8 @@ const wipeAll = (): void => {
       // The others are wiped all the same, and nobody may learn what failed.
     }
   }
+  // What no wiper knows: keys of a flow that has not finished opening, what calls under way hold, what authors were given.
+  disposeAll()
 }
 
 const { exit } = process

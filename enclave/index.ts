@@ -21,4 +21,5 @@ export type {
   RosterMember,
 } from '../protocol/contract.js'
 export type { CancelSignal } from '../protocol/ports.js'
+export { wipeAtExit } from '../protocol/live-secrets.js'
 export type { EntryKind, EntryName, FlowId } from '../protocol/names.js'

@@ -193,11 +193,14 @@ export class KmsClient implements Disposable {
 const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened[] => {
   const sizeBytes = items.reduce((sum, item) => sum + item.sizeBytes, 0)
   if (sizeBytes !== secrets.length) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'other sizes' })
+  const isOpen = (item: ItemStatus): boolean => item.key !== null && item.error === null
+  // All are checked before the first is taken, so that a refusal leaves none behind.
+  if (items.some((item) => !isOpen(item) && item.sizeBytes !== 0))
+    throw new KeyriseError('ERR_KMS_FAILED', { detail: 'bytes of an item that failed' })
   let offset = 0
   return items.map((item) => {
     const bytes = secrets.subarray(offset, (offset += item.sizeBytes))
-    if (item.key !== null && item.error === null) return Secret.take(bytes)
-    if (item.sizeBytes !== 0) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'bytes of an item that failed' })
+    if (isOpen(item)) return Secret.take(bytes)
     return new KeyriseError(isErrorCode(item.error) ? item.error : 'ERR_KMS_FAILED')
   })
 }

@@ -2,6 +2,7 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import type { BulkItem, CheckpointValue, Flow, FlowEntry, ResealedEntry, RosterMember } from '../protocol/contract.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { lend } from '../protocol/live-secrets.js'
 import { MESSAGE_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
 import type { CancelSignal, Clock, SegmentChannel, Store } from '../protocol/ports.js'
@@ -97,7 +98,7 @@ export class LiveFlow implements Flow {
       const location = state.entries.get(name)
       if (location === undefined) return undefined
       try {
-        return await this.#reader.read(name, location, state)
+        return lend(await this.#reader.read(name, location, state))
       } catch (error) {
         this.#checkpoints.assertLive()
         // Once a newer state has dropped the object, its absence is no loss.
@@ -138,7 +139,7 @@ export class LiveFlow implements Flow {
 
   open(step: string, envelope: Uint8Array): Bytes {
     this.#checkpoints.assertLive()
-    return this.#keys.openStep(parsePath(step), envelope)
+    return lend(this.#keys.openStep(parsePath(step), envelope))
   }
 
   sign(message: Uint8Array): Bytes {
@@ -149,7 +150,7 @@ export class LiveFlow implements Flow {
   agree(peerKey: Uint8Array, step: string): Bytes {
     this.#checkpoints.assertLive()
     using agreed = this.#keys.agree(peerKey, parsePath(step))
-    return agreed.expose(copyBytes)
+    return lend(agreed.expose(copyBytes))
   }
 
   async publish(values: Readonly<Record<string, Uint8Array>>): Promise<void> {
@@ -193,7 +194,7 @@ export class LiveFlow implements Flow {
 
   async *#readBulk(names: readonly EntryName[], signal: CancelSignal | undefined): AsyncGenerator<BulkItem> {
     const { entries } = await this.#checkpoints.settled()
-    yield* this.#bulk.read({
+    const items = this.#bulk.read({
       names,
       signal,
       locate: (name) => entries.get(name),
@@ -201,6 +202,10 @@ export class LiveFlow implements Flow {
       // Once a newer state has dropped the object, its absence is no loss.
       isCurrent: (name, { object }) => this.#checkpoints.state.entries.get(name)?.object === object,
     })
+    for await (const item of items) {
+      if ('bytes' in item) lend(item.bytes)
+      yield item
+    }
   }
 
   async #readItem(name: EntryName): Promise<BulkItem> {

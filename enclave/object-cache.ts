@@ -16,6 +16,7 @@ export class ObjectCache implements Disposable {
   /** In order of use, oldest first. */
   readonly #held = new Map<string, Held>()
   #sizeBytes = 0
+  #isDisposed = false
 
   constructor(sizeBytesMax: number) {
     this.#sizeBytesMax = sizeBytesMax
@@ -38,8 +39,12 @@ export class ObjectCache implements Disposable {
     })
   }
 
-  /** Takes `plaintext` over. */
+  /** Takes `plaintext` over; a cache that was disposed of meanwhile keeps nothing. */
   hold(name: string, plaintext: Secret, dataOffset: number): void {
+    if (this.#isDisposed) {
+      plaintext[Symbol.dispose]()
+      return
+    }
     this.forget(name)
     this.#held.set(name, { plaintext, dataOffset })
     this.#sizeBytes += plaintext.size
@@ -58,6 +63,7 @@ export class ObjectCache implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#isDisposed = true
     for (const name of [...this.#held.keys()]) this.forget(name)
   }
 }

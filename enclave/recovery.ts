@@ -128,9 +128,13 @@ const findState = async (
       ? await sight(store, identity.flow, files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX))
       : []
   const keys = await openKeys(ports, head, current ?? seen[0] ?? older[0])
-  const opened = [...seen, ...older].flatMap((sighting) => openSighting(keys, sighting) ?? [])
+  const opened: Authentic[] = []
   let kept: Secret | undefined
   try {
+    for (const sighting of [...seen, ...older]) {
+      const authentic = openSighting(keys, sighting)
+      if (authentic !== undefined) opened.push(authentic)
+    }
     const chosen = choose(opened, current, head, incarnation)
     if (chosen !== undefined) {
       kept = chosen.epoch.plaintext

@@ -20,8 +20,22 @@ export interface FlowPorts {
   readonly random: Random
 }
 
-const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret, rootObject: ObjectName): FlowKeys =>
-  new FlowKeys({ identity, root, rootObject, origin: { authority: kmsIdentity, key: kms.originKey() }, random })
+/** @param root - taken over, also where this fails. */
+const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret, rootObject: ObjectName): FlowKeys => {
+  try {
+    if (root.size !== ROOT_SIZE_BYTES) throw new KeyriseError('ERR_PAYLOAD_INVALID')
+    return new FlowKeys({
+      identity,
+      root,
+      rootObject,
+      origin: { authority: kmsIdentity, key: kms.originKey() },
+      random,
+    })
+  } catch (error) {
+    root[Symbol.dispose]()
+    throw error
+  }
+}
 
 /**
  * The keys of the root that stands under `name`: the one asymmetric unwrap of a recovery, unless the newest header is damaged.
@@ -53,13 +67,12 @@ const openRootEnvelope = async (
   using origin = ports.kms.originKey()
   return orUndefined(() => {
     const expect = rootContext(ports.identity, name.incarnation)
+    const object = { name, digest: envelopeDigest(envelope) }
     const { plaintext } = openPayloadOf(envelope, key, {
       expect,
       origin: { authority: ports.kmsIdentity, key: origin },
     })
-    const root = Secret.take(plaintext)
-    if (root.size !== ROOT_SIZE_BYTES) throw new KeyriseError('ERR_PAYLOAD_INVALID')
-    return { keys: keysOf(ports, root, name), object: { name, digest: envelopeDigest(envelope) } }
+    return { keys: keysOf(ports, Secret.take(plaintext), name), object }
   })
 }
 
@@ -69,8 +82,13 @@ export const sealNewRoot = (
   name: ObjectName,
 ): { keys: FlowKeys; envelope: Bytes; object: StoredObject } => {
   const keys = keysOf(ports, makeRoot(ports.random), name)
-  const envelope = keys.sealRoot(ports.kms.encryptionKey, name.incarnation)
-  return { keys, envelope, object: { name, digest: envelopeDigest(envelope) } }
+  try {
+    const envelope = keys.sealRoot(ports.kms.encryptionKey, name.incarnation)
+    return { keys, envelope, object: { name, digest: envelopeDigest(envelope) } }
+  } catch (error) {
+    keys[Symbol.dispose]()
+    throw error
+  }
 }
 
 const unwrapOne = async (kms: KmsClient, header: Bytes): Promise<Secret | undefined> => {

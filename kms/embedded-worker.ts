@@ -19,11 +19,7 @@ import { createKms, hasKeyring } from './place.js'
 /** The thread of an embedded KMS: it opens, or makes, a KMS and answers frames until it is told to close. */
 const { port, place, policy, passphrase, logN } = workerData as EmbeddedStart
 const secret = Secret.take(passphrase)
-let kms: OpenKms | undefined
-hardenThread(() => {
-  secret[Symbol.dispose]()
-  kms?.wipe()
-})
+hardenThread()
 
 const start = async (): Promise<OpenKms> => {
   const options = { place, passphrase: secret, fs: nodeFileSystem, random: nodeRandom }
@@ -58,7 +54,7 @@ const serve = (opened: OpenKms): void => {
 }
 
 try {
-  kms = await start()
+  const kms = await start()
   const { identity, keys } = kms
   serve(kms)
   port.postMessage({ type: 'ready', identity, keys } satisfies EmbeddedReady)

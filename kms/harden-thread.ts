@@ -1,4 +1,5 @@
 import crypto from 'node:crypto'
+import { disposeAll } from '../protocol/live-secrets.js'
 
 /** Ways out of a worker, or into the engine, that the KMS’s own code has no use for. */
 const WAYS_OUT = [
@@ -15,13 +16,14 @@ const WAYS_OUT = [
 /**
  * Closes down the worker thread that calls it, once its modules are loaded. No author’s code runs here, so the intrinsics
  * stay as they are: what is closed is what a fault of our own, or of a library, could leak through.
- * @param wipe - runs before the thread ends because of an error that nobody caught.
+ * Before the thread ends by itself, also because of an error that nobody caught, every secret is zero-filled.
  */
-export const hardenThread = (wipe: () => void): void => {
+export const hardenThread = (): void => {
   const fail = (): void => {
-    wipe()
+    disposeAll()
     process.exit(1)
   }
+  process.on('exit', disposeAll)
   process.on('uncaughtException', fail)
   process.on('unhandledRejection', fail)
   Error.stackTraceLimit = 0

@@ -188,36 +188,43 @@ const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Key
   const stated = fields.list('keys', ROOT_KEY_COUNT_MAX, readStated)
   if (plaintext.length !== 4 + metaSize + (2 + 2 * stated.length) * SECRET_BYTES)
     throw new KeyriseError(CODE, { detail: 'sizes' })
+  const identity = fields.bytes('identity', 32)
+  const taken: Secret[] = []
   const secretAt = (index: number): Secret => {
     const start = 4 + metaSize + index * SECRET_BYTES
-    return Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
+    const secret = Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
+    taken.push(secret)
+    return secret
   }
-  const rootKeys = stated.map(({ state, certificate }, index) => ({
-    ...makeRootKey(versionOf(certificate.key), secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
-    state,
-  }))
-  const keyring = make(secretAt(0), secretAt(1), rootKeys)
-  const isWhole =
-    equalPublicBytes(keyring.identity, fields.bytes('identity', 32)) &&
-    rootKeys.length > 0 &&
-    rootKeys.every(({ certificate, state }, index) => {
-      const claimed = stated[index]?.certificate ?? certificate
-      const isInOrder = index === 0 || versionOf(certificate.key) < versionOf(rootKeys[index - 1]?.key ?? '')
-      const isRightState = (state === 'enabled') === (index === 0)
-      return (
-        isInOrder &&
-        isRightState &&
-        equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(claimed))
-      )
-    })
-  if (!isWhole) {
-    keyring[Symbol.dispose]()
-    throw new KeyriseError(CODE, { detail: 'its halves do not match' })
+  try {
+    const rootKeys = stated.map(({ state, certificate }, index) => ({
+      ...makeRootKey(versionOf(certificate.key), secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
+      state,
+    }))
+    const keyring = make(secretAt(0), secretAt(1), rootKeys)
+    if (!equalPublicBytes(keyring.identity, identity) || !isWhole(rootKeys, stated))
+      throw new KeyriseError(CODE, { detail: 'its halves do not match' })
+    return keyring
+  } catch (error) {
+    for (const secret of taken) secret[Symbol.dispose]()
+    throw error
   }
-  return keyring
 }
 
-const readStated = (claimed: unknown): Pick<RootKey, 'state' | 'certificate'> => {
+/** True where the secret halves give the public ones, in the order and states that a rotation makes. */
+const isWhole = (rootKeys: readonly RootKey[], stated: readonly Stated[]): boolean =>
+  rootKeys.length > 0 &&
+  rootKeys.every(({ certificate, state }, index) => {
+    const claimed = stated[index]?.certificate ?? certificate
+    const isInOrder = index === 0 || versionOf(certificate.key) < versionOf(rootKeys[index - 1]?.key ?? '')
+    const isRightState = (state === 'enabled') === (index === 0)
+    return (
+      isInOrder && isRightState && equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(claimed))
+    )
+  })
+
+type Stated = Pick<RootKey, 'state' | 'certificate'>
+const readStated = (claimed: unknown): Stated => {
   const f = new FieldReader(claimed, ['state', 'key', 'suite', 'encryptionKey', 'originKey'], CODE)
   const state = f.text('state', 16)
   if ((state !== 'enabled' && state !== 'decrypt-only') || f.text('suite', 32) !== 'x25519')

@@ -1,5 +1,6 @@
 import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { disposeAll } from '../protocol/live-secrets.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
 import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
 import { FileLedger } from './file-ledger.js'
@@ -23,7 +24,7 @@ export interface OpenKmsOptions extends PlaceOptions {
 export interface OpenKms extends KmsIdentity, KmsChannel {
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
-  /** Zero-fills every key at once: for a process that is about to end by a fault. */
+  /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
   wipe(): void
 }
 
@@ -76,16 +77,15 @@ const assemble = (
     clock,
     ...(onEvent === undefined ? {} : { onEvent }),
   })
-  const wipe = (): void => keyring[Symbol.dispose]()
   return {
     ...identify(keyring),
-    wipe,
+    wipe: () => void disposeAll(),
     exchange: (frame) => service.exchange(frame),
     async close() {
       await service.close()
       await unsealer.close()
       await ledger.close()
-      wipe()
+      keyring[Symbol.dispose]()
     },
   }
 }

@@ -6,7 +6,7 @@ import { headersOf, type UnsealPart } from './unseal-part.js'
 
 /** What `UnsealPool` starts its workers with. KeyObjects have no bytes to wipe: they are freed, and cleared, with the thread. */
 const identities = prepareKeys(workerData as UnsealKeys)
-hardenThread(() => undefined)
+hardenThread()
 
 /** One part of a request. The secrets move to the caller: no copy stays here. */
 const openPart = (part: UnsealPart): OpenedItems => {

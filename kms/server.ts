@@ -32,7 +32,7 @@ export interface ServedKms extends KmsIdentity, AsyncDisposable {
   readonly url: string
   /** Stops listening, answers what is under way, zero-fills every key. */
   close(): Promise<void>
-  /** Zero-fills every key at once: for a process that is about to end by a fault. */
+  /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
   wipe(): void
 }
 

@@ -1,4 +1,5 @@
 import { allocate, copyBytes, type Bytes } from '../bytes.js'
+import { dismiss, enlist, type Place } from '../live-secrets.js'
 import type { Random } from '../ports.js'
 import { equalSecret, expand, extract } from './primitives.js'
 
@@ -7,14 +8,17 @@ const NO_SALT = allocate(0)
 
 /**
  * Bytes that nobody may keep, print or copy unnoticed. They live in one buffer of their own outside the V8 heap and are
- * zero-filled on disposal; `expose` is the only way to them, so that a search for it finds every use.
+ * zero-filled on disposal, at the latest by `disposeAll`; `expose` is the only way to them, so that a search for it finds every
+ * use.
  */
 export class Secret implements Disposable {
   #bytes: Bytes | undefined
   #pseudorandomKey: Bytes | undefined
+  readonly #place: Place
 
   private constructor(bytes: Bytes) {
     this.#bytes = bytes
+    this.#place = enlist(this)
   }
 
   static random(size: number, random: Random): Secret {
@@ -58,6 +62,8 @@ export class Secret implements Disposable {
 
   /** Zero-fills the bytes. Safe to repeat. */
   [Symbol.dispose](): void {
+    if (this.#bytes === undefined) return
+    dismiss(this.#place)
     for (const bytes of [this.#bytes, this.#pseudorandomKey]) bytes?.fill(0)
     this.#bytes = this.#pseudorandomKey = undefined
   }
