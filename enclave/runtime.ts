@@ -9,9 +9,10 @@ import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { Clock, Port } from '../protocol/ports.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { endInstance, EXIT_CODES, launched, wipeAtExit } from './boot.js'
+import { diagnostics } from './diagnostics.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
-import { hostKms, hostSegments, hostStore, platformAttester } from './host-services.js'
+import { hostKms, hostSegments, hostStore, platformAttester, printOnHost } from './host-services.js'
 import { OutgoingCalls } from './ocalls.js'
 
 /** What the platform passes to an instance. The platform is trusted; the ports to the host are not. */
@@ -49,6 +50,7 @@ export const startEnclave = async (
   try {
     await open(definition, openFlow, instance, ecalls, announce)
   } catch (error) {
+    diagnostics()?.fail(error)
     announce({ type: 'FAILED', code: error instanceof KeyriseError ? outsideCode(error.code) : 'ERR_LAUNCH_FAILED' })
     endInstance(EXIT_CODES.failed)
   }
@@ -63,6 +65,7 @@ const open = async (
 ): Promise<void> => {
   const { kmsIdentity, messageSizeBytesMax } = decodeConfiguration(instance.configuration)
   const ocalls = new OutgoingCalls(portOf(instance.ocalls), clock)
+  diagnostics()?.attach((lines) => printOnHost(ocalls, lines))
   const opened = await openFlow({
     store: hostStore(ocalls),
     kms: hostKms(ocalls),

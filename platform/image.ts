@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
@@ -8,6 +8,7 @@ import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { IMAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { bundle, directoryOf, pathOf, runtimeFile } from './bundle.js'
+import { readSignatureFile, signatureFile, type ImageSignature } from './image-signature.js'
 import { startWorker } from './worker.js'
 
 /** What an image says about itself, in the first line of the measured string. */
@@ -28,6 +29,8 @@ export interface Image<Definition = unknown> {
   /** The string that runs. */
   readonly source: string
   readonly measurement: Bytes
+  /** Beside the string, and so not measured; without one the image runs as unsigned. */
+  readonly signature?: ImageSignature
   readonly [definitionType]?: Definition
 }
 
@@ -134,10 +137,20 @@ const readManifest = (claimed: unknown): ImageManifest => {
   }
 }
 
-/** Reads an image file and measures it. @throws {KeyriseError} ERR_IMAGE_INVALID. */
+/**
+ * Reads an image file and measures it, and verifies the signature in the file beside it, `FILE.sig`, where there is one.
+ * @throws {KeyriseError} ERR_IMAGE_INVALID, ERR_IMAGE_SIGNATURE.
+ */
 export const readImage = async <Definition = unknown>(path: string | URL): Promise<Image<Definition>> => {
+  const file = pathOf(path)
+  const image = await parseFile<Definition>(file)
+  const signature = await readSignatureFile(signatureFile(file), image.measurement)
+  return signature === undefined ? image : Object.freeze({ ...image, signature })
+}
+
+const parseFile = async <Definition>(file: string): Promise<Image<Definition>> => {
   try {
-    return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(path)))
+    return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(file)))
   } catch (error) {
     throw error instanceof KeyriseError
       ? error
@@ -145,12 +158,29 @@ export const readImage = async <Definition = unknown>(path: string | URL): Promi
   }
 }
 
-/** @throws {KeyriseError} ERR_STORE_UNWRITABLE. */
+/**
+ * Writes an image, and its signature beside it as `FILE.sig`. A signature that lies there stays where it is this image’s: the
+ * same source was built again. Another’s goes.
+ * @throws {KeyriseError} ERR_STORE_UNWRITABLE.
+ */
 export const writeImage = async (path: string | URL, image: Image): Promise<void> => {
+  const file = pathOf(path)
+  const beside = signatureFile(file)
   try {
-    await writeFile(path, image.source)
+    // First, so that at no moment an image stands beside a signature that is not its own.
+    if (!(await isSignedBy(beside, image))) await rm(beside, { force: true })
+    await writeFile(file, image.source)
+    if (image.signature !== undefined) await writeFile(beside, image.signature.bytes)
   } catch (error) {
     throw new KeyriseError('ERR_STORE_UNWRITABLE', { detail: reasonOf(error), cause: error })
+  }
+}
+
+const isSignedBy = async (file: string, { measurement }: Image): Promise<boolean> => {
+  try {
+    return (await readSignatureFile(file, measurement)) !== undefined
+  } catch {
+    return false
   }
 }
 

@@ -9,6 +9,7 @@ import { portOf } from '../protocol/message-port.js'
 import { sha256 } from '../protocol/sha256.js'
 import { admitValue } from '../protocol/values.js'
 import { parseImage, type Image } from './image.js'
+import { verifySignature } from './image-signature.js'
 import { openPlatformKey } from './key-file.js'
 import type { Instance, LaunchOptions, Platform } from './platform.js'
 import { pin, startWorker } from './worker.js'
@@ -38,12 +39,12 @@ export class SimulatedPlatform implements Platform {
     return new SimulatedPlatform(await openPlatformKey(directory))
   }
 
-  /** @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says. */
+  /**
+   * @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says; ERR_IMAGE_SIGNATURE
+   * when it has a signature that is not of it.
+   */
   launch(image: Image, options: LaunchOptions): Instance {
-    // Read once, measured here, and run: no other string can take its place in between.
-    const measured = parseImage(image.source)
-    if (!equalPublicBytes(measured.measurement, image.measurement))
-      throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
+    const measured = measure(image)
     const configuration = copyBytes(options.configuration)
     const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
     const configDigest = sha256(configuration)
@@ -96,7 +97,8 @@ export class SimulatedPlatform implements Platform {
           name: imageName,
           svn,
           configDigest,
-          debug: false,
+          debug: measured.manifest.debug,
+          signed: measured.signature === undefined ? null : measured.signature,
         })
         return encodeReply(id, evidence.join(sign(null, evidence.toSign, this.#key)))
       } catch (error) {
@@ -110,6 +112,15 @@ export class SimulatedPlatform implements Platform {
     // Not among the process's active handles, where any code could pick it up; the host's own ports keep the process alive.
     port.unref()
   }
+}
+
+/** Read once, measured and verified here, and run: nothing else can take the place of the string or the signature in between. */
+const measure = ({ source, measurement, signature }: Image): Image => {
+  const measured = parseImage(source)
+  if (!equalPublicBytes(measured.measurement, measurement))
+    throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
+  if (signature === undefined) return measured
+  return { ...measured, signature: verifySignature(copyBytes(signature.bytes), measured.measurement) }
 }
 
 const withinMs = async (timeoutMs: number, event: Promise<unknown>): Promise<void> => {
