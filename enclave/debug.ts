@@ -1,7 +1,8 @@
 import { SourceMap } from 'node:module'
-import { format, inspect } from 'node:util'
+import { format } from 'node:util'
 import { tellErrors } from '../protocol/calls.js'
 import { setDiagnostics, type OutputLine, type SendOutput } from './diagnostics.js'
+import { printValue } from './print-value.js'
 
 /**
  * The very first module of a debug image, before boot closes what it uses: console output goes to the host, errors leave with
@@ -13,7 +14,9 @@ import { setDiagnostics, type OutputLine, type SendOutput } from './diagnostics.
 declare const keyriseSourceMap: string
 /** In the measured string the manifest and the opening of the script come before the first line that is mapped. */
 const LINES_BEFORE_SCRIPT = 2
-const STACK_DEPTH_MAX = 30
+/** What imports the author’s module and starts it. */
+const ENTRY = 'keyrise-image.js'
+const STACK_DEPTH_MAX = 50
 
 const TEXT_LENGTH_MAX = 32 * 1024
 /** One call’s worth of output: a few of the longest lines. */
@@ -32,12 +35,16 @@ const originOf = (line: number, column: number): string | undefined => {
     : undefined
 }
 
-const frameOf = (site: NodeJS.CallSite): string => {
+/** A frame as the author knows it; undefined for those of Node and of what starts the bundle. */
+const frameOf = (site: NodeJS.CallSite): string | undefined => {
   const [file, line, column] = [site.getFileName() ?? '', site.getLineNumber(), site.getColumnNumber()]
-  // The bundle is the one script that is not Node’s own.
-  if (line === null || column === null || file.startsWith('node:')) return String(site)
+  const frame = (site as { toString(): string }).toString()
+  if (line === null || column === null) return frame
+  // The bundle is the one script that is not Node’s own, nor what Node wraps around it.
+  if (file.startsWith('node:') || file.endsWith('-wrapper')) return undefined
   const origin = originOf(line, column)
-  return origin === undefined ? String(site) : String(site).replace(`${file}:${String(line)}:${String(column)}`, origin)
+  if (origin === undefined || origin.startsWith(ENTRY)) return undefined
+  return frame.replace(`${file}:${String(line)}:${String(column)}`, origin)
 }
 
 const headOf = (error: Error): string => {
@@ -51,12 +58,29 @@ const headOf = (error: Error): string => {
 const bounded = (text: string): string =>
   text.length > TEXT_LENGTH_MAX ? `${text.slice(0, TEXT_LENGTH_MAX)}… (cut)` : text
 
-const tell = (error: unknown): string => {
+/** As they were when they were made: Node writes the source of an uncaught error into its stack, and here that is the whole bundle. */
+const stacks = new WeakMap<Error, string>()
+
+const stackOf = (error: Error): string => {
+  // Read first, because it is made when it is read.
+  const { stack } = error
+  return stacks.get(error) ?? (typeof stack === 'string' ? stack : headOf(error))
+}
+
+const text = (value: unknown): string => {
   try {
-    return bounded(inspect(error))
+    return bounded(printValue(value, stackOf))
   } catch {
     return 'a value that cannot be printed'
   }
+}
+
+/** As the console does: the first text may have places for the others. */
+const formatted = (values: readonly unknown[]): string => {
+  const printed = values.map((value) =>
+    typeof value === 'object' || typeof value === 'function' ? text(value) : value,
+  )
+  return typeof printed[0] === 'string' ? format(...printed) : printed.map(text).join(' ')
 }
 
 const waiting: OutputLine[] = []
@@ -80,15 +104,15 @@ const takeBatch = (): OutputLine[] => {
   return waiting.splice(0, end === -1 ? waiting.length : Math.max(end, 1))
 }
 
-const print = (level: string, text: string): void => {
-  if (waiting.length < WAITING_COUNT_MAX) waiting.push({ level, text: bounded(text) })
+const print = (level: string, line: string): void => {
+  if (waiting.length < WAITING_COUNT_MAX) waiting.push({ level, text: bounded(line) })
   pass()
 }
 
 const openConsole = (): void => {
   for (const level of Object.keys(console)) {
     if (typeof console[level as keyof Console] !== 'function') continue
-    const value = (...values: unknown[]): void => print(level, format(...values))
+    const value = (...values: unknown[]): void => print(level, formatted(values))
     Object.defineProperty(console, level, { value, writable: false, configurable: false })
   }
   for (const [stream, level] of [
@@ -96,7 +120,7 @@ const openConsole = (): void => {
     ['stderr', 'error'],
   ] as const) {
     const write = (chunk: unknown): boolean => {
-      print(level, typeof chunk === 'string' ? chunk.replace(/\n$/, '') : inspect(chunk))
+      print(level, typeof chunk === 'string' ? chunk.replace(/\n$/, '') : text(chunk))
       return true
     }
     const sink = Object.freeze({
@@ -112,16 +136,20 @@ const openConsole = (): void => {
 }
 
 Error.stackTraceLimit = STACK_DEPTH_MAX
-Error.prepareStackTrace = (error, sites) => [headOf(error), ...sites.map(frameOf)].join('\n    at ')
+Error.prepareStackTrace = (error, sites) => {
+  const stack = [headOf(error), ...sites.map(frameOf).filter((frame) => frame !== undefined)].join('\n    at ')
+  stacks.set(error, stack)
+  return stack
+}
 openConsole()
-tellErrors(tell)
+tellErrors(text)
 setDiagnostics({
   attach: (to) => {
     send = to
     pass()
   },
   fail: (error) => {
-    print('error', tell(error))
+    print('error', text(error))
     while (send !== undefined && waiting.length > 0) send(takeBatch()).catch(() => {})
   },
 })

@@ -155,7 +155,6 @@ const TEXT_LENGTH_MAX = 64 * 1024
 
 /** Text from the other side as a terminal may show it: nothing moves the cursor, and its length is bounded. */
 export const printableText = (claimed: string): string =>
-  // eslint-disable-next-line no-control-regex -- these are what is taken out
   claimed
     .slice(0, TEXT_LENGTH_MAX)
     .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, '\ufffd')

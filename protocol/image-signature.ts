@@ -1,4 +1,4 @@
-import { concatBytes, copyBytes, type Bytes } from './bytes.js'
+import { concatBytes, copyBytes, toHex, type Bytes } from './bytes.js'
 import { decodeCborMaps, encodeCbor } from './cbor.js'
 import { isBytes, prepareSign1, readSign1 } from './cose.js'
 import { KeyriseError } from './errors.js'
@@ -20,6 +20,26 @@ const KEY_SIZE_BYTES = 32
 const MEASUREMENT_SIZE_BYTES = 32
 /** RFC 8410 §4: an Ed25519 SubjectPublicKeyInfo up to its key. */
 const SPKI_PREFIX = Uint8Array.from([0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00])
+
+/**
+ * Encodings of the points of order 1, 2, 4 and 8 (RFC 8032 §5.1.2), without the bit of the sign: under such a key anybody can sign
+ * anything, and OpenSSL says that it is right.
+ */
+const SMALL_ORDER: ReadonlySet<string> = new Set([
+  '00'.repeat(32),
+  `01${'00'.repeat(31)}`,
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  `ec${'ff'.repeat(30)}7f`,
+  `ed${'ff'.repeat(30)}7f`,
+  `ee${'ff'.repeat(30)}7f`,
+])
+
+const isSmallOrder = (publicKey: Uint8Array): boolean => {
+  const unsigned = copyBytes(publicKey)
+  unsigned[KEY_SIZE_BYTES - 1] = (unsigned[KEY_SIZE_BYTES - 1] ?? 0) & 0x7f
+  return SMALL_ORDER.has(toHex(unsigned))
+}
 
 /** Who answers for an image, and as which product of theirs. */
 export interface ImageSigner {
@@ -75,7 +95,7 @@ export const readSignature = (
   ]
   if (!isBytes(measurement, MEASUREMENT_SIZE_BYTES)) return refuse('its measurement')
   if (!isProductId(productId)) return refuse('its product id')
-  if (!isBytes(publicKey, KEY_SIZE_BYTES)) return refuse('its public key')
+  if (!isBytes(publicKey, KEY_SIZE_BYTES) || isSmallOrder(publicKey)) return refuse('its public key')
   const claims = {
     measurement: copyBytes(measurement),
     productId,
