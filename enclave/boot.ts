@@ -1,8 +1,8 @@
 import crypto from 'node:crypto'
 import workerThreads from 'node:worker_threads'
 import { disposeAll } from '../protocol/live-secrets.js'
-import { diagnostics } from './diagnostics.js'
 import { hardenIntrinsics } from './harden.js'
+import { startInProcess } from './process-start.js'
 
 /**
  * The first module of every image; its import hardens the realm before anything else runs (security.md, "Launch recipe").
@@ -30,6 +30,11 @@ const wipeAll = (): void => {
   }
   // What no wiper knows: keys of a flow that has not finished opening, what calls under way hold, what authors were given.
   disposeAll()
+}
+
+/** Runs `flush` when nothing else is left to be done: what was posted last is on its way then. */
+export const flushAtExit = (flush: () => void): void => {
+  process.on('exit', flush)
 }
 
 const { exit } = process
@@ -63,30 +68,34 @@ const PROCESS_REMOVED = [
   'binding', '_linkedBinding', 'dlopen', 'report', 'kill', '_kill', '_rawDebug', 'getBuiltinModule', 'mainModule',
   '_eval', '_getActiveHandles', '_getActiveRequests', '_debugProcess', '_debugEnd', '_startProfilerIdleNotifier',
   '_stopProfilerIdleNotifier', '_preload_modules', 'openStdin', 'loadEnvFile', 'setSourceMapsEnabled',
-  'setUncaughtExceptionCaptureCallback', 'execve', 'finalization',
+  'setUncaughtExceptionCaptureCallback', 'execve', 'finalization', 'abort', 'chdir', 'umask', 'setuid', 'setgid',
+  'seteuid', 'setegid', 'setgroups', 'initgroups', 'send', 'disconnect', 'channel', 'stdio',
 ] as const
 
 const closeProcess = (): void => {
   for (const key of PROCESS_REMOVED)
     Object.defineProperty(process, key, { value: undefined, writable: false, configurable: false })
-  if (diagnostics() === undefined) Error.stackTraceLimit = 0
+  Error.stackTraceLimit = 0
 }
 
-/** Nobody learns why, unless this is a debug image. */
-const failInstance = (error: unknown): never => {
-  diagnostics()?.fail(error)
-  return endInstance(EXIT_CODES.failed)
+/** Of a process of its own: it wipes before it is ended, and the one signal that would open the debugger opens nothing. */
+const heedSignals = (): void => {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => endInstance(EXIT_CODES.wiped))
+  process.on('SIGUSR1', () => undefined)
 }
 
-process.on('uncaughtException', failInstance)
-process.on('unhandledRejection', failInstance)
+process.on('uncaughtException', () => endInstance(EXIT_CODES.failed))
+process.on('unhandledRejection', () => endInstance(EXIT_CODES.failed))
 process.on('exit', wipeAll)
-if (diagnostics() === undefined) silence()
+const { isMainThread } = workerThreads
+if (isMainThread) heedSignals()
+const processStart = isMainThread ? startInProcess() : undefined
+silence()
 closeProcess()
 hardenIntrinsics([crypto.webcrypto, crypto.webcrypto.subtle, crypto.KeyObject])
 Object.freeze(crypto)
 
 /** What the platform passed to this instance; taken once, so that no other module finds the ports. */
-export const launched: unknown = workerThreads.workerData
+export const launched: unknown = processStart ?? workerThreads.workerData
 for (const key of ['workerData', 'parentPort']) Object.defineProperty(workerThreads, key, { value: null })
 Object.freeze(workerThreads)

@@ -1,5 +1,5 @@
 import { copyBytes } from '../protocol/bytes.js'
-import { encodeConfiguration } from '../protocol/configuration.js'
+import { encodeConfiguration, type Isolation } from '../protocol/configuration.js'
 import type { EcallsOf, OcallsOf } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
@@ -8,15 +8,8 @@ import type { Clock, KmsLink, Store } from '../protocol/ports.js'
 import type { Image } from '../platform/image.js'
 import type { Instance, Platform } from '../platform/platform.js'
 import { nodeClock } from '../storage/node-clock.js'
-import { printOcall, printOutput } from './debug-output.js'
 import { ocallTable, serveOcalls } from './ocalls.js'
-import {
-  Supervisor,
-  type EnclaveEvent,
-  type EnclaveEventDetail,
-  type EnclaveState,
-  type SupervisorLimits,
-} from './supervisor.js'
+import { Supervisor, type EnclaveEvent, type EnclaveState, type SupervisorLimits } from './supervisor.js'
 
 export interface LaunchOptionsBase<Definition> {
   readonly image: Image<Definition>
@@ -28,13 +21,15 @@ export interface LaunchOptionsBase<Definition> {
   readonly flow: string
   /** Names the task that several flows share; a flow is a task of its own by default. */
   readonly task?: string
-  /**
-   * Called apart from everything else, in order. What it throws is an uncaught exception. Without it, the output of a debug
-   * image goes to standard error.
-   */
+  /** Called apart from everything else, in order. What it throws is an uncaught exception. */
   readonly onEvent?: (event: EnclaveEvent) => void
   readonly clock?: Clock
   readonly limits?: Partial<LaunchLimits>
+  /**
+   * What the enclave runs in: a worker of this process by default, or a process of its own, which other processes of the user
+   * and native code in this one cannot read. docs/threat-model.md says what each stops. Evidence covers it.
+   */
+  readonly isolation?: Isolation
 }
 
 export interface LaunchLimits extends SupervisorLimits {
@@ -88,17 +83,17 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
   const flow = parseFlowId(options.flow)
   const limits = { ...LAUNCH_LIMITS, ...options.limits }
   const supervisor: Supervisor = new Supervisor({
-    launchInstance: instanceLauncher(options, flow, limits, (event) => {
-      supervisor.report(event)
+    launchInstance: instanceLauncher(options, flow, limits, (name, error) => {
+      supervisor.report({ type: 'ocall-failed', name, error })
     }),
     clock: options.clock ?? nodeClock,
     limits,
-    onEvent: options.onEvent ?? printOutput(options.image.manifest.name),
+    onEvent: options.onEvent ?? (() => undefined),
   })
   await supervisor.start()
   const close = (): Promise<void> => supervisor.close()
   return {
-    ecalls: stubs(namesOf(options.image.manifest.ecalls), supervisor) as Ecalls<Definition>,
+    ecalls: stubs(options.image.manifest.ecalls, supervisor) as Ecalls<Definition>,
     get state() {
       return supervisor.state
     },
@@ -112,24 +107,23 @@ const instanceLauncher = (
   options: LaunchOptionsBase<unknown> & { readonly ocalls?: unknown },
   flow: FlowId,
   limits: LaunchLimits,
-  report: (event: EnclaveEventDetail) => void,
+  failed: (name: string, error: unknown) => void,
 ): (() => Instance) => {
   const { image, platform, store, kms } = options
   const authors = (options.ocalls ?? {}) as Readonly<Record<string, (input: never) => unknown>>
-  const missing = namesOf(image.manifest.ocalls).filter((name) => !Object.hasOwn(authors, name))
+  const missing = image.manifest.ocalls.filter((name) => !Object.hasOwn(authors, name))
   if (missing.length > 0) throw new KeyriseError('ERR_OCALL_UNKNOWN', { detail: missing.join(', ') })
-  const print = printOcall((level, text) => report({ type: 'output', level, text }))
-  const table = new Map([...ocallTable(flow, store, kms, authors), ...(image.manifest.debug ? [print] : [])])
+  const table = ocallTable(flow, store, kms, authors)
   const task = parseFlowId(options.task ?? flow)
-  const configuration = { kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax: limits.messageSizeBytesMax }
+  const { isolation = 'worker' } = options
+  const { messageSizeBytesMax } = limits
+  const configuration = encodeConfiguration({ kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation })
   return () => {
-    const instance = platform.launch(image, { configuration: encodeConfiguration(configuration), flow, task })
-    serveOcalls(instance.ocalls, table, (name, error) => report({ type: 'ocall-failed', name, error }))
+    const instance = platform.launch(image, { configuration, flow, task, isolation })
+    serveOcalls(instance.ocalls, table, failed)
     return instance
   }
 }
-
-const namesOf = (declared: readonly { readonly name: string }[]): string[] => declared.map(({ name }) => name)
 
 const stubs = (names: readonly string[], supervisor: Supervisor): UntypedEcalls => {
   const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>

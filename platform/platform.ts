@@ -1,4 +1,5 @@
 import type { Bytes } from '../protocol/bytes.js'
+import type { Isolation } from '../protocol/configuration.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Port } from '../protocol/ports.js'
 import type { Image } from './image.js'
@@ -19,6 +20,8 @@ export interface LaunchOptions {
   readonly configuration: Bytes
   readonly flow: FlowId
   readonly task: FlowId
+  /** What to run it in: a worker by default. It must be what `configuration` says. */
+  readonly isolation?: Isolation
 }
 
 /** One running enclave, from outside. */

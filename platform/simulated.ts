@@ -1,17 +1,19 @@
 import { createPublicKey, sign, type KeyObject } from 'node:crypto'
-import { MessageChannel, type MessagePort } from 'node:worker_threads'
+import { MessageChannel } from 'node:worker_threads'
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { claimedId, encodeRefusal, encodeReply, parseCall } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
+import { decodeConfiguration } from '../protocol/configuration.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { prepareEvidence } from '../protocol/evidence.js'
 import { portOf } from '../protocol/message-port.js'
+import type { Port } from '../protocol/ports.js'
 import { sha256 } from '../protocol/sha256.js'
 import { admitValue } from '../protocol/values.js'
 import { parseImage, type Image } from './image.js'
-import { verifySignature } from './image-signature.js'
 import { openPlatformKey } from './key-file.js'
 import type { Instance, LaunchOptions, Platform } from './platform.js'
+import { startProcess, type ProcessStart } from './process.js'
 import { pin, startWorker } from './worker.js'
 
 const WIPE_TIMEOUT_MS = 1_000
@@ -39,27 +41,37 @@ export class SimulatedPlatform implements Platform {
     return new SimulatedPlatform(await openPlatformKey(directory))
   }
 
-  /**
-   * @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says; ERR_IMAGE_SIGNATURE
-   * when it has a signature that is not of it.
-   */
+  /** @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says. */
   launch(image: Image, options: LaunchOptions): Instance {
-    const measured = measure(image)
+    // Read once, measured here, and run: no other string can take its place in between.
+    const measured = parseImage(image.source)
+    if (!equalPublicBytes(measured.measurement, image.measurement))
+      throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
     const configuration = copyBytes(options.configuration)
+    const isolation = options.isolation ?? 'worker'
+    // Evidence carries the configuration’s digest, so what that says is what is done.
+    if (decodeConfiguration(configuration).isolation !== isolation)
+      throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'isolation' })
+    const start = { configuration, measurement: measured.measurement, flow: options.flow, task: options.task }
+    return isolation === 'process' ? this.#inProcess(measured, start) : this.#inWorker(measured, start)
+  }
+
+  #inProcess(measured: Image, start: ProcessStart): Instance {
+    const { ecalls, ocalls, platform, exited, kill } = startProcess(measured.source, start)
+    this.#attest(platform, measured, sha256(start.configuration))
+    return { ecalls, ocalls, exited, terminate: terminator(platform, exited, kill), kill }
+  }
+
+  #inWorker(measured: Image, start: ProcessStart): Instance {
     const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
-    const configDigest = sha256(configuration)
-    this.#attest(platform.port1, measured, configDigest)
+    pin(platform.port1)
+    const platformPort = portOf(platform.port1)
+    this.#attest(platformPort, measured, sha256(start.configuration))
+    // Not among the process's active handles, where any code could pick it up; the host's own ports keep the process alive.
+    platform.port1.unref()
     const worker = startWorker(
       measured.source,
-      {
-        ecalls: ecalls.port2,
-        ocalls: ocalls.port2,
-        platform: platform.port2,
-        configuration,
-        measurement: measured.measurement,
-        flow: options.flow,
-        task: options.task,
-      },
+      { ecalls: ecalls.port2, ocalls: ocalls.port2, platform: platform.port2, ...start },
       [ecalls.port2, ocalls.port2, platform.port2],
     )
     const ports = [ecalls.port1, ocalls.port1, platform.port1]
@@ -68,18 +80,13 @@ export class SimulatedPlatform implements Platform {
       ecalls: portOf(ecalls.port1),
       ocalls: portOf(ocalls.port1),
       exited: worker.exited,
-      terminate: async () => {
-        platform.port1.close()
-        await withinMs(WIPE_TIMEOUT_MS, worker.exited)
-        await worker.kill()
-      },
+      terminate: terminator(platformPort, worker.exited, worker.kill),
       kill: worker.kill,
     }
   }
 
   /** Signs evidence for the instance at the other end of `port`, and for no other: measurement and configuration are not its to say. */
-  #attest(port: MessagePort, measured: Image, configDigest: Bytes): void {
-    pin(port)
+  #attest(port: Port, measured: Image, configDigest: Bytes): void {
     const answer = (claimed: unknown) => {
       try {
         const { id, name, claimedArgument } = parseCall(claimed)
@@ -97,30 +104,25 @@ export class SimulatedPlatform implements Platform {
           name: imageName,
           svn,
           configDigest,
-          debug: measured.manifest.debug,
-          signed: measured.signature === undefined ? null : measured.signature,
+          debug: false,
         })
         return encodeReply(id, evidence.join(sign(null, evidence.toSign, this.#key)))
       } catch (error) {
         return encodeRefusal(claimedId(claimed), error)
       }
     }
-    port.on('message', (claimed: unknown) => {
+    port.onMessage((claimed) => {
       const { message, transfer } = answer(claimed)
-      port.postMessage(message, transfer)
+      port.post(message, transfer)
     })
-    // Not among the process's active handles, where any code could pick it up; the host's own ports keep the process alive.
-    port.unref()
   }
 }
 
-/** Read once, measured and verified here, and run: nothing else can take the place of the string or the signature in between. */
-const measure = ({ source, measurement, signature }: Image): Image => {
-  const measured = parseImage(source)
-  if (!equalPublicBytes(measured.measurement, measurement))
-    throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
-  if (signature === undefined) return measured
-  return { ...measured, signature: verifySignature(copyBytes(signature.bytes), measured.measurement) }
+/** The platform's port closes, which the enclave takes for the time to wipe; then it is ended, whether it did or not. */
+const terminator = (platform: Port, exited: Promise<unknown>, kill: () => Promise<void>) => async (): Promise<void> => {
+  platform.close()
+  await withinMs(WIPE_TIMEOUT_MS, exited)
+  await kill()
 }
 
 const withinMs = async (timeoutMs: number, event: Promise<unknown>): Promise<void> => {

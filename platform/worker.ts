@@ -94,7 +94,8 @@ const pinMethods = (owner: object): void => {
     for (const key of Reflect.ownKeys(prototype)) {
       const method: unknown = Object.getOwnPropertyDescriptor(prototype, key)?.value
       if (typeof method !== 'function' || key === 'constructor' || Object.hasOwn(owner, key)) continue
-      Object.defineProperty(owner, key, { value: method, writable: false, enumerable: false, configurable: false })
+      // Writable, since sockets set their own `write` when they end.
+      Object.defineProperty(owner, key, { value: method, writable: true, enumerable: false, configurable: false })
     }
   }
 }

@@ -38,4 +38,6 @@ export const DELIVERED_SEGMENT_SIZE_BYTES_MAX = SEALED_SEGMENT_SIZE_BYTES_MAX + 
 export const ROOT_KEY_COUNT_MAX = 64
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
 export const ROSTER_MEMBER_COUNT_MAX = 256
+/** Of one launch: it names a key and a few numbers. */
+export const CONFIGURATION_SIZE_BYTES_MAX = 4096
 export const IMAGE_SIZE_BYTES_MAX = 64 * 1024 * 1024

@@ -1,14 +1,15 @@
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import { fileURLToPath } from 'node:url'
+import { ISOLATIONS, type Isolation } from '../../protocol/configuration.js'
 import { bundle, directoryOf } from '../../platform/bundle.js'
 import { buildTarget, Host, launchTarget, withPlatform } from './target.js'
 
 const image = buildTarget()
 
-const ask = (name: string): Promise<string[]> =>
+const ask = (name: string, isolation: Isolation): Promise<string[]> =>
   withPlatform(async (platform) => {
-    const host = new Host(launchTarget(platform, await image))
+    const host = new Host(launchTarget(platform, await image, { isolation }))
     await host.ready()
     const found = (await host.call(name)) as string[]
     await host.instance.terminate()
@@ -29,15 +30,15 @@ const askBare = async (question: string): Promise<string[]> => {
 }
 
 test('code in an enclave has no way to files, processes, workers, the inspector or Node’s insides', async (t) => {
-  t.deepEqual(await ask('probe'), [])
+  for (const isolation of ISOLATIONS) t.deepEqual(await ask('probe', isolation), [], isolation)
   t.true((await askBare('probeCapabilities')).length > 12)
 })
 
 test('no value leads to a constructor that makes code from text', async (t) => {
-  t.deepEqual(await ask('escapes'), [])
+  for (const isolation of ISOLATIONS) t.deepEqual(await ask('escapes', isolation), [], isolation)
   t.true((await askBare('listEscapes')).length > 100)
 })
 
 test('no intrinsic can be extended, replaced or redefined', async (t) => {
-  t.deepEqual(await ask('softIntrinsics'), [])
+  for (const isolation of ISOLATIONS) t.deepEqual(await ask('softIntrinsics', isolation), [], isolation)
 })

@@ -3,6 +3,7 @@ import { OutgoingCalls } from '../../enclave/ocalls.js'
 import { hostKms, hostSegments, hostStore } from '../../enclave/host-services.js'
 import { portPair, SimulatedClock } from '../../faults/index.js'
 import { parseCall, type ClaimedCall } from '../../protocol/calls.js'
+import { ISOLATIONS } from '../../protocol/configuration.js'
 import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../../protocol/limits.js'
 import type { Port } from '../../protocol/ports.js'
 import { buildTarget, Host, launchTarget, withPlatform } from './target.js'
@@ -208,28 +209,35 @@ test('a segment’s answer is bytes of bounded size in memory of its own, or a c
   await silent
 })
 
-test('in a running enclave, an answer that the schema refuses fails the call and nothing else', async (t) => {
-  const image = await buildTarget()
-  await withPlatform(async (platform) => {
-    const host = new Host(launchTarget(platform, image))
-    await host.ready()
-    const refusal = { isError: true, value: { code: 'ERR_ROLLBACK', message: 'secret text' } }
-    const answers: [unknown, unknown][] = [
-      [{ type: 'RAW', value: 'fine' }, 'fine'],
-      [{ type: 'RAW', value: 'longer than ten' }, 'ERR_REPLY_INVALID'],
-      [{ type: 'RAW', value: 1 }, 'ERR_REPLY_INVALID'],
-      [{ type: 'RAW', value: new Uint8Array(new SharedArrayBuffer(1)) }, 'ERR_REPLY_INVALID'],
-      [{ type: 'HANDLER', name: 'throw', value: refusal }, 'ERR_OCALL_FAILED'],
-    ]
-    for (const [answer, expected] of answers) {
-      const call = host.call('consult', { question: 'why' })
-      await host.answer('ask', (id) => [
-        { id, ...(answer as object) },
-        { id, type: 'RAW', value: 'again' },
-      ])
-      t.is(await call, expected)
-    }
-    t.is(await host.call('total'), 0)
-    await host.instance.terminate()
+for (const isolation of ISOLATIONS) {
+  test(`in a running enclave, an answer that the schema refuses fails the call and nothing else (${isolation})`, async (t) => {
+    const image = await buildTarget()
+    await withPlatform(async (platform) => {
+      const host = new Host(launchTarget(platform, image, { isolation }))
+      await host.ready()
+      const refusal = { isError: true, value: { code: 'ERR_ROLLBACK', message: 'secret text' } }
+      const shared: [unknown, unknown] = [
+        { type: 'RAW', value: new Uint8Array(new SharedArrayBuffer(1)) },
+        'ERR_REPLY_INVALID',
+      ]
+      const answers: [unknown, unknown][] = [
+        [{ type: 'RAW', value: 'fine' }, 'fine'],
+        [{ type: 'RAW', value: 'longer than ten' }, 'ERR_REPLY_INVALID'],
+        [{ type: 'RAW', value: 1 }, 'ERR_REPLY_INVALID'],
+        // A socket carries none.
+        ...(isolation === 'worker' ? [shared] : []),
+        [{ type: 'HANDLER', name: 'throw', value: refusal }, 'ERR_OCALL_FAILED'],
+      ]
+      for (const [answer, expected] of answers) {
+        const call = host.call('consult', { question: 'why' })
+        await host.answer('ask', (id) => [
+          { id, ...(answer as object) },
+          { id, type: 'RAW', value: 'again' },
+        ])
+        t.is(await call, expected)
+      }
+      t.is(await host.call('total'), 0)
+      await host.instance.terminate()
+    })
   })
-})
+}

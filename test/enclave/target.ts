@@ -2,9 +2,9 @@ import { fileURLToPath } from 'node:url'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { allocate } from '../../protocol/bytes.js'
-import { encodeConfiguration } from '../../protocol/configuration.js'
-import { encodeCall } from '../../protocol/calls.js'
+import { allocate, type Bytes } from '../../protocol/bytes.js'
+import { encodeConfiguration, type Isolation } from '../../protocol/configuration.js'
+import { claimedId, encodeCall, encodeRefusal } from '../../protocol/calls.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { bundle, directoryOf, runtimeFile } from '../../platform/bundle.js'
 import { composeImage, describeModule, imageModule, type Image } from '../../platform/image.js'
@@ -23,7 +23,9 @@ export const buildStubImage = async <Definition>(name: string): Promise<Image<De
 
 export const buildTarget = (): Promise<Image<typeof target>> => buildStubImage('target.enclave')
 
-export const CONFIGURATION = encodeConfiguration({ kmsIdentity: allocate(32), messageSizeBytesMax: 64 * 1024 })
+export const configurationFor = (isolation: Isolation): Bytes =>
+  encodeConfiguration({ kmsIdentity: allocate(32), messageSizeBytesMax: 64 * 1024, isolation })
+export const CONFIGURATION = configurationFor('worker')
 
 export const withPlatform = async <T>(
   use: (platform: SimulatedPlatform, directory: string) => Promise<T>,
@@ -36,8 +38,17 @@ export const withPlatform = async <T>(
   }
 }
 
-export const launchTarget = (platform: SimulatedPlatform, image: Image, flow = 'flow'): Instance =>
-  platform.launch(image, { configuration: CONFIGURATION, flow: parseFlowId(flow), task: parseFlowId('task') })
+export const launchTarget = (
+  platform: SimulatedPlatform,
+  image: Image,
+  { flow = 'flow', isolation = 'worker' }: { readonly flow?: string; readonly isolation?: Isolation } = {},
+): Instance =>
+  platform.launch(image, {
+    configuration: configurationFor(isolation),
+    flow: parseFlowId(flow),
+    task: parseFlowId('task'),
+    isolation,
+  })
 
 /** A host as an attacker writes one: posts anything, and sees every message. */
 export class Host {
@@ -81,10 +92,19 @@ export class Host {
     return this.find(this.seen, (message) => (field(message, 'type') === 'READY' ? message : undefined))
   }
 
+  /** Posts a message as it is. What the port cannot even carry is refused as the gate would refuse it. */
+  post(message: unknown, transfer: readonly ArrayBuffer[] = []): void {
+    try {
+      this.instance.ecalls.post(message, transfer)
+    } catch (error) {
+      this.#see(this.seen, encodeRefusal(claimedId(message), error).message)
+    }
+  }
+
   /** Posts a message as it is, under a fresh id, and waits for its answer. */
-  raw(message: Record<string, unknown>, transfer: ArrayBuffer[] = []): Promise<unknown> {
+  raw(message: Record<string, unknown>, transfer: readonly ArrayBuffer[] = []): Promise<unknown> {
     const id = `h${++this.#count}`
-    this.instance.ecalls.post({ id, ...message }, transfer)
+    this.post({ id, ...message }, transfer)
     return this.find(this.seen, (answer) => (field(answer, 'id') === id ? answer : undefined))
   }
 

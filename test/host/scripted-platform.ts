@@ -96,19 +96,11 @@ export class ScriptedPlatform implements Platform {
 /** An image of which only the manifest counts. */
 export const scriptedImage = (manifest: { ecalls?: readonly string[]; ocalls?: readonly string[] } = {}): Image => ({
   manifest: {
-    format: 'keyrise-image/2',
+    format: 'keyrise-image/1',
     name: 'scripted',
     svn: 1,
-    debug: false,
-    ecalls: (manifest.ecalls ?? ['echo']).map((name) => ({
-      name,
-      receives: false,
-      yields: false,
-      switchless: false,
-      ocalls: [],
-      limits: {},
-    })),
-    ocalls: (manifest.ocalls ?? []).map((name) => ({ name, yields: false, limits: {} })),
+    ecalls: manifest.ecalls ?? ['echo'],
+    ocalls: manifest.ocalls ?? [],
     refusals: [],
   },
   source: '',

@@ -30,7 +30,6 @@ export class TestPlatform {
       svn: 1,
       configDigest: new Uint8Array(32),
       debug: false,
-      signed: null,
       ...claims,
     })
     return join(this.#signer.sign(toSign))

@@ -56,7 +56,7 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
   const service = new KmsService({
     keyring,
     ledger,
-    verifier: new SimulatedVerifier(policy),
+    verifier: new SimulatedVerifier(policy.platforms),
     policy,
     unsealer: new PatientUnsealer(unsealKeys(keyring), options.beforeUnseal),
     random: nodeRandom,

@@ -1,19 +1,24 @@
 import test from 'ava'
 import { encodeCbor } from '../../protocol/cbor.js'
-import { decodeConfiguration, encodeConfiguration } from '../../protocol/configuration.js'
+import { decodeConfiguration, encodeConfiguration, ISOLATIONS } from '../../protocol/configuration.js'
 
 const kmsIdentity = new Uint8Array(new ArrayBuffer(32)).fill(7)
+const valid = { kmsIdentity, messageSizeBytesMax: 1 << 20, isolation: 'worker' }
 
 test('a launch configuration survives encoding', (t) => {
-  const configuration = { kmsIdentity, messageSizeBytesMax: 1 << 20 }
-  t.deepEqual(decodeConfiguration(encodeConfiguration(configuration)), configuration)
+  for (const isolation of ISOLATIONS) {
+    const configuration = { kmsIdentity, messageSizeBytesMax: 1 << 20, isolation }
+    t.deepEqual(decodeConfiguration(encodeConfiguration(configuration)), configuration)
+  }
 })
 
 for (const [what, claimed] of Object.entries({
-  'a short identity': { kmsIdentity: kmsIdentity.subarray(1), messageSizeBytesMax: 1 << 20 },
-  'no identity': { messageSizeBytesMax: 1 << 20 },
-  'an unknown field': { kmsIdentity, messageSizeBytesMax: 1 << 20, debug: true },
-  'a limit above the maximum': { kmsIdentity, messageSizeBytesMax: 2 ** 40 },
+  'a short identity': { ...valid, kmsIdentity: kmsIdentity.subarray(1) },
+  'no identity': { messageSizeBytesMax: 1 << 20, isolation: 'worker' },
+  'an unknown field': { ...valid, debug: true },
+  'a limit above the maximum': { ...valid, messageSizeBytesMax: 2 ** 40 },
+  'an isolation that is none': { ...valid, isolation: 'none' },
+  'no isolation': { kmsIdentity, messageSizeBytesMax: 1 << 20 },
 })) {
   test(`${what} is refused`, (t) => {
     t.throws(() => decodeConfiguration(encodeCbor(claimed)), { code: 'ERR_CONFIG_INVALID' })

@@ -1,0 +1,91 @@
+import type { MessagePort } from 'node:worker_threads'
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import { encodeRefusal } from '../protocol/calls.js'
+import { decodeCbor } from '../protocol/cbor.js'
+import { FieldReader } from '../protocol/check.js'
+import type { Isolation } from '../protocol/configuration.js'
+import { CONFIGURATION_SIZE_BYTES_MAX, NAME_LENGTH_MAX } from '../protocol/limits.js'
+import { portOf } from '../protocol/message-port.js'
+import { parseFlowId, type FlowId } from '../protocol/names.js'
+import type { Port } from '../protocol/ports.js'
+import { SocketPort } from '../protocol/socket-port.js'
+import { flushAtExit, launched } from './boot.js'
+import type { ProcessStart } from './process-start.js'
+
+/** What the platform passes to an instance. The platform is trusted; the ports to the host are not. */
+export interface Launched {
+  /** Where this instance runs. */
+  readonly isolation: Isolation
+  readonly ecalls: Port
+  readonly ocalls: Port
+  readonly platform: Port
+  /** Runs `released` when the platform lets go of this instance, or is gone. */
+  readonly onRelease: (released: () => void) => void
+  readonly configuration: Bytes
+  readonly measurement: Bytes
+  readonly flow: FlowId
+  readonly task: FlowId
+}
+
+interface WorkerStart {
+  readonly ecalls: MessagePort
+  readonly ocalls: MessagePort
+  readonly platform: MessagePort
+  readonly configuration: Bytes
+  readonly measurement: Bytes
+  readonly flow: string
+  readonly task: string
+}
+
+/** What this instance was launched with, whichever way it came. */
+export const launchedInstance = (): Launched => {
+  const start = launched as WorkerStart | ProcessStart
+  return 'isolation' in start ? inProcess(start) : inWorker(start)
+}
+
+const inWorker = ({ ecalls, ocalls, platform, ...start }: WorkerStart): Launched => ({
+  isolation: 'worker',
+  ecalls: portOf(ecalls),
+  ocalls: portOf(ocalls),
+  platform: portOf(platform),
+  onRelease: (released) => void platform.on('close', released),
+  configuration: start.configuration,
+  measurement: copyBytes(start.measurement),
+  flow: parseFlowId(start.flow),
+  task: parseFlowId(start.task),
+})
+
+/** Taken before anybody could replace it. */
+const defer = process.nextTick.bind(process) as (work: () => void) => void
+
+const inProcess = (start: ProcessStart): Launched => {
+  const ecalls: SocketPort = new SocketPort(start.ecalls, {
+    defer,
+    malformed: (error) => ecalls.post(encodeRefusal(undefined, error).message),
+    waitsForReader: true,
+  })
+  // What is no answer answers nothing: the call that waits goes on waiting.
+  const malformed = (): void => undefined
+  const ocalls = new SocketPort(start.ocalls, { defer, malformed, waitsForReader: true })
+  // Always read, so that its end is noticed.
+  const platform = new SocketPort(start.platform, { defer, malformed, waitsForReader: false })
+  flushAtExit(() => {
+    for (const port of [ecalls, ocalls]) port.flush()
+  })
+  const fields = new FieldReader(
+    decodeCbor(start.start),
+    ['configuration', 'measurement', 'flow', 'task'],
+    'ERR_CONFIG_INVALID',
+  )
+  return {
+    isolation: 'process',
+    ecalls,
+    ocalls,
+    platform,
+    onRelease: (released) => void platform.closed.then(released),
+    configuration: fields.bytes('configuration', 0, CONFIGURATION_SIZE_BYTES_MAX),
+    measurement: fields.bytes('measurement', 32),
+    flow: parseFlowId(fields.text('flow', NAME_LENGTH_MAX)),
+    task: parseFlowId(fields.text('task', NAME_LENGTH_MAX)),
+  }
+}

@@ -1,0 +1,46 @@
+import type { Socket } from 'node:net'
+
+/** Descriptors that the platform gives to an enclave in a process of its own; 0 to 2 lead nowhere once the script is read. */
+const DESCRIPTORS = { ecalls: 3, ocalls: 4, platform: 5 } as const
+/** Beside them, until now: the files that the process was made from (platform/process-recipe.ts). */
+const FIRST_FILE_DESCRIPTOR = 6
+
+/** What an enclave in a process of its own starts with. */
+export interface ProcessStart {
+  readonly isolation: 'process'
+  /** What the platform wrote first: see `encodeStart`, in platform/process.ts. */
+  readonly start: Uint8Array
+  readonly ecalls: Socket
+  readonly ocalls: Socket
+  readonly platform: Socket
+}
+
+/**
+ * Reads the platform’s first words and opens the sockets, while there is still a way to Node’s modules: an image for both
+ * levels must not make a worker load what only a process needs.
+ */
+export const startInProcess = (): ProcessStart => {
+  const { closeSync, readSync } = process.getBuiltinModule('node:fs')
+  const { Socket } = process.getBuiltinModule('node:net')
+  const read = (sizeBytes: number): Uint8Array => {
+    const bytes = new Uint8Array(new ArrayBuffer(sizeBytes))
+    for (let filled = 0; filled < sizeBytes;) {
+      const count = readSync(DESCRIPTORS.platform, bytes, filled, sizeBytes - filled, null)
+      // The platform is gone before it said what is to be done.
+      if (count === 0) process.exit(0)
+      filled += count
+    }
+    return bytes
+  }
+  const [fileCount = 0, ...size] = read(3)
+  for (let file = 0; file < fileCount; file++) closeSync(FIRST_FILE_DESCRIPTOR + file)
+  const start = read(size.reduce((sum, byte) => sum * 256 + byte, 0))
+  const open = (fd: number): Socket => new Socket({ fd, readable: true, writable: true })
+  return {
+    isolation: 'process',
+    start,
+    ecalls: open(DESCRIPTORS.ecalls),
+    ocalls: open(DESCRIPTORS.ocalls),
+    platform: open(DESCRIPTORS.platform),
+  }
+}
