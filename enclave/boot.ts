@@ -1,6 +1,7 @@
 import crypto from 'node:crypto'
 import workerThreads from 'node:worker_threads'
 import { disposeAll } from '../protocol/live-secrets.js'
+import { diagnostics } from './diagnostics.js'
 import { hardenIntrinsics } from './harden.js'
 import { startInProcess } from './process-start.js'
 
@@ -75,7 +76,13 @@ const PROCESS_REMOVED = [
 const closeProcess = (): void => {
   for (const key of PROCESS_REMOVED)
     Object.defineProperty(process, key, { value: undefined, writable: false, configurable: false })
-  Error.stackTraceLimit = 0
+  if (diagnostics() === undefined) Error.stackTraceLimit = 0
+}
+
+/** Nobody learns why, unless this is a debug image. */
+const failInstance = (error: unknown): never => {
+  diagnostics()?.fail(error)
+  return endInstance(EXIT_CODES.failed)
 }
 
 /** Of a process of its own: it wipes before it is ended, and the one signal that would open the debugger opens nothing. */
@@ -84,13 +91,13 @@ const heedSignals = (): void => {
   process.on('SIGUSR1', () => undefined)
 }
 
-process.on('uncaughtException', () => endInstance(EXIT_CODES.failed))
-process.on('unhandledRejection', () => endInstance(EXIT_CODES.failed))
+process.on('uncaughtException', failInstance)
+process.on('unhandledRejection', failInstance)
 process.on('exit', wipeAll)
 const { isMainThread } = workerThreads
 if (isMainThread) heedSignals()
 const processStart = isMainThread ? startInProcess() : undefined
-silence()
+if (diagnostics() === undefined) silence()
 closeProcess()
 hardenIntrinsics([crypto.webcrypto, crypto.webcrypto.subtle, crypto.KeyObject])
 Object.freeze(crypto)

@@ -4,6 +4,7 @@ import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
 import type { Attester, KmsChannel, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Bytes } from '../protocol/bytes.js'
+import type { OutputLine } from './diagnostics.js'
 import type { OutgoingCalls } from './ocalls.js'
 
 /** What the host does for the runtime: it keeps sealed bytes and relays frames. Both are checked for shape here; what they say is checked by whoever opens them. */
@@ -11,6 +12,7 @@ import type { OutgoingCalls } from './ocalls.js'
 const STORE_DEADLINE_MS = 30_000
 const KMS_DEADLINE_MS = 30_000
 const ATTEST_DEADLINE_MS = 10_000
+const PRINT_DEADLINE_MS = 10_000
 
 const STORE_CODES: readonly ErrorCode[] = [
   'ERR_STORE_CONFLICT',
@@ -121,3 +123,11 @@ export const platformAttester = (calls: OutgoingCalls): Attester => ({
     return expectBytes(reply, 'ERR_LAUNCH_FAILED')
   },
 })
+
+/** What a debug image prints. Only a host that launched one has this OCALL. */
+export const printOnHost = (calls: OutgoingCalls, lines: readonly OutputLine[]): Promise<unknown> =>
+  calls.call(
+    RUNTIME_OCALLS.print,
+    { lines },
+    { deadlineMs: PRINT_DEADLINE_MS, codes: [], otherwise: 'ERR_OCALL_FAILED' },
+  )

@@ -5,9 +5,10 @@ import { KeyriseError, outsideCode } from '../protocol/errors.js'
 import type { Clock } from '../protocol/ports.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { endInstance, EXIT_CODES, wipeAtExit } from './boot.js'
+import { diagnostics } from './diagnostics.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
-import { hostKms, hostSegments, hostStore, platformAttester } from './host-services.js'
+import { hostKms, hostSegments, hostStore, platformAttester, printOnHost } from './host-services.js'
 import { launchedInstance, type Launched } from './launched.js'
 import { OutgoingCalls } from './ocalls.js'
 
@@ -34,6 +35,7 @@ export const startEnclave = async (
   try {
     await open(definition, openFlow, instance, announce)
   } catch (error) {
+    diagnostics()?.fail(error)
     announce({ type: 'FAILED', code: error instanceof KeyriseError ? outsideCode(error.code) : 'ERR_LAUNCH_FAILED' })
     endInstance(EXIT_CODES.failed)
   }
@@ -48,6 +50,7 @@ const open = async (
   const { kmsIdentity, messageSizeBytesMax, isolation } = decodeConfiguration(instance.configuration)
   if (isolation !== instance.isolation) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'isolation' })
   const ocalls = new OutgoingCalls(instance.ocalls, clock)
+  diagnostics()?.attach((lines) => printOnHost(ocalls, lines))
   const opened = await openFlow({
     store: hostStore(ocalls),
     kms: hostKms(ocalls),

@@ -1,4 +1,5 @@
 export { buildImage, readImage, writeImage, type Image, type ImageManifest } from '../platform/image.js'
+export { signImage, type ImageSignature } from '../platform/image-signature.js'
 export type { Instance, Platform } from '../platform/platform.js'
 export { SimulatedPlatform } from '../platform/simulated.js'
 export type { EcallsOf, OcallsOf } from '../protocol/contract.js'

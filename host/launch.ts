@@ -8,8 +8,15 @@ import type { Clock, KmsLink, Store } from '../protocol/ports.js'
 import type { Image } from '../platform/image.js'
 import type { Instance, Platform } from '../platform/platform.js'
 import { nodeClock } from '../storage/node-clock.js'
+import { printOcall, printOutput } from './debug-output.js'
 import { ocallTable, serveOcalls } from './ocalls.js'
-import { Supervisor, type EnclaveEvent, type EnclaveState, type SupervisorLimits } from './supervisor.js'
+import {
+  Supervisor,
+  type EnclaveEvent,
+  type EnclaveEventDetail,
+  type EnclaveState,
+  type SupervisorLimits,
+} from './supervisor.js'
 
 export interface LaunchOptionsBase<Definition> {
   readonly image: Image<Definition>
@@ -21,7 +28,10 @@ export interface LaunchOptionsBase<Definition> {
   readonly flow: string
   /** Names the task that several flows share; a flow is a task of its own by default. */
   readonly task?: string
-  /** Called apart from everything else, in order. What it throws is an uncaught exception. */
+  /**
+   * Called apart from everything else, in order. What it throws is an uncaught exception. Without it, the output of a debug
+   * image goes to standard error.
+   */
   readonly onEvent?: (event: EnclaveEvent) => void
   readonly clock?: Clock
   readonly limits?: Partial<LaunchLimits>
@@ -83,17 +93,17 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
   const flow = parseFlowId(options.flow)
   const limits = { ...LAUNCH_LIMITS, ...options.limits }
   const supervisor: Supervisor = new Supervisor({
-    launchInstance: instanceLauncher(options, flow, limits, (name, error) => {
-      supervisor.report({ type: 'ocall-failed', name, error })
+    launchInstance: instanceLauncher(options, flow, limits, (event) => {
+      supervisor.report(event)
     }),
     clock: options.clock ?? nodeClock,
     limits,
-    onEvent: options.onEvent ?? (() => undefined),
+    onEvent: options.onEvent ?? printOutput(options.image.manifest.name),
   })
   await supervisor.start()
   const close = (): Promise<void> => supervisor.close()
   return {
-    ecalls: stubs(options.image.manifest.ecalls, supervisor) as Ecalls<Definition>,
+    ecalls: stubs(namesOf(options.image.manifest.ecalls), supervisor) as Ecalls<Definition>,
     get state() {
       return supervisor.state
     },
@@ -107,23 +117,26 @@ const instanceLauncher = (
   options: LaunchOptionsBase<unknown> & { readonly ocalls?: unknown },
   flow: FlowId,
   limits: LaunchLimits,
-  failed: (name: string, error: unknown) => void,
+  report: (event: EnclaveEventDetail) => void,
 ): (() => Instance) => {
   const { image, platform, store, kms } = options
   const authors = (options.ocalls ?? {}) as Readonly<Record<string, (input: never) => unknown>>
-  const missing = image.manifest.ocalls.filter((name) => !Object.hasOwn(authors, name))
+  const missing = namesOf(image.manifest.ocalls).filter((name) => !Object.hasOwn(authors, name))
   if (missing.length > 0) throw new KeyriseError('ERR_OCALL_UNKNOWN', { detail: missing.join(', ') })
-  const table = ocallTable(flow, store, kms, authors)
+  const print = printOcall((level, text) => report({ type: 'output', level, text }))
+  const table = new Map([...ocallTable(flow, store, kms, authors), ...(image.manifest.debug ? [print] : [])])
   const task = parseFlowId(options.task ?? flow)
   const { isolation = 'worker' } = options
   const { messageSizeBytesMax } = limits
   const configuration = encodeConfiguration({ kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation })
   return () => {
     const instance = platform.launch(image, { configuration, flow, task, isolation })
-    serveOcalls(instance.ocalls, table, failed)
+    serveOcalls(instance.ocalls, table, (name, error) => report({ type: 'ocall-failed', name, error }))
     return instance
   }
 }
+
+const namesOf = (declared: readonly { readonly name: string }[]): string[] => declared.map(({ name }) => name)
 
 const stubs = (names: readonly string[], supervisor: Supervisor): UntypedEcalls => {
   const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>

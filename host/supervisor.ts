@@ -9,6 +9,7 @@ import { Connection, type ConnectionLimits } from './connection.js'
  * - `ready`: it recovered and serves; `tookMs` since the launch began, or since the instance before was lost.
  * - `lost`: it died, and `callsPending` calls rejected with ERR_ENCLAVE_LOST.
  * - `ocall-failed`: with its cause, of which the enclave learns no more than a code.
+ * - `output`: of a debug image alone: what it printed, or failed with, and by which of the console's methods.
  * - `closed`: for good; `error` says why, unless the host closed it.
  */
 export type EnclaveEvent = { readonly atMs: number } & (
@@ -17,6 +18,7 @@ export type EnclaveEvent = { readonly atMs: number } & (
   | { readonly type: 'launch-failed'; readonly error: KeyriseError }
   | { readonly type: 'lost'; readonly reason: string; readonly callsPending: number }
   | { readonly type: 'ocall-failed'; readonly name: string; readonly error: unknown }
+  | { readonly type: 'output'; readonly level: string; readonly text: string }
   | { readonly type: 'closed'; readonly error?: KeyriseError }
 )
 

@@ -66,7 +66,7 @@ const assemble = (
 ): OpenKms => {
   const { policy, keyring, unsealer, ledger } = parts
   const { random, clock, onEvent } = options
-  const verifier = new SimulatedVerifier(policy.platforms)
+  const verifier = new SimulatedVerifier(policy)
   const service = new KmsService({
     keyring,
     ledger,

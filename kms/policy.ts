@@ -16,13 +16,19 @@ export interface Policy {
   /** Ed25519 keys of platforms whose evidence counts, 32 bytes each. */
   readonly platforms: readonly Uint8Array[]
   readonly images: readonly PolicyImage[]
+  /**
+   * Debug images get keys too. They tell whoever runs them what goes on inside: for development alone, with keys that protect
+   * nothing. False unless told.
+   */
+  readonly allowDebug?: boolean
 }
 
 const IMAGE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 const COUNT_MAX = 1024
 
 /**
- * Reads a policy file: `{ "platforms": ["<hex>"], "images": [{ "name": "party", "measurement": "<hex>" }] }`.
+ * Reads a policy file: `{ "platforms": ["<hex>"], "images": [{ "name": "party", "measurement": "<hex>" }] }`, and
+ * `"allowDebug": true` where debug images are to get keys.
  * @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key.
  */
 export const parsePolicy = (text: string): Policy => {
@@ -32,7 +38,9 @@ export const parsePolicy = (text: string): Policy => {
   } catch {
     return refuse('the policy is not JSON')
   }
-  const policy = readObject(claimed, 'policy', ['platforms', 'images'])
+  const policy = readObject(claimed, 'policy', ['platforms', 'images', 'allowDebug'])
+  const allowDebug = policy['allowDebug'] ?? false
+  if (typeof allowDebug !== 'boolean') return refuse('allowDebug: true or false')
   return checkPolicy({
     platforms: readList(policy['platforms'], 'platforms').map((key, index) => readHex(key, `platforms[${index}]`)),
     images: readList(policy['images'], 'images').map((item, index) => {
@@ -41,6 +49,7 @@ export const parsePolicy = (text: string): Policy => {
       if (typeof name !== 'string') return refuse(`images[${index}].name: a text`)
       return { name, measurement: readHex(image['measurement'], `images[${index}].measurement`) }
     }),
+    allowDebug,
   })
 }
 
@@ -56,7 +65,8 @@ export const checkPolicy = (policy: Policy): Policy => {
   )
   const platforms = policy.platforms.map((key, index) => checkKey(key, `platforms[${index}]`))
   refuseDuplicates(platforms, (index) => `platforms[${index}]`)
-  return { platforms, images }
+  // Only `true` itself: what is merely truthy was meant as something else.
+  return { platforms, images, allowDebug: policy.allowDebug === true }
 }
 
 /** The image of a measurement. @throws {KeyriseError} ERR_POLICY_DENIED when it is not listed. */

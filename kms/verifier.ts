@@ -2,6 +2,7 @@ import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { readEvidence, type Claims } from '../protocol/evidence.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
+import type { Policy } from './policy.js'
 
 /** Appraises evidence. RATS (RFC 9334): the Verifier. One for each kind of platform. */
 export interface Verifier {
@@ -18,9 +19,12 @@ export interface Verifier {
 /** Appraises evidence of simulated platforms (protocol/evidence.ts), each known by its Ed25519 key. */
 export class SimulatedVerifier implements Verifier {
   readonly #platforms: readonly Uint8Array[]
+  readonly #allowDebug: boolean
 
-  constructor(platforms: readonly Uint8Array[]) {
+  /** @param policy - of which only `platforms` and `allowDebug` are read. */
+  constructor({ platforms, allowDebug = false }: Pick<Policy, 'platforms' | 'allowDebug'>) {
     this.#platforms = platforms
+    this.#allowDebug = allowDebug
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- other verifiers fetch certificates
@@ -33,7 +37,7 @@ export class SimulatedVerifier implements Verifier {
       return refuse('no platform that the policy lists signed it')
     if (!equalPublicBytes(claims.nonce, expected.nonce)) return refuse('it was made for another handshake')
     if (!equalPublicBytes(claims.confirmationKey, expected.confirmationKey)) return refuse('it binds another key')
-    if (claims.debug) return refuse('it is a debug instance')
+    if (claims.debug && !this.#allowDebug) return refuse('it is of a debug image, and the policy has no allowDebug')
     return claims
   }
 }

@@ -1,11 +1,16 @@
 import { builtinModules } from 'node:module'
-import { dirname } from 'node:path'
+import { dirname, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type BuildFailure, type Message } from 'esbuild'
 import { KeyriseError } from '../protocol/errors.js'
 
 /** The runtime's own modules, found by their place beside this one: what they do is the enclave's affair. */
 export const runtimeFile = (name: string): string => fileURLToPath(new URL(`../enclave/${name}.js`, import.meta.url))
+
+export interface BundleOptions {
+  /** Names stay as they are, and the script has its own source map. */
+  readonly debug: boolean
+}
 
 export interface Bundle {
   /** One strict script without imports, but for Node's own modules. */
@@ -16,14 +21,19 @@ export interface Bundle {
 
 /**
  * Bundles `contents`, a module in `directory`, into one script. The same files give the same bytes wherever they lie: names
- * are shortened and no path is kept.
+ * are shortened and no path is kept; for debugging, paths from that directory on.
  * @throws {KeyriseError} ERR_IMAGE_BUILD, ERR_IMAGE_TOP_LEVEL_AWAIT.
  */
-export const bundle = async (contents: string, directory: string): Promise<Bundle> => {
+export const bundle = async (
+  contents: string,
+  directory: string,
+  { debug }: BundleOptions = { debug: false },
+): Promise<Bundle> => {
   try {
     const { outputFiles, metafile } = await build({
       stdin: { contents, resolveDir: directory, sourcefile: 'keyrise-image.js', loader: 'js' },
       absWorkingDir: directory,
+      outfile: join(directory, 'keyrise-bundle.js'),
       bundle: true,
       write: false,
       metafile: true,
@@ -31,19 +41,25 @@ export const bundle = async (contents: string, directory: string): Promise<Bundl
       platform: 'node',
       mainFields: ['module', 'main'],
       target: 'node20',
-      minify: true,
+      minifyWhitespace: true,
+      minifyIdentifiers: !debug,
+      minifySyntax: !debug,
       legalComments: 'none',
       charset: 'utf8',
-      sourcemap: false,
+      sourcemap: debug ? 'external' : false,
+      sourcesContent: false,
       treeShaking: true,
       logLevel: 'silent',
       alias: { 'keyrise/enclave': runtimeFile('index') },
       external: builtinModules.flatMap((name) => [name, `node:${name}`]),
       // A project's own compiler settings for tests or pages must not change what is measured.
       tsconfigRaw: {},
+      // Nor must the environment: NODE_PATH.
+      nodePaths: [],
     })
-    const script = outputFiles[0]?.text ?? ''
-    return { source: enclose(script), inputs: Object.keys(metafile.inputs).sort() }
+    const text = (end: string): string => outputFiles.find(({ path }) => path.endsWith(end))?.text ?? ''
+    const source = debug ? encloseMapped(text('.js'), mapWithin(text('.js.map'), directory)) : enclose(text('.js'))
+    return { source, inputs: Object.keys(metafile.inputs).sort() }
   } catch (error) {
     throw asImageError(error)
   }
@@ -55,6 +71,28 @@ export const bundle = async (contents: string, directory: string): Promise<Bundl
  */
 const enclose = (script: string): string =>
   `'use strict';((require,Function)=>{${script.trimEnd()}\n})(require,Function);\n`
+
+/** The same, with the script’s own source map as a third name. The script begins on a line of its own, as enclave/debug.ts expects. */
+const encloseMapped = (script: string, map: string): string =>
+  `'use strict';((require,Function,keyriseSourceMap)=>{\n${script.trimEnd()}\n})(require,Function,${JSON.stringify(map)});\n`
+
+/** A source map whose paths are the same wherever the project and this package lie. */
+const mapWithin = (json: string, directory: string): string => {
+  const map = JSON.parse(json) as { sources: string[]; names: string[]; mappings: string }
+  const sources = map.sources.map((source) => pathWithin(resolve(directory, source), directory))
+  return JSON.stringify({ version: 3, sources, names: map.names, mappings: map.mappings })
+}
+
+const PACKAGE = fileURLToPath(new URL('../..', import.meta.url))
+const INSTALLED = `${sep}node_modules${sep}`
+
+const pathWithin = (path: string, directory: string): string => {
+  const installed = path.lastIndexOf(INSTALLED)
+  if (installed !== -1 && !directory.startsWith(path.slice(0, installed + INSTALLED.length)))
+    return path.slice(installed + 1)
+  const isAuthors = path.startsWith(directory + sep) || !path.startsWith(PACKAGE)
+  return isAuthors ? relative(directory, path) : join('keyrise', relative(PACKAGE, path))
+}
 
 const isBuildFailure = (error: unknown): error is BuildFailure =>
   error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors)

@@ -1,22 +1,35 @@
-import { createHash } from 'node:crypto'
-import { readFile, writeFile } from 'node:fs/promises'
+import { hash } from 'node:crypto'
+import { readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads'
+import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:worker_threads'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
-import { isCallName } from '../protocol/calls.js'
+import { isCallName, printableText } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
+import {
+  DECLARED_COUNT_MAX,
+  readDeclaredEcall,
+  readDeclaredOcall,
+  type DeclaredEcall,
+  type DeclaredOcall,
+} from '../protocol/declared-calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { IMAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { bundle, directoryOf, pathOf, runtimeFile } from './bundle.js'
+import { readSignatureFile, signatureFile, type ImageSignature } from './image-signature.js'
 import { startWorker } from './worker.js'
+
+const FORMAT = 'keyrise-image/2'
 
 /** What an image says about itself, in the first line of the measured string. */
 export interface ImageManifest {
-  readonly format: 'keyrise-image/1'
+  readonly format: typeof FORMAT
   readonly name: string
   readonly svn: number
-  readonly ecalls: readonly string[]
-  readonly ocalls: readonly string[]
+  /** Errors and output leave it in full. Evidence says so, and a KMS refuses it unless its policy has `allowDebug`. */
+  readonly debug: boolean
+  /** Sorted by name, as are the OCALLs; the reasons of refusals are sorted too. */
+  readonly ecalls: readonly DeclaredEcall[]
+  readonly ocalls: readonly DeclaredOcall[]
   readonly refusals: readonly string[]
 }
 
@@ -28,13 +41,20 @@ export interface Image<Definition = unknown> {
   /** The string that runs. */
   readonly source: string
   readonly measurement: Bytes
+  /** Beside the string, and so not measured; without one the image runs as unsigned. */
+  readonly signature?: ImageSignature
   readonly [definitionType]?: Definition
 }
 
 const MANIFEST_PREFIX = '//keyrise '
-const MANIFEST_LENGTH_MAX = 64 * 1024
-const DECLARED_COUNT_MAX = 256
+/** 256 ECALLs that use many OCALLs each. */
+const MANIFEST_LENGTH_MAX = 1024 * 1024
 const DESCRIBE_TIMEOUT_MS = 30_000
+
+export interface BuildOptions {
+  /** Makes a debug image. It has another measurement than the same module without. */
+  readonly debug?: boolean
+}
 
 /**
  * Bundles an enclave module, its libraries and the runtime into one image. The same source and lockfile give the same
@@ -42,15 +62,25 @@ const DESCRIBE_TIMEOUT_MS = 30_000
  * @param entry - the module whose default export is `defineEnclave(…)`, JavaScript or TypeScript.
  * @throws {KeyriseError} ERR_IMAGE_BUILD, ERR_IMAGE_TOP_LEVEL_AWAIT, ERR_IMAGE_INVALID.
  */
-export const buildImage = async <Definition = unknown>(entry: string | URL): Promise<Image<Definition>> => {
-  const path = resolve(pathOf(entry))
-  const { source } = await bundle(imageModule(path), directoryOf(path))
-  return composeImage(await describeModule(path), source)
+export const buildImage = async <Definition = unknown>(
+  entry: string | URL,
+  { debug = false }: BuildOptions = {},
+): Promise<Image<Definition>> => {
+  const path = await realPath(resolve(pathOf(entry)))
+  const { source } = await bundle(imageModule(path, debug), directoryOf(path), { debug })
+  return composeImage(await describeModule(path, debug), source)
 }
 
+/** Past symbolic links: what a module imports is found from where it lies. */
+const realPath = (path: string): Promise<string> =>
+  realpath(path).catch(() => {
+    throw new KeyriseError('ERR_IMAGE_BUILD', { detail: `${path} cannot be read` })
+  })
+
 /** The order is the design: `boot` hardens the realm before a line of the author's or of any library's runs. */
-export const imageModule = (path: string): string =>
+export const imageModule = (path: string, debug = false): string =>
   [
+    ...(debug ? [`import ${JSON.stringify(runtimeFile('debug'))}`] : []),
     `import ${JSON.stringify(runtimeFile('boot'))}`,
     `import definition from ${JSON.stringify(path)}`,
     `import { openFlow } from ${JSON.stringify(runtimeFile('flow'))}`,
@@ -58,28 +88,42 @@ export const imageModule = (path: string): string =>
     'void startEnclave(definition, openFlow)',
   ].join('\n')
 
-/** Learns what a module declares by running it as it will run, isolated and hardened, without a flow. */
-export const describeModule = async (path: string): Promise<ImageManifest> => {
+/** Learns what a module declares by running it as it will run, isolated and hardened, without a flow. @throws {KeyriseError} ERR_IMAGE_BUILD. */
+export const describeModule = async (path: string, debug = false): Promise<ImageManifest> => {
   const contents = [
+    `import ${JSON.stringify(runtimeFile('debug'))}`,
     `import ${JSON.stringify(runtimeFile('boot'))}`,
-    `import definition from ${JSON.stringify(path)}`,
     `import { describeEnclave } from ${JSON.stringify(runtimeFile('describe'))}`,
+    `import definition from ${JSON.stringify(path)}`,
     'describeEnclave(definition)',
   ].join('\n')
-  const { source } = await bundle(contents, directoryOf(path))
+  const { source } = await bundle(contents, directoryOf(path), { debug: true })
   const { port1, port2 } = new MessageChannel()
-  const worker = startWorker(source, { manifest: port2 }, [port2])
+  // An empty line where an image has its manifest, so that positions in it are found.
+  const worker = startWorker(`\n${source}`, { manifest: port2 }, [port2])
   const timer = setTimeout(() => void worker.kill(), DESCRIBE_TIMEOUT_MS)
   await worker.exited
   clearTimeout(timer)
-  const claimed = receiveMessageOnPort(port1)?.message as unknown
+  const messages = receiveAll(port1)
   port1.close()
-  if (typeof claimed !== 'object' || claimed === null || !('ecalls' in claimed)) {
-    throw new KeyriseError('ERR_IMAGE_BUILD', {
-      detail: 'the module failed when it was loaded, or its default export is not defineEnclave(…)',
-    })
-  }
-  return readManifest({ format: 'keyrise-image/1', ...claimed })
+  const described = messages.find((message) => 'ecalls' in message)
+  if (described === undefined) throw new KeyriseError('ERR_IMAGE_BUILD', { detail: printedIn(messages) })
+  return readManifest({ format: FORMAT, debug, ...described })
+}
+
+const receiveAll = (port: MessagePort): object[] => {
+  const messages: object[] = []
+  for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port))
+    if (typeof next.message === 'object' && next.message !== null) messages.push(next.message as object)
+  return messages
+}
+
+/** What a module printed that could not be loaded; why it could not stands last. */
+const printedIn = (messages: readonly object[]): string => {
+  const lines = messages.flatMap((message): readonly unknown[] =>
+    'printed' in message && Array.isArray(message.printed) ? message.printed : [],
+  )
+  return printableText(lines.map(String).join('\n')) || 'the module ended, or had not been loaded after 30 seconds'
 }
 
 /** Joins manifest and script into the measured string. */
@@ -101,8 +145,10 @@ export const parseImage = <Definition = unknown>(source: string): Image<Definiti
   const line = source.slice(0, lineLength)
   const manifest = readManifest(parseJson(line.slice(MANIFEST_PREFIX.length)))
   if (manifestLine(manifest) !== line) return invalid('manifest')
-  return { manifest, source, measurement: copyBytes(createHash('sha256').update(source, 'utf8').digest()) }
+  return Object.freeze({ manifest, source, measurement: measure(source) })
 }
+
+const measure = (source: string): Bytes => copyBytes(hash('sha256', source, 'buffer'))
 
 const invalid = (detail: string): never => {
   throw new KeyriseError('ERR_IMAGE_INVALID', { detail })
@@ -119,25 +165,44 @@ const parseJson = (text: string): unknown => {
 const readManifest = (claimed: unknown): ImageManifest => {
   const fields = new FieldReader(
     claimed,
-    ['format', 'name', 'svn', 'ecalls', 'ocalls', 'refusals'],
+    ['format', 'name', 'svn', 'debug', 'ecalls', 'ocalls', 'refusals'],
     'ERR_IMAGE_INVALID',
   )
+  const format = fields.text('format', 32)
+  if (format !== FORMAT)
+    return fields.refuse(format.startsWith('keyrise-image/') ? `${format}; this version reads ${FORMAT}` : 'format')
   const callName = (name: unknown): string => (isCallName(name) ? name : invalid('a name'))
-  if (fields.text('format', 32) !== 'keyrise-image/1') return fields.refuse('format')
-  return {
-    format: 'keyrise-image/1',
+  return deepFreeze({
+    format,
     name: callName(fields.claimed('name')),
     svn: fields.count('svn'),
-    ecalls: fields.list('ecalls', DECLARED_COUNT_MAX, callName),
-    ocalls: fields.list('ocalls', DECLARED_COUNT_MAX, callName),
+    debug: fields.flag('debug'),
+    ecalls: fields.list('ecalls', DECLARED_COUNT_MAX, (ecall) => readDeclaredEcall(ecall, 'ERR_IMAGE_INVALID')),
+    ocalls: fields.list('ocalls', DECLARED_COUNT_MAX, (ocall) => readDeclaredOcall(ocall, 'ERR_IMAGE_INVALID')),
     refusals: fields.list('refusals', DECLARED_COUNT_MAX, callName),
-  }
+  })
 }
 
-/** Reads an image file and measures it. @throws {KeyriseError} ERR_IMAGE_INVALID. */
+/** What was read of a measured line stays what it was. */
+const deepFreeze = <T extends object>(value: T): T => {
+  for (const part of Object.values(value) as unknown[]) if (typeof part === 'object' && part !== null) deepFreeze(part)
+  return Object.freeze(value)
+}
+
+/**
+ * Reads an image file and measures it, and verifies the signature in the file beside it, `FILE.sig`, where there is one.
+ * @throws {KeyriseError} ERR_IMAGE_INVALID, ERR_IMAGE_SIGNATURE.
+ */
 export const readImage = async <Definition = unknown>(path: string | URL): Promise<Image<Definition>> => {
+  const file = pathOf(path)
+  const image = await parseFile<Definition>(file)
+  const signature = await readSignatureFile(signatureFile(file), image.measurement)
+  return signature === undefined ? image : Object.freeze({ ...image, signature })
+}
+
+const parseFile = async <Definition>(file: string): Promise<Image<Definition>> => {
   try {
-    return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(path)))
+    return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(file)))
   } catch (error) {
     throw error instanceof KeyriseError
       ? error
@@ -145,12 +210,29 @@ export const readImage = async <Definition = unknown>(path: string | URL): Promi
   }
 }
 
-/** @throws {KeyriseError} ERR_STORE_UNWRITABLE. */
+/**
+ * Writes an image, and its signature beside it as `FILE.sig`. A signature that lies there stays where it is this image’s: the
+ * same source was built again. Another’s goes.
+ * @throws {KeyriseError} ERR_STORE_UNWRITABLE.
+ */
 export const writeImage = async (path: string | URL, image: Image): Promise<void> => {
+  const file = pathOf(path)
+  const beside = signatureFile(file)
   try {
-    await writeFile(path, image.source)
+    // First, so that at no moment an image stands beside a signature that is not its own.
+    if (!(await isSignedBy(beside, image))) await rm(beside, { force: true })
+    await writeFile(file, image.source)
+    if (image.signature !== undefined) await writeFile(beside, image.signature.bytes)
   } catch (error) {
     throw new KeyriseError('ERR_STORE_UNWRITABLE', { detail: reasonOf(error), cause: error })
+  }
+}
+
+const isSignedBy = async (file: string, { measurement }: Image): Promise<boolean> => {
+  try {
+    return (await readSignatureFile(file, measurement)) !== undefined
+  } catch {
+    return false
   }
 }
 

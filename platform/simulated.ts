@@ -11,6 +11,7 @@ import type { Port } from '../protocol/ports.js'
 import { sha256 } from '../protocol/sha256.js'
 import { admitValue } from '../protocol/values.js'
 import { parseImage, type Image } from './image.js'
+import { verifySignature } from './image-signature.js'
 import { openPlatformKey } from './key-file.js'
 import type { Instance, LaunchOptions, Platform } from './platform.js'
 import { startProcess, type ProcessStart } from './process.js'
@@ -41,12 +42,12 @@ export class SimulatedPlatform implements Platform {
     return new SimulatedPlatform(await openPlatformKey(directory))
   }
 
-  /** @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says. */
+  /**
+   * @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says; ERR_IMAGE_SIGNATURE
+   * when it has a signature that is not of it.
+   */
   launch(image: Image, options: LaunchOptions): Instance {
-    // Read once, measured here, and run: no other string can take its place in between.
-    const measured = parseImage(image.source)
-    if (!equalPublicBytes(measured.measurement, image.measurement))
-      throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
+    const measured = measure(image)
     const configuration = copyBytes(options.configuration)
     const isolation = options.isolation ?? 'worker'
     // Evidence carries the configuration’s digest, so what that says is what is done.
@@ -104,7 +105,8 @@ export class SimulatedPlatform implements Platform {
           name: imageName,
           svn,
           configDigest,
-          debug: false,
+          debug: measured.manifest.debug,
+          signed: measured.signature === undefined ? null : measured.signature,
         })
         return encodeReply(id, evidence.join(sign(null, evidence.toSign, this.#key)))
       } catch (error) {
@@ -116,6 +118,15 @@ export class SimulatedPlatform implements Platform {
       port.post(message, transfer)
     })
   }
+}
+
+/** Read once, measured and verified here, and run: nothing else can take the place of the string or the signature in between. */
+const measure = ({ source, measurement, signature }: Image): Image => {
+  const measured = parseImage(source)
+  if (!equalPublicBytes(measured.measurement, measurement))
+    throw new KeyriseError('ERR_IMAGE_INVALID', { detail: 'measurement' })
+  if (signature === undefined) return measured
+  return { ...measured, signature: verifySignature(copyBytes(signature.bytes), measured.measurement) }
 }
 
 /** The platform's port closes, which the enclave takes for the time to wipe; then it is ended, whether it did or not. */

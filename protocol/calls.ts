@@ -22,6 +22,8 @@ export const RUNTIME_OCALLS = {
   kmsExchange: 'keyrise:kms-exchange',
   /** { name, offset, sizeBytes, stream, index } → the segment as the KMS delivers it, or null where there is no such name */
   bulkSegment: 'keyrise:bulk-segment',
+  /** { lines } → nothing: the output of a debug image; lines are { level, text } */
+  print: 'keyrise:print',
 } as const
 export type RuntimeOcallName = (typeof RUNTIME_OCALLS)[keyof typeof RUNTIME_OCALLS]
 
@@ -92,9 +94,16 @@ export const encodeReply = (id: string, reply: unknown, limits?: ValueLimits): O
   return { message: { id, type: 'RAW', value }, transfer }
 }
 
+let tellError: ((error: unknown) => string) | undefined
+
+/** Lets refusals carry what `tell` says of their errors. Called in debug images alone, by enclave/debug.ts. */
+export const tellErrors = (tell: (error: unknown) => string): void => {
+  tellError = tell
+}
+
 /**
  * A refusal: the code and its fixed text; for ERR_APPLICATION the declared reason and its declared text. No detail, cause
- * or stack leaves, and what is not a KeyriseError leaves as `otherwise`.
+ * or stack leaves, unless this is a debug image, and what is not a KeyriseError leaves as `otherwise`.
  */
 export const encodeRefusal = (
   id: string | undefined,
@@ -110,6 +119,7 @@ export const encodeRefusal = (
     code,
     remedy: describeError(code).remedy,
     ...(reason === undefined ? {} : { reason }),
+    ...(tellError === undefined ? {} : { trace: tellError(error) }),
   }
   return {
     message: { ...(id === undefined ? {} : { id }), type: 'HANDLER', name: 'throw', value: { isError: true, value } },
@@ -122,10 +132,37 @@ const claimedError = (claimed: unknown): KeyriseError | undefined => {
   const claimedCode = field(field(claimed, 'value'), 'code')
   const code = isErrorCode(claimedCode) ? claimedCode : 'ERR_MESSAGE_INVALID'
   const reason = field(field(claimed, 'value'), 'reason')
-  return new KeyriseError(code, typeof reason === 'string' && reason.length <= REASON_LENGTH_MAX ? { reason } : {})
+  const error = new KeyriseError(
+    code,
+    typeof reason === 'string' && reason.length <= REASON_LENGTH_MAX ? { reason } : {},
+  )
+  const trace = field(field(claimed, 'value'), 'trace')
+  if (typeof trace === 'string') tellInStack(error, trace)
+  return error
 }
 
-/** Reads a reply; undefined when it is none. An error in it has a known code, and nothing else of the sender's but the reason. */
+/** The stack on this side says how the reply arrived; what a debug image told says more. */
+const tellInStack = (error: KeyriseError, trace: string): void => {
+  const told = printableText(trace).split('\n').join('\n    ')
+  Object.defineProperty(error, 'stack', {
+    value: `${error.name}: ${error.message}\n  in the enclave:\n    ${told}`,
+    writable: true,
+    configurable: true,
+  })
+}
+
+const TEXT_LENGTH_MAX = 64 * 1024
+
+/** Text from the other side as a terminal may show it: nothing moves the cursor, and its length is bounded. */
+export const printableText = (claimed: string): string =>
+  claimed
+    .slice(0, TEXT_LENGTH_MAX)
+    .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, '\ufffd')
+
+/**
+ * Reads a reply; undefined when it is none. An error in it has a known code, and nothing else of the sender's but the reason and,
+ * of a debug image, the stack.
+ */
 export const parseReply = (claimed: unknown): ClaimedReply | undefined => {
   const id = claimedId(claimed)
   if (id === undefined) return undefined

@@ -43,6 +43,10 @@ const ERRORS = {
     'Move the await into an ECALL or a function that one calls',
   ],
   ERR_IMAGE_INVALID: ['This is not an enclave image', 'Build one with `keyrise image build`'],
+  ERR_IMAGE_SIGNATURE: [
+    'The image’s signature is not valid',
+    'Sign the image again with `keyrise image sign`; without its signature file it runs as unsigned',
+  ],
   // Names and values
   ERR_NAME_INVALID: ['The name is not allowed', 'Use the letters, digits and signs that docs/envelope.md lists'],
   ERR_CBOR_INVALID: ['The bytes are not the deterministic CBOR expected here', 'Treat the bytes as damaged or hostile'],

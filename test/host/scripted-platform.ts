@@ -96,11 +96,19 @@ export class ScriptedPlatform implements Platform {
 /** An image of which only the manifest counts. */
 export const scriptedImage = (manifest: { ecalls?: readonly string[]; ocalls?: readonly string[] } = {}): Image => ({
   manifest: {
-    format: 'keyrise-image/1',
+    format: 'keyrise-image/2',
     name: 'scripted',
     svn: 1,
-    ecalls: manifest.ecalls ?? ['echo'],
-    ocalls: manifest.ocalls ?? [],
+    debug: false,
+    ecalls: (manifest.ecalls ?? ['echo']).map((name) => ({
+      name,
+      receives: false,
+      yields: false,
+      switchless: false,
+      ocalls: [],
+      limits: {},
+    })),
+    ocalls: (manifest.ocalls ?? []).map((name) => ({ name, yields: false, limits: {} })),
     refusals: [],
   },
   source: '',

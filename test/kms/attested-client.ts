@@ -30,6 +30,7 @@ export class TestPlatform {
       svn: 1,
       configDigest: new Uint8Array(32),
       debug: false,
+      signed: null,
       ...claims,
     })
     return join(this.#signer.sign(toSign))

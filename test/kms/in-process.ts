@@ -56,7 +56,7 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
   const service = new KmsService({
     keyring,
     ledger,
-    verifier: new SimulatedVerifier(policy.platforms),
+    verifier: new SimulatedVerifier(policy),
     policy,
     unsealer: new PatientUnsealer(unsealKeys(keyring), options.beforeUnseal),
     random: nodeRandom,

@@ -7,9 +7,25 @@ const write = (policy: unknown): string => JSON.stringify(policy)
 
 test('a policy file lists platforms and images', (t) => {
   const policy = parsePolicy(write({ platforms: [HEX], images: [{ name: 'party', measurement: '01'.repeat(32) }] }))
-  t.deepEqual(policy, { platforms: [digestOf(7)], images: [{ name: 'party', measurement: digestOf(1) }] })
+  t.deepEqual(policy, {
+    platforms: [digestOf(7)],
+    images: [{ name: 'party', measurement: digestOf(1) }],
+    allowDebug: false,
+  })
   t.is(findImage(policy, digestOf(1)).name, 'party')
   t.throws(() => findImage(policy, digestOf(2)), { code: 'ERR_POLICY_DENIED' })
+})
+
+test('debug images get keys only where a policy says so, in so many words', (t) => {
+  t.true(parsePolicy(write({ platforms: [], images: [], allowDebug: true })).allowDebug)
+  t.false(parsePolicy(write({ platforms: [], images: [], allowDebug: false })).allowDebug)
+  for (const allowDebug of ['true', 1, {}])
+    t.throws(() => parsePolicy(write({ platforms: [], images: [], allowDebug })), {
+      code: 'ERR_CONFIG_INVALID',
+      message: /allowDebug/,
+    })
+  const meant = { platforms: [], images: [], allowDebug: 'no' as unknown as boolean }
+  t.false(checkPolicy(meant).allowDebug)
 })
 
 test('what is wrong in a policy file is named', (t) => {

@@ -29,15 +29,16 @@ test('the measurement is the SHA-256 of the string, and the first line says what
   await withModule(EMPTY, async (path) => {
     const image = await buildImage(path)
     t.deepEqual(image.manifest, {
-      format: 'keyrise-image/1',
+      format: 'keyrise-image/2',
       name: 'empty',
       svn: 7,
+      debug: false,
       ecalls: [],
       ocalls: [],
       refusals: [],
     })
     t.deepEqual(Buffer.from(image.measurement), createHash('sha256').update(image.source).digest())
-    t.true(image.source.startsWith('//keyrise {"format":"keyrise-image/1","name":"empty","svn":7,'))
+    t.true(image.source.startsWith('//keyrise {"format":"keyrise-image/2","name":"empty","svn":7,'))
   })
 })
 
@@ -97,7 +98,7 @@ test('a definition with a name that is not one, or an OCALL that is not listed, 
   const uses = `import { defineEnclave, ecall, ocall } from 'keyrise/enclave'
 const any = { '~standard': { version: 1, vendor: 'x', validate: (value) => ({ value }) } }
 const ask = ocall({ input: any, output: any })
-export default defineEnclave({ name: 'x', svn: 1, ecalls: { go: ecall({ input: any, output: any, ocalls: { ask } }, () => 1) } })`
+export default defineEnclave({ name: 'x', svn: 1, debug: false, ecalls: { go: ecall({ input: any, output: any, ocalls: { ask } }, () => 1) } })`
   for (const source of [EMPTY.replace("'empty'", "'keyrise:x'"), EMPTY.replace('svn: 7', 'svn: -1'), uses]) {
     await withModule(source, async (path) => {
       await t.throwsAsync(buildImage(path), { code: 'ERR_IMAGE_BUILD' })
@@ -119,7 +120,7 @@ test('an image that was written and read is the same', async (t) => {
 
 test('what is not an image is refused', async (t) => {
   const image = composeImage(
-    { format: 'keyrise-image/1', name: 'x', svn: 1, ecalls: [], ocalls: [], refusals: [] },
+    { format: 'keyrise-image/2', name: 'x', svn: 1, debug: false, ecalls: [], ocalls: [], refusals: [] },
     "'use strict'",
   )
   const [line = '', ...rest] = image.source.split('\n')
@@ -129,7 +130,7 @@ test('what is not an image is refused', async (t) => {
     line,
     image.source.slice(1),
     line.replace('{', '{ ') + '\n',
-    line.replace('"svn":1', '"svn":1,"debug":true') + '\n',
+    line.replace('"svn":1', '"svn":1,"more":true') + '\n',
     line.replace('"x"', '"x\u2028y"') + '\n',
     `${line}\r\n${rest.join('\n')}`,
   ]) {
@@ -147,7 +148,7 @@ test('what is not an image is refused', async (t) => {
 
 test('two strings that UTF-8 would write alike cannot share a measurement', (t) => {
   const { source } = composeImage(
-    { format: 'keyrise-image/1', name: 'x', svn: 1, ecalls: [], ocalls: [], refusals: [] },
+    { format: 'keyrise-image/2', name: 'x', svn: 1, debug: false, ecalls: [], ocalls: [], refusals: [] },
     "'\ufffd'",
   )
   t.deepEqual(parseImage(source).source, source)

@@ -35,6 +35,7 @@ test('evidence binds the nonce, the key, the measurement, the SVN and the launch
       svn: 3,
       configDigest: sha256(CONFIGURATION),
       debug: false,
+      signed: null,
     })
     t.true(verifies(platform.publicKey, toSign, signature))
     await host.instance.terminate()
@@ -51,6 +52,9 @@ test('an instance cannot have evidence for anything but itself', async (t) => {
       { svn: 99 },
       { configDigest: new Uint8Array(32) },
       { debug: true },
+      { signed: { signer: new Uint8Array(32), productId: 1 } },
+      { signer: new Uint8Array(32) },
+      { productId: 1 },
       { nonce: new Uint8Array(31) },
       { confirmationKey: 'x'.repeat(32) },
       { nonce: new Uint8Array(2000) },

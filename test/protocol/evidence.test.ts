@@ -16,6 +16,7 @@ const CLAIMS: Claims = {
   svn: 4,
   configDigest: filled(5),
   debug: false,
+  signed: { signer: filled(6), productId: 7 },
 }
 
 const makeToken = (claims: Claims): Bytes => {
@@ -36,7 +37,8 @@ const readVerified = (token: Uint8Array): Claims | undefined => {
 
 test('a token says what it was made of', (t) => {
   t.deepEqual(readVerified(makeToken(CLAIMS)), CLAIMS)
-  t.deepEqual(readVerified(makeToken({ ...CLAIMS, debug: true })), { ...CLAIMS, debug: true })
+  for (const other of [{ debug: true }, { signed: null }])
+    t.deepEqual(readVerified(makeToken({ ...CLAIMS, ...other })), { ...CLAIMS, ...other })
 })
 
 test('a token with any bit changed, or cut anywhere, is refused', (t) => {
@@ -57,6 +59,10 @@ test('claims of the wrong shape are refused, though signed', (t) => {
     { configDigest: new Uint8Array(16) },
     { name: 'x'.repeat(65) },
     { svn: -1 },
+    { signed: { signer: new Uint8Array(31), productId: 1 } },
+    { signed: { signer: filled(6), productId: 65_536 } },
+    { signed: { signer: filled(6), productId: -1 } },
+    { signed: { signer: filled(6), productId: 1.5 } },
   ]
   for (const claim of wrong) t.is(readVerified(makeToken({ ...CLAIMS, ...claim } as Claims)), undefined)
 })
