@@ -45,19 +45,20 @@ const checkItemCount = (bytes: Uint8Array, itemCountMax: number): void => {
   }
 }
 
+const STRICT = {
+  strict: true,
+  rejectDuplicateMapKeys: true,
+  allowIndefinite: false,
+  allowUndefined: false,
+  allowBigInt: false,
+  allowInfinity: false,
+  allowNaN: false,
+} as const
+
 const decodeStrict = (bytes: Uint8Array, useMaps: boolean, itemCountMax: number): unknown => {
   checkItemCount(bytes, itemCountMax)
   try {
-    const value: unknown = decode(bytes, {
-      strict: true,
-      useMaps,
-      rejectDuplicateMapKeys: true,
-      allowIndefinite: false,
-      allowUndefined: false,
-      allowBigInt: false,
-      allowInfinity: false,
-      allowNaN: false,
-    })
+    const value: unknown = decode(bytes, { ...STRICT, useMaps })
     if (!equalPublicBytes(encode(value, rfc8949EncodeOptions), bytes))
       throw new KeyriseError('ERR_CBOR_INVALID', { detail: 'not deterministic' })
     return value
@@ -78,3 +79,23 @@ export const decodeCbor = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): 
 /** The same, with every map as a `Map`: for tokens, whose keys are integers. */
 export const decodeCborMaps = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown =>
   decodeStrict(claimed, true, itemCountMax)
+
+/** Of formats that others define, and that need not be deterministic. */
+const FOREIGN = {
+  ...STRICT,
+  // RFC 8949 §4.1 prefers the shortest integers, and asks nobody for them.
+  strict: false,
+  useMaps: true,
+  /** RFC 9052 §2: a COSE_Sign1 may say that it is one. */
+  tags: { 18: (item: () => unknown): unknown => item() },
+} as const
+
+/** One value of a token that another’s hardware made, with every map as a `Map`. @throws {KeyriseError} ERR_CBOR_INVALID. */
+export const decodeForeignCbor = (claimed: Uint8Array, itemCountMax: number): unknown => {
+  checkItemCount(claimed, itemCountMax)
+  try {
+    return decode(claimed, FOREIGN)
+  } catch {
+    throw new KeyriseError('ERR_CBOR_INVALID')
+  }
+}
