@@ -52,7 +52,14 @@ export class NitroVerifier implements Verifier {
     if (nonce === undefined || publicKey === undefined) return refuse('it is bound to no handshake')
     if (!equalPublicBytes(nonce, expected.nonce)) return refuse('it was made for another handshake')
     if (!equalPublicBytes(publicKey, expected.confirmationKey)) return refuse('it binds another key')
-    return { nonce, confirmationKey: publicKey, measurement: sha256(pcrs), debug: false, ...readUserData(userData) }
+    return {
+      nonce,
+      confirmationKey: publicKey,
+      measurement: sha256(pcrs),
+      debug: false,
+      signed: null,
+      ...readUserData(userData),
+    }
   }
 
   /**

@@ -44,6 +44,7 @@ test('a document bound to the handshake, by a chain to the root, gives its claim
       confirmationKey: EXPECTED.confirmationKey,
       measurement: sha256(concatBytes(pcr(1), pcr(2), pcr(3))),
       debug: false,
+      signed: null,
       name: 'party',
       svn: 3,
       configDigest: allocate(32).fill(4),
