@@ -10,6 +10,12 @@ export const CALLS_IN_FLIGHT_MAX = 1024
 /** What an author may declare at most; no limit at all is a declaration left out. */
 export const OCALLS_PER_SECOND_MAX = 1_000_000
 export const OCALL_DEADLINE_MS_MAX = 24 * 60 * 60 * 1000
+/** How many items a receiver may let a sender have on their way at once; ours grant STREAM_WINDOW_COUNT. */
+export const STREAM_CREDIT_MAX = 1024
+export const STREAM_WINDOW_COUNT = 64
+/** A sender has no more bytes on their way than these, or one item. A receiver measures by its own wire, hence the factor. */
+export const STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
+export const STREAM_BUFFER_SIZE_BYTES_MAX = 4 * STREAM_WINDOW_SIZE_BYTES
 
 /** A header holds a few recipients; post-quantum stanzas take about 1.5 KB each. */
 export const HEADER_SIZE_BYTES_MAX = 64 * 1024
