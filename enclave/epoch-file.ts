@@ -4,7 +4,7 @@ import { FieldReader } from '../protocol/check.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { ENTRY_COUNT_MAX } from '../protocol/limits.js'
-import { parseEntryName, type EntryName } from '../protocol/names.js'
+import { parseStoredName, type EntryName } from '../protocol/names.js'
 import type { Head } from '../protocol/session.js'
 import { formatObjectName, parseObjectName, type ObjectName } from './object-names.js'
 
@@ -93,7 +93,7 @@ const decodeIndex = (bytes: Uint8Array): EpochIndex => {
   const offsets = f.list('offsets', ENTRY_COUNT_MAX, count)
   const sizes = f.list('sizes', ENTRY_COUNT_MAX, count)
   const holders = f.list('holders', ENTRY_COUNT_MAX, count)
-  const rows = f.list('names', ENTRY_COUNT_MAX, parseEntryName).map((name, index) => {
+  const rows = f.list('names', ENTRY_COUNT_MAX, parseStoredName).map((name, index) => {
     const holder = holders[index] ?? f.refuse('holders')
     const object = holder === HERE ? null : (stored[holder - 1] ?? f.refuse('holders'))
     return [

@@ -2,6 +2,7 @@ import type { Bytes } from '../protocol/bytes.js'
 import type { Flow } from '../protocol/contract.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
+import type { IdempotentCalls } from './idempotency.js'
 import { KmsClient } from './kms-client.js'
 import { LiveFlow } from './live-flow.js'
 import { recover } from './recovery.js'
@@ -23,6 +24,8 @@ export interface FlowOptions {
 
 export interface OpenedFlow {
   readonly flow: Flow
+  /** Its calls with an idempotency key. */
+  readonly calls: IdempotentCalls
   readonly recovery: {
     readonly kind: 'fresh' | 'recovered'
     /** True when a crash had left a checkpoint that nobody acknowledged, and it was taken over. */
@@ -49,7 +52,12 @@ export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
     const recovered = await recover({ identity, store, kms, kmsIdentity, random })
     const live = new LiveFlow({ identity, store, kms, segments, clock, kmsIdentity, recovered })
     const { kind, adopted, state } = recovered
-    return { flow: live, recovery: { kind, adopted, epoch: state.head.epoch }, wipe: () => live.wipe() }
+    return {
+      flow: live,
+      calls: LiveFlow.callsOf(live),
+      recovery: { kind, adopted, epoch: state.head.epoch },
+      wipe: () => live.wipe(),
+    }
   } catch (error) {
     kms[Symbol.dispose]()
     throw error

@@ -4,13 +4,14 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { lend } from '../protocol/live-secrets.js'
 import { MESSAGE_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
-import { kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
+import { isRuntimeEntry, kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
 import type { CancelSignal, Clock, SegmentChannel, Store } from '../protocol/ports.js'
 import { BulkReader } from './bulk-reader.js'
 import { Checkpoints, type Change } from './checkpoint.js'
 import { isOfItem } from './entry-failures.js'
 import { EntryReader } from './entry-reader.js'
 import type { FlowIdentity, FlowKeys } from './flow-keys.js'
+import { IdempotentCalls, type CallJournal } from './idempotency.js'
 import type { KmsClient } from './kms-client.js'
 import type { Recovered } from './recovery.js'
 import { resealEntries } from './reseal.js'
@@ -40,8 +41,19 @@ export class LiveFlow implements Flow {
   readonly #reader: EntryReader
   readonly #bulk: BulkReader
   readonly #checkpoints: Checkpoints
+  /** Of the keyed call that sees the flow so. */
+  readonly #journal: CallJournal | undefined
 
-  constructor(options: LiveFlowOptions) {
+  constructor(options: LiveFlowOptions | LiveFlow, journal?: CallJournal) {
+    this.#journal = journal
+    if (options instanceof LiveFlow) {
+      this.#options = options.#options
+      this.#keys = options.#keys
+      this.#reader = options.#reader
+      this.#bulk = options.#bulk
+      this.#checkpoints = options.#checkpoints
+      return
+    }
     const { identity, store, kms, segments, clock, recovered } = options
     const { keys, incarnation, state, garbage, plaintext } = recovered
     this.#options = options
@@ -59,6 +71,15 @@ export class LiveFlow implements Flow {
       garbage,
     })
     if (plaintext !== undefined) this.#reader.hold(state.object, plaintext)
+  }
+
+  /** The flow's keyed calls: for the runtime, and no author's to make. */
+  static callsOf(flow: LiveFlow): IdempotentCalls {
+    return new IdempotentCalls({
+      checkpoints: flow.#checkpoints,
+      read: (name, location, state) => flow.#reader.read(name, location, state),
+      under: (journal) => new LiveFlow(flow, journal),
+    })
   }
 
   get id(): FlowId {
@@ -85,6 +106,8 @@ export class LiveFlow implements Flow {
 
   async delete(names: readonly EntryName[]): Promise<number> {
     const changes = [...new Set(names.map(parseEntryName))].map((name): Change => ({ name, value: null }))
+    const replayed = this.#journal?.replay()
+    if (replayed !== undefined) return replayed
     const state = await this.#checkpoints.settled()
     for (const { name } of changes)
       if (!state.entries.has(name)) throw new KeyriseError('ERR_ENTRY_MISSING', { detail: name })
@@ -93,6 +116,8 @@ export class LiveFlow implements Flow {
 
   async read(claimedName: EntryName): Promise<Bytes | undefined> {
     const name = parseEntryName(claimedName)
+    const replayed = await this.#journal?.replayRead(name)
+    if (replayed !== undefined) return replayed.bytes && lend(replayed.bytes)
     for (;;) {
       const state = await this.#checkpoints.settled()
       const location = state.entries.get(name)
@@ -118,6 +143,7 @@ export class LiveFlow implements Flow {
     this.#checkpoints.assertLive()
     const { entries } = this.#checkpoints.state
     return [...entries]
+      .filter(([name]) => !isRuntimeEntry(name))
       .map(([name, { object, sizeBytes }]) => ({ name, kind: kindOf(name), epoch: object.name.epoch, sizeBytes }))
       .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
@@ -182,6 +208,7 @@ export class LiveFlow implements Flow {
         // An earlier request whose answer was lost.
         if (!isKeyriseError(error, 'ERR_FLOW_DESTROYED')) throw error
       }
+      if (this.#journal !== undefined) this.#journal.isDestroyed = true
       this.#end('ERR_FLOW_DESTROYED')
       await this.#deleteObjects()
     })
@@ -229,7 +256,7 @@ export class LiveFlow implements Flow {
 
   async #commit(changes: readonly Change[]): Promise<number> {
     try {
-      return await this.#checkpoints.commit(changes)
+      return this.#journal?.replay() ?? (await (this.#journal ?? this.#checkpoints).commit(changes))
     } finally {
       for (const { value } of changes) value?.bytes[Symbol.dispose]()
     }

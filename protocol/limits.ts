@@ -17,6 +17,16 @@ export const STREAM_WINDOW_COUNT = 64
 export const STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
 export const STREAM_BUFFER_SIZE_BYTES_MAX = 4 * STREAM_WINDOW_SIZE_BYTES
 
+/** An idempotency key: printable ASCII. */
+export const IDEMPOTENCY_KEY_LENGTH_MAX = 128
+/** Outcomes of keyed calls that a flow keeps, the newest; all of them are stored again with each keyed call, hence the bytes. */
+export const CALL_RECORD_COUNT_MAX = 256
+export const CALL_RECORDS_SIZE_BYTES_MAX = 4 * 1024 * 1024
+/** A reply that is recorded, encoded. */
+export const RECORDED_REPLY_SIZE_BYTES_MAX = 1024 * 1024
+/** Checkpoints of one keyed call, and entries of which it keeps what they were before. */
+export const RECORDED_CHECKPOINT_COUNT_MAX = 256
+
 /** A header holds a few recipients; post-quantum stanzas take about 1.5 KB each. */
 export const HEADER_SIZE_BYTES_MAX = 64 * 1024
 export const STANZA_COUNT_MAX = 32

@@ -54,5 +54,19 @@ export const parseEntryName = (claimed: unknown): EntryName => {
   return path as EntryName
 }
 
+/** Entries of the runtime itself start with this, which is no kind: no author can name one. */
+const RUNTIME_PREFIX = 'keyrise/'
+
+/** Names an entry of the runtime, which is stored as any other. @throws {KeyriseError} ERR_NAME_INVALID. */
+export const runtimeEntryName = (path: string): EntryName => parsePath(`${RUNTIME_PREFIX}${path}`) as EntryName
+
+export const isRuntimeEntry = (name: EntryName): boolean => name.startsWith(RUNTIME_PREFIX)
+
+/** What an epoch may list: an author's entry or the runtime's. @throws {KeyriseError} ERR_NAME_INVALID. */
+export const parseStoredName = (claimed: unknown): EntryName =>
+  typeof claimed === 'string' && claimed.startsWith(RUNTIME_PREFIX)
+    ? (parsePath(claimed) as EntryName)
+    : parseEntryName(claimed)
+
 /** The kind that a checked entry name starts with. */
 export const kindOf = (name: EntryName): EntryKind => name.slice(0, name.indexOf('/')) as EntryKind

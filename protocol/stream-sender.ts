@@ -15,8 +15,7 @@ export const isSource = (value: unknown): value is Source =>
  * one; it holds none itself. No more than STREAM_WINDOW_SIZE_BYTES and an item are on their way at once.
  */
 export class StreamSender {
-  readonly #source: Source
-  readonly #send: (value: unknown) => number
+  readonly #send: (value: unknown) => number | Promise<number>
   #iterator: AsyncIterator<unknown> | Iterator<unknown> | undefined
   #credit = 0
   /** Of the items on their way, oldest first: credit is for those that were taken, in order, and then for more at once. */
@@ -27,8 +26,7 @@ export class StreamSender {
   #returned: Promise<unknown> | undefined
 
   /** @param send - posts one item and returns its size in bytes; throws where the value cannot cross. */
-  constructor(source: Source, send: (value: unknown) => number) {
-    this.#source = source
+  constructor(send: (value: unknown) => number | Promise<number>) {
     this.#send = send
   }
 
@@ -38,12 +36,12 @@ export class StreamSender {
   }
 
   /**
-   * Sends until the source ends or `stop` is called. It settles, never rejects, once the source has really ended, its
+   * Sends, once there is credit, until `source` ends or `stop` is called. It settles, never rejects, once the source has really ended, its
    * `finally` blocks run.
    */
-  async run(): Promise<SourceEnd> {
+  async run(source: Source): Promise<SourceEnd> {
     try {
-      const end = await this.#pump()
+      const end = await this.#pump(source)
       await this.#returned
       return end
     } catch (error) {
@@ -73,8 +71,7 @@ export class StreamSender {
     this.#resume()
   }
 
-  async #pump(): Promise<SourceEnd> {
-    const source = this.#source
+  async #pump(source: Source): Promise<SourceEnd> {
     if (!(await this.#hasRoom())) return { kind: 'stopped' }
     this.#iterator = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
     for (;;) {
@@ -82,7 +79,8 @@ export class StreamSender {
       if (this.#isStopped) return { kind: 'stopped' }
       if (item.done === true) return { kind: 'complete' }
       try {
-        this.#count(this.#send(item.value))
+        const sizeBytes = this.#send(item.value)
+        this.#count(typeof sizeBytes === 'number' ? sizeBytes : await sizeBytes)
       } catch (error) {
         await this.#return()
         throw error

@@ -25,13 +25,13 @@ const receiver = (read: (value: unknown) => unknown = (value) => value) => {
 /** A sender whose receiver is the test: what it sent, and how its source ended. */
 const sender = (source: Source, sizeBytes = 1) => {
   const sent: unknown[] = []
-  const stream = new StreamSender(source, (value) => {
+  const stream = new StreamSender((value) => {
     if (value === 'refused') throw new KeyriseError('ERR_VALUE_UNSUPPORTED')
     sent.push(value)
     return sizeBytes
   })
   const seen: { end?: SourceEnd } = {}
-  const ended = stream.run().then((end) => (seen.end = end))
+  const ended = stream.run(source).then((end) => (seen.end = end))
   return { stream, sent, ended, seen }
 }
 
@@ -68,12 +68,12 @@ const joined = (source: Source, sizeBytes = 1) => {
     clock,
     deadlineMs: 1000,
   })
-  const sending = new StreamSender(source, (value) => {
+  const sending = new StreamSender((value) => {
     state.onTheWayMax = Math.max(state.onTheWayMax, ++state.onTheWay)
     setImmediate(() => receiving.item(value, sizeBytes))
-    return sizeBytes
+    return Promise.resolve(sizeBytes)
   })
-  const ended = sending.run().then((end) => {
+  const ended = sending.run(source).then((end) => {
     setImmediate(() => receiving.end(end.kind === 'failed' ? { error: end.error } : {}))
     return end
   })
