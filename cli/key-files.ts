@@ -24,7 +24,7 @@ const PEM_START = '-----BEGIN '
 const OPENSSH_START = '-----BEGIN OPENSSH PRIVATE KEY-----'
 
 /** Whole small file, to be wiped by the caller. @throws {KeyriseError} ERR_FILE_UNREADABLE, ERR_SIZE_LIMIT. */
-const readSmallFile = async (path: string): Promise<Bytes> => {
+export const readSmallFile = async (path: string): Promise<Bytes> => {
   using input = openInput(path)
   const buffer = allocate(FILE_SIZE_BYTES_MAX + 1)
   let size = 0

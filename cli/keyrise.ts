@@ -11,7 +11,7 @@ const GROUPS = [
   },
   {
     name: 'image',
-    description: 'build and inspect enclave images',
+    description: 'build, sign and inspect enclave images',
     load: async () => (await import('./image-commands.js')).addImageCommands,
   },
   {

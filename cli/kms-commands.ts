@@ -12,7 +12,7 @@ import { nodeFileSystem } from '../storage/index.js'
 import { wholeNumber } from './arguments.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { addRotationCommands } from './rotation-commands.js'
-import { EXIT, printResult } from './terminal.js'
+import { emphasise, EXIT, printResult } from './terminal.js'
 
 /** `keyrise kms …` */
 export const addKmsCommands = (kms: Command): void => {
@@ -83,6 +83,7 @@ const serve = async (
   flags: PlaceFlags & { readonly policy: string; readonly host: string; readonly port: number },
 ): Promise<void> => {
   const policy = await readPolicy(flags.policy)
+  if (policy.allowDebug === true) warnOfDebug(flags)
   const served = await withPassphrase(flags, false, (passphrase) =>
     serveKms({
       ...placeOf(flags),
@@ -96,6 +97,12 @@ const serve = async (
   wipeOnFault(served)
   stopOnSignal(served)
   printIdentity(flags, served, [['listening', served.url]], { event: 'listening', url: served.url })
+}
+
+/** Said before anything is served, where a log has it too. */
+const warnOfDebug = ({ json, policy }: PlaceFlags & { readonly policy: string }): void => {
+  const text = `${policy} has allowDebug: debug images get keys, and tell whoever runs them what they do with them`
+  process.stderr.write(json === true ? `${JSON.stringify({ warning: text })}\n` : `${emphasise('WARNING')} ${text}\n`)
 }
 
 const readPolicy = async (path: string): Promise<Policy> => {

@@ -63,7 +63,7 @@ export const printError = (isJson: boolean, error: unknown): number => {
 }
 
 /** Red where standard error is a terminal with colours; NO_COLOR is heeded by `hasColors`. */
-const emphasise = (text: string): string =>
+export const emphasise = (text: string): string =>
   process.stderr.isTTY && process.stderr.hasColors() ? styleText('red', text) : text
 
 /** `name  value` lines with the values below each other. */

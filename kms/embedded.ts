@@ -42,6 +42,8 @@ export const startKms = async (options: StartKmsOptions): Promise<EmbeddedKms> =
   const directory = resolve(options.directory)
   const custody = options.custody === undefined ? undefined : resolve(options.custody)
   const policy = checkPolicy(options.policy)
+  if (policy.allowDebug === true)
+    process.emitWarning('Its policy has allowDebug: debug images get keys', { code: 'KEYRISE_ALLOW_DEBUG' })
   const folders = custody === undefined ? [directory] : [directory, dirname(custody)]
   const execArgv = permissionFlags({ folders, worker: true })
   await prepareDirectory(nodeFileSystem, directory)

@@ -54,8 +54,6 @@ export const bundle = async (
       external: builtinModules.flatMap((name) => [name, `node:${name}`]),
       // A project's own compiler settings for tests or pages must not change what is measured.
       tsconfigRaw: {},
-      // Nor must the environment: NODE_PATH.
-      nodePaths: [],
     })
     const text = (end: string): string => outputFiles.find(({ path }) => path.endsWith(end))?.text ?? ''
     const source = debug ? encloseMapped(text('.js'), mapWithin(text('.js.map'), directory)) : enclose(text('.js'))

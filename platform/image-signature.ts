@@ -17,6 +17,8 @@ export interface ImageSignature extends ImageSigner {
   readonly bytes: Bytes
 }
 
+export type SignedImage<Definition = unknown> = Image<Definition> & { readonly signature: ImageSignature }
+
 /** Beside an image, and never in it: a string cannot contain its own signature. */
 export const signatureFile = (imageFile: string): string => `${imageFile}.sig`
 
@@ -30,7 +32,7 @@ export const signatureFile = (imageFile: string): string => `${imageFile}.sig`
 export const signImage = <Definition>(
   image: Image<Definition>,
   { key, productId }: { readonly key: KeyObject; readonly productId: number },
-): Image<Definition> => {
+): SignedImage<Definition> => {
   const publicKey = publicKeyOf(key)
   const { toSign, join } = prepareSignature({ measurement: image.measurement, productId, publicKey })
   const signature = verifySignature(join(sign(null, toSign, key)), image.measurement)

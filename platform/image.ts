@@ -195,12 +195,13 @@ const deepFreeze = <T extends object>(value: T): T => {
  */
 export const readImage = async <Definition = unknown>(path: string | URL): Promise<Image<Definition>> => {
   const file = pathOf(path)
-  const image = await parseFile<Definition>(file)
+  const image = await readUnsignedImage<Definition>(file)
   const signature = await readSignatureFile(signatureFile(file), image.measurement)
   return signature === undefined ? image : Object.freeze({ ...image, signature })
 }
 
-const parseFile = async <Definition>(file: string): Promise<Image<Definition>> => {
+/** Without the file beside it. @throws {KeyriseError} ERR_IMAGE_INVALID. */
+export const readUnsignedImage = async <Definition = unknown>(file: string): Promise<Image<Definition>> => {
   try {
     return parseImage(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await readFile(file)))
   } catch (error) {
@@ -222,7 +223,19 @@ export const writeImage = async (path: string | URL, image: Image): Promise<void
     // First, so that at no moment an image stands beside a signature that is not its own.
     if (!(await isSignedBy(beside, image))) await rm(beside, { force: true })
     await writeFile(file, image.source)
-    if (image.signature !== undefined) await writeFile(beside, image.signature.bytes)
+  } catch (error) {
+    throw new KeyriseError('ERR_STORE_UNWRITABLE', { detail: reasonOf(error), cause: error })
+  }
+  if (image.signature !== undefined) await writeSignature(file, { signature: image.signature })
+}
+
+/** Writes a signature beside the image file that it is of. @throws {KeyriseError} ERR_STORE_UNWRITABLE. */
+export const writeSignature = async (
+  file: string,
+  { signature }: { readonly signature: ImageSignature },
+): Promise<void> => {
+  try {
+    await writeFile(signatureFile(file), signature.bytes)
   } catch (error) {
     throw new KeyriseError('ERR_STORE_UNWRITABLE', { detail: reasonOf(error), cause: error })
   }

@@ -1,11 +1,14 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import test from 'ava'
 import { bundle, runtimeFile } from '../../platform/bundle.js'
 import { buildImage, composeImage, imageModule, parseImage, readImage, writeImage } from '../../platform/image.js'
+import { COMMAND } from '../cli/command.js'
 
 const EMPTY = `import { defineEnclave } from 'keyrise/enclave'
 export default defineEnclave({ name: 'empty', svn: 7, ecalls: {} })
@@ -185,6 +188,100 @@ test('the realm is hardened before the author’s first line runs', async (t) =>
     await t.notThrowsAsync(buildImage(path))
   })
 })
+
+test('an image in an older format is refused by its name', (t) => {
+  const line = JSON.stringify({ format: 'keyrise-image/1', name: 'x', svn: 1, ecalls: [], ocalls: [], refusals: [] })
+  t.throws(() => parseImage(`//keyrise ${line}\n'use strict'`), {
+    code: 'ERR_IMAGE_INVALID',
+    message: /keyrise-image\/1; this version reads keyrise-image\/2/,
+  })
+})
+
+test('a module that cannot be loaded is described by its own line', async (t) => {
+  const source = `${EMPTY}\nconsole.log('before')\nconst fail = () => { throw new TypeError('broken') }\nfail()\n`
+  await withModule(source, async (path) => {
+    const error = await t.throwsAsync(buildImage(path), { code: 'ERR_IMAGE_BUILD' })
+    t.regex(
+      error.message,
+      /before\nTypeError: broken\n +at fail \(party\.enclave\.ts:5:28\)\n +at party\.enclave\.ts:6:1/,
+    )
+  })
+})
+
+test('a built image cannot be changed', async (t) => {
+  await withModule(EMPTY, async (path) => {
+    const image = await buildImage(path)
+    for (const part of [image, image.manifest, image.manifest.ecalls]) t.true(Object.isFrozen(part))
+  })
+})
+
+/** A project in a directory, with a library of its own in two files and one of npm’s, as an author lays it out. */
+const layProject = async (directory: string): Promise<string> => {
+  await mkdir(join(directory, 'source/lib'), { recursive: true })
+  await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
+  await writeFile(
+    join(directory, 'source/lib/first.ts'),
+    "import { second } from './second.js'\nexport const first = () => second()\n",
+  )
+  await writeFile(
+    join(directory, 'source/lib/second.ts'),
+    'export enum Colour { red = 1 }\nexport const second = () => Colour.red\n',
+  )
+  await writeFile(
+    join(directory, 'source/party.enclave.ts'),
+    `import { defineEnclave, ecall } from 'keyrise/enclave'
+import * as v from 'valibot'
+import { first } from './lib/first.js'
+export default defineEnclave({
+  name: 'party',
+  svn: 1,
+  ecalls: { go: ecall({ input: v.undefined(), output: v.number() }, () => first()) },
+})
+`,
+  )
+  return join(directory, 'source/party.enclave.ts')
+}
+
+const measured = ({ measurement }: { measurement: Uint8Array }): string => Buffer.from(measurement).toString('hex')
+
+for (const debug of [false, true]) {
+  test(`a project has one measurement, from any directory, through a link, in any environment${debug ? ', for debugging too' : ''}`, async (t) => {
+    const places = [0, 1].map(() => mkdtempSync(join(tmpdir(), 'keyrise-place-')))
+    t.teardown(() => {
+      for (const place of places) rmSync(place, { recursive: true })
+    })
+    const [here = '', there = ''] = await Promise.all(places.map(layProject))
+    const link = join(places[1] ?? '', 'link.ts')
+    await symlink(there, link)
+    await mkdir(join(places[0] ?? '', 'planted/valibot'), { recursive: true })
+    await writeFile(join(places[0] ?? '', 'planted/valibot/index.js'), 'throw new Error("planted")')
+    await writeFile(join(places[0] ?? '', 'planted/only-there.js'), '')
+    const expected = measured(await buildImage(here, { debug }))
+    t.is(measured(await buildImage(there, { debug })), expected, 'another directory')
+    t.is(measured(await buildImage(link, { debug })), expected, 'a link')
+    t.is(measured(await buildImage(pathToFileURL(there), { debug })), expected, 'a URL')
+    const flags = ['image', 'build', '--json', ...(debug ? ['--debug'] : [])]
+    const built = (cwd: string, module: string, env: NodeJS.ProcessEnv): string => {
+      const args = [COMMAND, ...flags, module, '--out', join(cwd, 'x.image')]
+      const out = execFileSync(process.execPath, args, { cwd, env: { ...process.env, ...env }, encoding: 'utf8' })
+      return (JSON.parse(out) as { measurement: string }).measurement
+    }
+    t.is(built(tmpdir(), relative(tmpdir(), there), {}), expected, 'another working directory')
+    const planted = {
+      NODE_PATH: join(places[0] ?? '', 'planted'),
+      NODE_ENV: 'production',
+      TZ: 'Asia/Tokyo',
+      LANG: 'tr_TR',
+    }
+    t.is(built(places[1] ?? '', there, planted), expected, 'another environment')
+    await writeFile(there, "import 'only-there'\n")
+    t.throws(
+      () => built(places[1] ?? '', there, planted),
+      { message: /ERR_IMAGE_BUILD/ },
+      'a module that only NODE_PATH finds',
+    )
+  })
+}
 
 test('a project’s compiler settings and a planted package do not change what is measured', async (t) => {
   const source = `${EMPTY}class Field { value = 1 }\nglobalThis.kept = Field\n`
