@@ -5,11 +5,11 @@ import { bundle } from '../../platform/bundle.js'
 import type { NumericWork } from '../rows/numeric.js'
 import type { NumericRequest } from './numeric-service.js'
 
-/** Bundled as an image is, but for what hardens it: `prologue` runs before all else. */
-export const numericScript = async (prologue: readonly string[] = []): Promise<string> => {
+/** Bundled as an image is, but for what hardens it. @param before - modules that run before all else. */
+export const numericScript = async (...before: readonly URL[]): Promise<string> => {
   const service = fileURLToPath(new URL('numeric-service.js', import.meta.url))
   const contents = [
-    ...prologue,
+    ...before.map((module) => `import ${JSON.stringify(fileURLToPath(module))}`),
     "import { workerData } from 'node:worker_threads'",
     `import { serveNumeric } from ${JSON.stringify(service)}`,
     'serveNumeric(workerData)',

@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url'
 import type { WorkerOptions } from 'node:worker_threads'
 import type { Measurement, Scale } from '../measurement.js'
 import { NumericWorker, numericScript } from '../peers/numeric-worker.js'
@@ -11,8 +10,8 @@ import { countFor, millisecondsOf } from './tax.js'
 interface Step {
   readonly name: string
   readonly options: WorkerOptions
-  /** What the script does first. */
-  readonly prologue: readonly string[]
+  /** A module in bench/hardening/, which runs before all else. */
+  readonly first?: string
 }
 
 /** As platform/worker.ts has them, which shows them to nobody. */
@@ -20,22 +19,13 @@ const EMPTY = { env: {}, argv: [], execArgv: ['--no-warnings'], stdin: false, st
 const PERMISSION_FLAG = Number(process.versions.node.split('.')[0]) >= 22 ? '--permission' : '--experimental-permission'
 const CLOSED = { ...EMPTY, execArgv: [PERMISSION_FLAG, '--no-addons', '--no-warnings'] }
 
-/** This file is compiled to dist/bench/rows/. */
-const importOf = (names: string, file: string): string =>
-  `import ${names} from ${JSON.stringify(fileURLToPath(new URL(`../../${file}.js`, import.meta.url)))}`
-const OURS = importOf('{ hardenIntrinsics }', 'enclave/harden')
-const SES = importOf('{ hardenIntrinsics }', 'bench/peers/ses')
-const CRYPTO = "import crypto from 'node:crypto'"
-const LOCK_CRYPTO =
-  'hardenIntrinsics([crypto.webcrypto, crypto.webcrypto.subtle, crypto.KeyObject]);Object.freeze(crypto)'
-
 const STEPS: readonly Step[] = [
-  { name: 'plain worker', options: {}, prologue: [] },
-  { name: 'no env, argv, streams', options: EMPTY, prologue: [] },
-  { name: 'permission flags', options: CLOSED, prologue: [] },
-  { name: 'intrinsics locked', options: CLOSED, prologue: [OURS, 'hardenIntrinsics([])'] },
-  { name: 'crypto locked too', options: CLOSED, prologue: [OURS, CRYPTO, LOCK_CRYPTO] },
-  { name: 'instead: SES lockdown', options: CLOSED, prologue: [SES, 'hardenIntrinsics([])'] },
+  { name: 'plain worker', options: {} },
+  { name: 'no env, argv, streams', options: EMPTY },
+  { name: 'permission flags', options: CLOSED },
+  { name: 'intrinsics locked', options: CLOSED, first: 'lock-intrinsics' },
+  { name: 'crypto locked too', options: CLOSED, first: 'lock-crypto' },
+  { name: 'instead: SES lockdown', options: CLOSED, first: 'lock-ses' },
 ]
 
 /** `lockdown` makes the same work take tens of times as long: its share of it is measured. */
@@ -46,7 +36,10 @@ export const hardening: Measurement = {
   names: ['hardening.start', 'hardening.tax'],
   async measure(scale, { say, wants }) {
     const scripts: string[] = []
-    for (const { prologue } of STEPS) scripts.push(await numericScript(prologue))
+    for (const { first } of STEPS)
+      scripts.push(
+        await numericScript(...(first === undefined ? [] : [new URL(`../hardening/${first}.js`, import.meta.url)])),
+      )
     const start = wants('hardening.start') ? { 'hardening.start': await startCurve(scripts, scale, say) } : {}
     const tax = wants('hardening.tax') ? { 'hardening.tax': await taxCurve(scripts, scale, say) } : {}
     return { curves: { ...start, ...tax } }

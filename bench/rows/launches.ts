@@ -24,7 +24,7 @@ const buildWithSes = async ({ manifest }: CallsImage): Promise<CallsImage> => {
   await using scratch = await Scratch.make()
   const copy = (folder: string): Promise<void> => cp(join(DIST, folder), join(scratch.path, 'dist', folder), COPIED)
   await Promise.all([copy('enclave'), copy('protocol'), copy('bench')])
-  await cp(join(DIST, 'bench/peers/ses.js'), join(scratch.path, 'dist/enclave/harden.js'))
+  await cp(join(DIST, 'bench/hardening/ses.js'), join(scratch.path, 'dist/enclave/harden.js'))
   await cp(join(DIST, '../package.json'), join(scratch.path, 'package.json'))
   await symlink(join(DIST, '../node_modules'), join(scratch.path, 'node_modules'))
   const module = (file: string): string => JSON.stringify(join(scratch.path, 'dist', file))

@@ -1,0 +1,3 @@
+import { hardenIntrinsics } from '../../enclave/harden.js'
+
+hardenIntrinsics([])

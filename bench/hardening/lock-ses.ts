@@ -1,0 +1,3 @@
+import { hardenIntrinsics } from './ses.js'
+
+hardenIntrinsics([])
