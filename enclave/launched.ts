@@ -8,6 +8,7 @@ import { CONFIGURATION_SIZE_BYTES_MAX, NAME_LENGTH_MAX } from '../protocol/limit
 import { portOf } from '../protocol/message-port.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { Port } from '../protocol/ports.js'
+import { RingPort } from '../protocol/ring-port.js'
 import { SocketPort } from '../protocol/socket-port.js'
 import { flushAtExit, launched } from './boot.js'
 import type { ProcessStart } from './process-start.js'
@@ -31,6 +32,10 @@ interface WorkerStart {
   readonly ecalls: MessagePort
   readonly ocalls: MessagePort
   readonly platform: MessagePort
+  /** Never read: that it exists tells a host that blocks that this instance lives. */
+  readonly life?: MessagePort
+  /** Beside `ecalls`, where the platform gives some. */
+  readonly rings?: { readonly into: SharedArrayBuffer; readonly outOf: SharedArrayBuffer }
   readonly configuration: Bytes
   readonly measurement: Bytes
   readonly flow: string
@@ -43,9 +48,22 @@ export const launchedInstance = (): Launched => {
   return 'isolation' in start ? inProcess(start) : inWorker(start)
 }
 
-const inWorker = ({ ecalls, ocalls, platform, ...start }: WorkerStart): Launched => ({
+/** Taken before anybody could replace them. */
+const defer = process.nextTick.bind(process) as (work: () => void) => void
+const { setImmediate } = globalThis
+
+const inWorker = ({ ecalls, rings, ocalls, platform, ...start }: WorkerStart): Launched => ({
   isolation: 'worker',
-  ecalls: portOf(ecalls),
+  ecalls:
+    rings === undefined
+      ? portOf(ecalls)
+      : new RingPort({
+          beside: ecalls,
+          incoming: rings.into,
+          outgoing: rings.outOf,
+          defer: setImmediate,
+          heedsBackpressure: true,
+        }),
   ocalls: portOf(ocalls),
   platform: portOf(platform),
   onRelease: (released) => void platform.on('close', released),
@@ -54,9 +72,6 @@ const inWorker = ({ ecalls, ocalls, platform, ...start }: WorkerStart): Launched
   flow: parseFlowId(start.flow),
   task: parseFlowId(start.task),
 })
-
-/** Taken before anybody could replace it. */
-const defer = process.nextTick.bind(process) as (work: () => void) => void
 
 const inProcess = (start: ProcessStart): Launched => {
   const ecalls: SocketPort = new SocketPort(start.ecalls, {

@@ -39,7 +39,7 @@ export class OutgoingCalls {
   async call(name: string, argument: unknown, options: OutgoingCallOptions): Promise<unknown> {
     if (this.#pending.size >= CALLS_IN_FLIGHT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
     const id = String(++this.#count)
-    const { message, transfer } = encodeCall(id, name, argument, options.limits)
+    const { message, transfer } = encodeCall(id, name, argument, { limits: options.limits })
     const reply = await new Promise<ClaimedReply>((resolve, reject) => {
       const timer = this.#clock.timer(options.deadlineMs, () => this.#take(id)?.fail(new KeyriseError('ERR_DEADLINE')))
       const stopped =

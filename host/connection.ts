@@ -1,7 +1,8 @@
-import { encodeCall, parseLifecycle, parseReply, type ClaimedReply, type Lifecycle } from '../protocol/calls.js'
+import { parseLifecycle, parseReply, postCall, type ClaimedReply, type Lifecycle } from '../protocol/calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock } from '../protocol/ports.js'
 import type { Instance } from '../platform/platform.js'
+import { Deadlines, type Deadline } from './deadlines.js'
 
 export interface ConnectionLimits {
   /** From launch to READY, a recovery included. */
@@ -11,9 +12,15 @@ export interface ConnectionLimits {
 }
 
 interface Pending {
-  readonly deadline: Disposable
+  /** None where the caller watches the time itself. */
+  readonly deadline: Deadline | undefined
   readonly settle: (reply: ClaimedReply) => void
 }
+
+/** Ids are numbers below 2³¹ again and again: two calls so far apart are not in flight together. */
+const ID_LIMIT = 0x8000_0000
+/** How long a thread that waits for a synchronous call sleeps at most before it looks whether the enclave lives. */
+const WAIT_MS_MAX = 20
 
 /**
  * The calls into one instance, from its launch to its end. Every one settles: with the answer, at its deadline, or, when
@@ -23,6 +30,7 @@ export class Connection {
   readonly #instance: Instance
   readonly #clock: Clock
   readonly #limits: ConnectionLimits
+  readonly #deadlines: Deadlines
   readonly #pending = new Map<string, Pending>()
   #callCount = 0
   #answerCount = 0
@@ -36,10 +44,12 @@ export class Connection {
     this.#instance = instance
     this.#clock = clock
     this.#limits = limits
+    this.#deadlines = new Deadlines(clock, (id) => this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') }))
     this.lost = instance.exited.then(async ({ reason }) => {
       this.#isAlive = false
       // What it posted before it died may still be on its way.
       await new Promise((resolve) => setImmediate(resolve))
+      instance.ecalls.wait?.(0)
       const callsPending = this.#pending.size
       this.#end(new KeyriseError('ERR_ENCLAVE_LOST', { detail: reason }))
       instance.ecalls.close()
@@ -77,18 +87,39 @@ export class Connection {
   call(name: string, argument: unknown): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#ended !== undefined) throw this.#ended
-      const id = String(this.#callCount++)
-      const { message, transfer } = encodeCall(id, name, argument)
+      const id = this.#nextId()
+      postCall(this.#instance.ecalls, id, name, argument)
       const settle = (reply: ClaimedReply): void => {
         if ('error' in reply) reject(reply.error)
         else resolve(reply.claimedValue)
       }
-      this.#instance.ecalls.post(message, transfer)
-      const deadline = this.#clock.timer(this.#limits.callDeadlineMs, () => {
-        this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') })
-      })
-      this.#pending.set(id, { deadline, settle })
+      this.#pending.set(id, { deadline: this.#deadlines.start(id, this.#limits.callDeadlineMs), settle })
     })
+  }
+
+  /**
+   * Makes one call and blocks this thread until it is answered. Answers to other calls that come meanwhile settle those.
+   * @throws {KeyriseError} as `call`; ERR_SWITCHLESS where the ECALL, or the port, has no synchronous calls.
+   */
+  callSwitchless(name: string, argument: unknown): unknown {
+    if (this.#ended !== undefined) throw this.#ended
+    const { ecalls } = this.#instance
+    if (ecalls.wait === undefined) throw new KeyriseError('ERR_SWITCHLESS', { detail: 'at this isolation' })
+    const id = this.#nextId()
+    const answer: { reply?: ClaimedReply } = {}
+    postCall(ecalls, id, name, argument, { isSwitchless: true })
+    this.#pending.set(id, { deadline: undefined, settle: (reply) => (answer.reply = reply) })
+    let dueMs: number | undefined
+    while (answer.reply === undefined) {
+      const came = ecalls.wait(WAIT_MS_MAX)
+      if (came === 'delivered') continue
+      if (came === 'closed') this.#settle({ id, error: new KeyriseError('ERR_ENCLAVE_LOST') })
+      const nowMs = this.#clock.nowMs()
+      dueMs ??= nowMs + this.#limits.callDeadlineMs
+      if (nowMs >= dueMs) this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') })
+    }
+    if ('error' in answer.reply) throw answer.reply.error
+    return answer.reply.claimedValue
   }
 
   /** Rejects what is in flight with `error`, lets the enclave wipe itself, and ends it. */
@@ -112,9 +143,14 @@ export class Connection {
         timer[Symbol.dispose]()
         reject(this.#ended ?? new KeyriseError('ERR_ENCLAVE_LOST'))
       })
-      this.#instance.ecalls.onMessage((message) => {
-        this.#receive(message)
-      })
+      this.#instance.ecalls.onMessage(
+        (message) => {
+          this.#receive(message)
+        },
+        (id, error) => {
+          this.#refuse(id, error)
+        },
+      )
     })
   }
 
@@ -130,12 +166,23 @@ export class Connection {
     if (this.#settle(reply)) this.#answerCount++
   }
 
+  /** What came was no message: of one call, or, where the enclave has broken its way out, perhaps of any. */
+  #refuse(id: string | undefined, error: KeyriseError): void {
+    for (const refused of id === undefined ? [...this.#pending.keys()] : [id]) this.#settle({ id: refused, error })
+  }
+
+  #nextId(): string {
+    const id = String(this.#callCount)
+    this.#callCount = (this.#callCount + 1) % ID_LIMIT
+    return id
+  }
+
   /** False where the call is not ours, or was answered, or overdue, before. */
   #settle(reply: ClaimedReply): boolean {
     const pending = this.#pending.get(reply.id)
     if (pending === undefined) return false
     this.#pending.delete(reply.id)
-    pending.deadline[Symbol.dispose]()
+    pending.deadline?.settled()
     pending.settle(reply)
     return true
   }

@@ -1,6 +1,6 @@
 import { copyBytes } from '../protocol/bytes.js'
 import { encodeConfiguration, type Isolation } from '../protocol/configuration.js'
-import type { EcallsOf, OcallsOf } from '../protocol/contract.js'
+import type { EcallsOf, OcallsOf, SwitchlessOf } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
@@ -61,6 +61,9 @@ type DeclaresOcalls<Definition> = unknown extends Definition
   : keyof OcallsOf<Definition> extends never
     ? false
     : true
+type Switchless<Definition> = unknown extends Definition
+  ? Readonly<Record<string, (input?: unknown) => unknown>>
+  : SwitchlessOf<Definition>
 type Ecalls<Definition> = unknown extends Definition ? UntypedEcalls : EcallsOf<Definition>
 
 /** A running enclave, which is launched again whenever it dies. */
@@ -71,6 +74,12 @@ export interface EnclaveHandle<Definition> extends AsyncDisposable {
    * waits for it, and was not made when that fails.
    */
   readonly ecalls: Ecalls<Definition>
+  /**
+   * Those of its ECALLs that are declared switchless, as calls that block this thread until they are answered: for calls so
+   * short that waking another thread would take longer. They throw what a promise would reject with, and ERR_ENCLAVE_LOST
+   * also where the enclave is being relaunched.
+   */
+  readonly switchless: Switchless<Definition>
   readonly state: EnclaveState
   /** Lets the enclave wipe its secrets, then ends it. Safe to repeat. */
   close(): Promise<void>
@@ -104,6 +113,10 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
   const close = (): Promise<void> => supervisor.close()
   return {
     ecalls: stubs(namesOf(options.image.manifest.ecalls), supervisor) as Ecalls<Definition>,
+    switchless: switchlessStubs(
+      namesOf(options.image.manifest.ecalls.filter((declared) => declared.switchless)),
+      supervisor,
+    ) as Switchless<Definition>,
     get state() {
       return supervisor.state
     },
@@ -141,5 +154,11 @@ const namesOf = (declared: readonly { readonly name: string }[]): string[] => de
 const stubs = (names: readonly string[], supervisor: Supervisor): UntypedEcalls => {
   const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>
   for (const name of names) table[name] = (input) => supervisor.call(name, input)
+  return Object.freeze(table)
+}
+
+const switchlessStubs = (names: readonly string[], supervisor: Supervisor): object => {
+  const table = Object.create(null) as Record<string, (input?: unknown) => unknown>
+  for (const name of names) table[name] = (input) => supervisor.callSwitchless(name, input)
   return Object.freeze(table)
 }

@@ -110,6 +110,13 @@ export class Supervisor {
     return this.#next().then((connection) => connection.call(name, argument))
   }
 
+  /** Makes a synchronous call. It cannot wait for an enclave that is being relaunched. @throws {KeyriseError} */
+  callSwitchless(name: string, argument: unknown): unknown {
+    if (this.#over !== undefined) throw this.#over
+    if (this.#connection?.isAlive === true) return this.#connection.callSwitchless(name, argument)
+    throw new KeyriseError('ERR_ENCLAVE_LOST', { detail: 'it is being relaunched; the call was not made' })
+  }
+
   async close(): Promise<void> {
     if (this.#over === undefined) await this.#finish(new KeyriseError('ERR_ENCLAVE_CLOSED'), false)
     else await this.#instance?.terminate()

@@ -1,5 +1,5 @@
 import { createPublicKey, sign, type KeyObject } from 'node:crypto'
-import { MessageChannel } from 'node:worker_threads'
+import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:worker_threads'
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { claimedId, encodeRefusal, encodeReply, parseCall } from '../protocol/calls.js'
 import { FieldReader } from '../protocol/check.js'
@@ -8,6 +8,8 @@ import { KeyriseError } from '../protocol/errors.js'
 import { prepareEvidence } from '../protocol/evidence.js'
 import { portOf } from '../protocol/message-port.js'
 import type { Port } from '../protocol/ports.js'
+import { createRing } from '../protocol/ring.js'
+import { RING_SIZE_BYTES, RingPort } from '../protocol/ring-port.js'
 import { sha256 } from '../protocol/sha256.js'
 import { admitValue } from '../protocol/values.js'
 import { parseImage, type Image } from './image.js'
@@ -65,6 +67,8 @@ export class SimulatedPlatform implements Platform {
 
   #inWorker(measured: Image, start: ProcessStart): Instance {
     const [ecalls, ocalls, platform] = [new MessageChannel(), new MessageChannel(), new MessageChannel()]
+    const life = new MessageChannel()
+    const rings = { into: createRing(RING_SIZE_BYTES), outOf: createRing(RING_SIZE_BYTES) }
     pin(platform.port1)
     const platformPort = portOf(platform.port1)
     this.#attest(platformPort, measured, sha256(start.configuration))
@@ -72,13 +76,13 @@ export class SimulatedPlatform implements Platform {
     platform.port1.unref()
     const worker = startWorker(
       measured.source,
-      { ecalls: ecalls.port2, ocalls: ocalls.port2, platform: platform.port2, ...start },
-      [ecalls.port2, ocalls.port2, platform.port2],
+      { ecalls: ecalls.port2, ocalls: ocalls.port2, platform: platform.port2, life: life.port2, rings, ...start },
+      [ecalls.port2, ocalls.port2, platform.port2, life.port2],
     )
-    const ports = [ecalls.port1, ocalls.port1, platform.port1]
+    const ports = [ecalls.port1, ocalls.port1, platform.port1, life.port1]
     void worker.exited.then(() => ports.forEach((port) => port.close()))
     return {
-      ecalls: portOf(ecalls.port1),
+      ecalls: hostEnd(ecalls.port1, life.port1, rings),
       ocalls: portOf(ocalls.port1),
       exited: worker.exited,
       terminate: terminator(platformPort, worker.exited, worker.kill),
@@ -135,6 +139,26 @@ const terminator = (platform: Port, exited: Promise<unknown>, kill: () => Promis
   await withinMs(WIPE_TIMEOUT_MS, exited)
   await kill()
 }
+/** Shared memory of one instance: calls go into the enclave through one ring, answers out of it through the other. */
+interface Rings {
+  readonly into: SharedArrayBuffer
+  readonly outOf: SharedArrayBuffer
+}
+
+const hostEnd = (port: MessagePort, life: MessagePort, rings: Rings): RingPort =>
+  new RingPort({
+    beside: port,
+    incoming: rings.outOf,
+    outgoing: rings.into,
+    defer: setImmediate,
+    besideNow: {
+      receive: () => receiveMessageOnPort(port),
+      // A thread that blocks hears of no event. Nobody reads these messages; but posting one says true, which is not in
+      // Node's documentation, only as long as the port at the other end exists.
+      isOpen: () => (life.postMessage(null) as unknown) === true,
+    },
+    heedsBackpressure: false,
+  })
 
 const withinMs = async (timeoutMs: number, event: Promise<unknown>): Promise<void> => {
   let timer: NodeJS.Timeout | undefined

@@ -1,4 +1,5 @@
 import { describeError, isErrorCode, KeyriseError, outsideCode, type ErrorCode } from './errors.js'
+import type { CallPosting, Port } from './ports.js'
 import { releaseValue, type ValueLimits } from './values.js'
 
 /**
@@ -38,6 +39,8 @@ export interface ClaimedCall {
   readonly name: string
   /** Undefined where the call has none. Not checked in any way. */
   readonly claimedArgument: unknown
+  /** The caller blocks its thread until the answer is there. */
+  readonly isSwitchless?: true
 }
 
 export type ClaimedReply =
@@ -67,6 +70,11 @@ const only = (claimed: unknown): unknown =>
 
 /** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
 export const parseCall = (claimed: unknown): ClaimedCall => {
+  const call = readCall(claimed)
+  return field(claimed, 'switchless') === true ? { ...call, isSwitchless: true } : call
+}
+
+const readCall = (claimed: unknown): ClaimedCall => {
   const id = claimedId(claimed)
   const name = only(field(claimed, 'path'))
   if (id === undefined || field(claimed, 'type') !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
@@ -80,12 +88,30 @@ export const parseCall = (claimed: unknown): ClaimedCall => {
 }
 
 /** @throws {KeyriseError} as `releaseValue`, when the argument cannot cross. */
-export const encodeCall = (id: string, name: string, argument: unknown, limits?: ValueLimits): Outgoing => {
+export const encodeCall = (
+  id: string,
+  name: string,
+  argument: unknown,
+  { limits, isSwitchless = false }: CallPosting = {},
+): Outgoing => {
   const { value, transfer } = releaseValue(argument, limits)
-  return {
-    message: { id, type: 'APPLY', path: [name], argumentList: value === undefined ? [] : [{ type: 'RAW', value }] },
-    transfer,
-  }
+  const argumentList = value === undefined ? [] : [{ type: 'RAW', value }]
+  const message = { id, type: 'APPLY', path: [name], argumentList, ...(isSwitchless ? { switchless: true } : {}) }
+  return { message, transfer }
+}
+
+/** Makes a call, the way that the port does it best. @throws {KeyriseError} as `releaseValue`. */
+export const postCall = (port: Port, id: string, name: string, argument: unknown, options?: CallPosting): void => {
+  if (port.postCall !== undefined) return port.postCall(id, name, argument, options)
+  const { message, transfer } = encodeCall(id, name, argument, options)
+  port.post(message, transfer)
+}
+
+/** Answers a call, the way that the port does it best. @throws {KeyriseError} as `releaseValue`. */
+export const postReply = (port: Port, id: string, reply: unknown, limits?: ValueLimits): void => {
+  if (port.postReply !== undefined) return port.postReply(id, reply, limits)
+  const { message, transfer } = encodeReply(id, reply, limits)
+  port.post(message, transfer)
 }
 
 /** @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */

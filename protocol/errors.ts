@@ -21,6 +21,10 @@ const ERRORS = {
     'A value of this type cannot cross the boundary',
     'Pass null, booleans, finite numbers, strings, Uint8Arrays, arrays and plain objects',
   ],
+  ERR_SWITCHLESS: [
+    'This ECALL cannot be called synchronously',
+    'Declare it switchless, and let its schemas and handler answer at once; or call it through `ecalls`',
+  ],
   ERR_CALLS_LIMIT: ['Too many calls are in flight', 'Wait for earlier calls to settle'],
   ERR_IDEMPOTENCY_CONFLICT: [
     'Another call has this idempotency key',

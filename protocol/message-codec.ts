@@ -11,13 +11,14 @@ import type { ValueLimits } from './values.js'
  * | any       | the whole message as one value                                                                   |
  * | call      | id (4), size of the name (1), name, then the argument as a value, or nothing where there is none |
  * | keyedCall | the same, with size (1) and key after the name                                                   |
+ * | switchless | as call                                                                                         |
  * | reply     | id (4), then the value, or nothing                                                               |
  * | item      | the same                                                                                         |
  *
  * The compact layouts are for ids that are decimal numbers below 2³², as ours are, and names and keys in ASCII; whatever has
  * others travels as `any`. Values: protocol/value-codec.ts.
  */
-export const LAYOUT = { any: 0, call: 1, keyedCall: 2, reply: 3, item: 4 } as const
+export const LAYOUT = { any: 0, call: 1, keyedCall: 2, reply: 3, item: 4, switchless: 5 } as const
 
 const ID_LIMIT = 0x1_0000_0000
 const TEXT_LENGTH_MAX = 255
@@ -88,10 +89,10 @@ export class MessageEncoder {
   }
 
   /** A call without a key, where its id and name fit: false where they do not. @throws {KeyriseError} as `message`. */
-  call(id: string, name: string, argument: unknown, limits?: ValueLimits): boolean {
+  call(id: string, name: string, argument: unknown, isSwitchless: boolean, limits?: ValueLimits): boolean {
     const number = compactId(id)
     if (number < 0 || !isCompactText(name)) return false
-    this.#start(LAYOUT.call, number, limits)
+    this.#start(isSwitchless ? LAYOUT.switchless : LAYOUT.call, number, limits)
     this.#named(name)
     this.#optional(argument)
     return true
@@ -156,6 +157,10 @@ export class MessageEncoder {
 /** Reads messages. One after another, with the same limits. */
 export class MessageDecoder {
   readonly #reader: ValueReader
+  /** Of the last message, the id that it has or, where it was refused, had; undefined where none was read. */
+  id: string | undefined
+  /** Whether the last message was a call of a thread that blocks. */
+  isSwitchless = false
 
   constructor(limits?: ValueLimits) {
     this.#reader = new ValueReader(limits)
@@ -174,21 +179,27 @@ export class MessageDecoder {
   decode(bytes: Uint8Array, size = bytes.length): unknown {
     const reader = this.#reader
     reader.start(bytes, size)
+    this.id = undefined
     const layout = reader.byte()
+    this.isSwitchless = layout === LAYOUT.switchless
     switch (layout) {
       case LAYOUT.any:
         return reader.rest()
       case LAYOUT.call:
+      case LAYOUT.switchless:
       case LAYOUT.keyedCall: {
-        const id = String(reader.word())
+        const id = (this.id = String(reader.word()))
         const path = [this.#text()]
         const key = layout === LAYOUT.keyedCall ? { key: this.#text() } : undefined
         const argumentList = reader.left === 0 ? [] : [{ type: 'RAW', value: reader.rest() }]
-        return { id, type: 'APPLY', path, argumentList, ...key }
+        if (layout === LAYOUT.call) return { id, type: 'APPLY', path, argumentList }
+        return layout === LAYOUT.switchless
+          ? { id, type: 'APPLY', path, argumentList, switchless: true }
+          : { id, type: 'APPLY', path, argumentList, ...key }
       }
       case LAYOUT.reply:
       case LAYOUT.item: {
-        const id = String(reader.word())
+        const id = (this.id = String(reader.word()))
         const value = reader.left === 0 ? undefined : reader.rest()
         return { id, type: layout === LAYOUT.reply ? 'RAW' : 'ITEM', value }
       }

@@ -1,11 +1,44 @@
+import type { KeyriseError } from './errors.js'
+import type { ValueLimits } from './values.js'
+
 /** Everything that touches the world comes in through one of these, by constructor: real ones in `storage/` and `platform/`, simulated ones in `faults/`. */
 
-/** One end of a message channel. Messages are structured clones, in order, at most once. */
+/**
+ * What a port hands over. `sizeBytes` comes from ports that read bytes, and says two things: the message is made of plain
+ * values (protocol/values.ts) in memory that nobody else can reach, and so many bytes its value counts, as `admitValue` counts.
+ * Without it, the message is a structured clone, of anything.
+ */
+export type Listen = (message: unknown, sizeBytes?: number) => void
+/** Called with bytes that are no message: the id of the call that they were, where it could be read. */
+export type RefusedBytes = (id: string | undefined, error: KeyriseError) => void
+
+export interface CallPosting {
+  readonly limits?: ValueLimits | undefined
+  /** The caller blocks its thread until the answer is there. */
+  readonly isSwitchless?: boolean
+}
+
+/** One end of a message channel. Messages arrive in order, at most once. */
 export interface Port {
+  /** Any message. What it carries must have been released (`releaseValue`), unless the port writes bytes. */
   post(message: unknown, transfer?: readonly ArrayBuffer[]): void
   /** One listener; setting it starts delivery. */
-  onMessage(listen: (message: unknown) => void): void
+  onMessage(listen: Listen, refused?: RefusedBytes): void
   close(): void
+  /**
+   * A call, of which the port copies the argument itself. Ports without it are served by `encodeCall` and `post`
+   * (`postCall` in protocol/calls.ts).
+   * @throws {KeyriseError} as `releaseValue`.
+   */
+  postCall?(id: string, name: string, argument: unknown, options?: CallPosting): void
+  /** The same for a reply. */
+  postReply?(id: string, value: unknown, limits?: ValueLimits): void
+  /**
+   * Blocks the thread until messages came, and delivers them to the listener; at most `timeoutMs`, and less where it likes:
+   * 'nothing' came then. 'closed': nothing will ever come, since the other end is gone. For synchronous calls: a ring port
+   * sleeps on shared memory, a port on a socket would read it in blocking mode. Ports without it cannot make such calls.
+   */
+  wait?(timeoutMs: number): 'delivered' | 'nothing' | 'closed'
 }
 
 export interface Clock {

@@ -21,6 +21,15 @@ export interface ValueLimits {
 export const admitValue = (claimed: unknown, limits: ValueLimits = {}): unknown => new Copier(limits).whole(claimed)
 
 /**
+ * `admitValue` of a value that a structured clone has just made, on this thread, for nobody else. A Uint8Array that alone
+ * covers an ArrayBuffer is taken as it is: the memory is not shared, a transfer has detached it from whoever sent it, a clone
+ * was never theirs, and a buffer that is in the value twice is copied. So large payloads are not copied again.
+ * @throws {KeyriseError} as `admitValue`.
+ */
+export const admitReceived = (claimed: unknown, limits: ValueLimits = {}): unknown =>
+  new Copier(limits, new Set()).whole(claimed)
+
+/**
  * An exact copy of a value that leaves, every Uint8Array in an ArrayBuffer of its own and of its own size, listed for
  * transfer: never a view into a pool with other people's bytes (security.md, finding 5).
  * @throws {KeyriseError} as `admitValue`.
@@ -43,6 +52,10 @@ const typedArrayTag = getterOf(typedArrayPrototype, Symbol.toStringTag)
 const typedArrayBuffer = getterOf(typedArrayPrototype, 'buffer')
 const typedArrayLength = getterOf(typedArrayPrototype, 'length')
 const arrayBufferSize = getterOf(ArrayBuffer.prototype, 'byteLength')
+/** Where the engine has such buffers: one could shrink while it is used. */
+const isResizable = Object.hasOwn(ArrayBuffer.prototype, 'resizable')
+  ? getterOf(ArrayBuffer.prototype, 'resizable')
+  : undefined
 const sharedBufferSize = getterOf(SharedArrayBuffer.prototype, 'byteLength')
 const fillFrom = Uint8Array.prototype.set
 
@@ -90,8 +103,11 @@ class Copier {
   #sizeBytesLeft: number
   #nodesLeft: number
   readonly #depthMax: number
+  readonly #taken: Set<ArrayBuffer> | undefined
 
-  constructor(limits: ValueLimits) {
+  /** @param taken - where given, buffers that only this value can reach are taken over, and listed in it. */
+  constructor(limits: ValueLimits, taken?: Set<ArrayBuffer>) {
+    this.#taken = taken
     this.#sizeBytesLeft = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
     this.#nodesLeft = limits.nodeCountMax ?? VALUE_NODE_COUNT_MAX
     this.#depthMax = limits.depthMax ?? VALUE_DEPTH_MAX
@@ -139,6 +155,7 @@ class Copier {
   #copyBytes(claimed: Uint8Array): Bytes {
     const size = sizeOfBytes(claimed)
     this.#spend(size, 1)
+    if (this.#taken !== undefined && isTakeable(claimed, size, this.#taken)) return claimed
     const copy = allocate(size)
     apply(fillFrom, copy, [claimed])
     this.buffers.push(copy.buffer)
@@ -166,6 +183,15 @@ class Copier {
     }
     return copy
   }
+}
+
+/** True for bytes that are all of a fixed-length ArrayBuffer which is not in `taken` yet; it is then. */
+const isTakeable = (claimed: Uint8Array, size: number, taken: Set<ArrayBuffer>): claimed is Bytes => {
+  const buffer = typedArrayBuffer(claimed) as ArrayBuffer
+  if (getPrototypeOf(claimed) !== Uint8Array.prototype || arrayBufferSize(buffer) !== size) return false
+  if (isResizable?.(buffer) === true || taken.has(buffer)) return false
+  taken.add(buffer)
+  return true
 }
 
 /** Defined where assignment would not do: `constructor` and `toString` are data here, whatever Object.prototype makes of them. */

@@ -185,7 +185,7 @@ test('values that cannot cross are refused with the codes of admitValue, and tex
     [NaN, 'ERR_VALUE_UNSUPPORTED'],
     [[undefined], 'ERR_VALUE_UNSUPPORTED'],
     [new Float64Array(1), 'ERR_VALUE_UNSUPPORTED'],
-    [Object.create(Uint8Array.prototype), 'ERR_VALUE_UNSUPPORTED'],
+    [Object.create(Uint8Array.prototype) as unknown, 'ERR_VALUE_UNSUPPORTED'],
     [Object.fromEntries([['__proto__', 1]]), 'ERR_VALUE_UNSUPPORTED'],
     [accessor, 'ERR_VALUE_UNSUPPORTED'],
     [new SharedArrayBuffer(1), 'ERR_SHARED_MEMORY'],

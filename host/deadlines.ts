@@ -1,0 +1,48 @@
+import type { Clock } from '../protocol/ports.js'
+
+/**
+ * Deadlines of many calls with few timers: those that begin in the same turn of the event loop, with the same delay, share
+ * one. It is cancelled when all of them are settled.
+ */
+export class Deadlines {
+  readonly #clock: Clock
+  readonly #elapsed: (id: string) => void
+  readonly #open = new Map<number, Deadline>()
+
+  /** @param elapsed - called for each id whose deadline passed before it settled, and perhaps for some that did settle. */
+  constructor(clock: Clock, elapsed: (id: string) => void) {
+    this.#clock = clock
+    this.#elapsed = elapsed
+  }
+
+  /** `delayMs` from now, for the call `id`. Say `settled()` when it is. */
+  start(id: string, delayMs: number): Deadline {
+    let deadline = this.#open.get(delayMs)
+    if (deadline === undefined) {
+      deadline = new Deadline(this.#clock, delayMs, this.#elapsed)
+      this.#open.set(delayMs, deadline)
+      queueMicrotask(() => this.#open.delete(delayMs))
+    }
+    deadline.add(id)
+    return deadline
+  }
+}
+
+export class Deadline {
+  readonly #timer: Disposable
+  readonly #ids: string[] = []
+  #openCount = 0
+
+  constructor(clock: Clock, delayMs: number, elapsed: (id: string) => void) {
+    this.#timer = clock.timer(delayMs, () => this.#ids.forEach((id) => elapsed(id)))
+  }
+
+  add(id: string): void {
+    this.#ids.push(id)
+    this.#openCount++
+  }
+
+  settled(): void {
+    if (--this.#openCount === 0) this.#timer[Symbol.dispose]()
+  }
+}
