@@ -8,6 +8,7 @@ import {
   type LaunchOptions,
 } from '../host/index.js'
 import { startKms, type EmbeddedKms } from '../kms/index.js'
+import type { Isolation } from '../protocol/configuration.js'
 import { asciiBytes } from '../protocol/bytes.js'
 import { Scratch } from './scratch.js'
 
@@ -40,9 +41,10 @@ export class EnclaveWorld implements AsyncDisposable {
   }
 
   /** A new flow each time, without state. */
-  launch<Definition>(image: Image<Definition>): Promise<EnclaveHandle<Definition>> {
+  launch<Definition>(image: Image<Definition>, isolation: Isolation = 'worker'): Promise<EnclaveHandle<Definition>> {
     const options = {
       image,
+      isolation,
       platform: this.#platform,
       kms: this.#kms,
       store: new MemoryStore(),

@@ -1,5 +1,6 @@
 import { buildImage } from '../../host/index.js'
 import { allocate, type Bytes } from '../../protocol/bytes.js'
+import type { Isolation } from '../../protocol/configuration.js'
 import { callsPerSecond, microsecondsAlone } from '../call-timing.js'
 import { EnclaveWorld } from '../enclave-world.js'
 import type { Measurement, Scale } from '../measurement.js'
@@ -17,6 +18,7 @@ const IN_FLIGHT = 256
 /** Within one run, both sides take turns of a tenth of a slice. */
 const TURN_COUNT = 5
 const TURN_SHARE = 0.1
+const CURVE_SHARE = 0.3
 
 const SIZES_BYTES = [8, 1024, 2 ** 16, 2 ** 20, 2 ** 24]
 const IN_FLIGHT_COUNTS = [1, 4, 16, 64, 256, 1024]
@@ -25,12 +27,12 @@ const FLIGHT_COUNT_MAX = 64
 const FLIGHT_SIZE_BYTES_MAX = 2 ** 25
 
 /** An enclave by its handle, as its users call it, with everything that `launch` takes. */
-const enclaveCaller = async (): Promise<Caller> => {
+const enclaveCaller = async (isolation: Isolation): Promise<Caller> => {
   const image = await buildImage<typeof definition>(new URL('calls.enclave.js', import.meta.url))
   const world = await EnclaveWorld.make(image)
-  const enclave = await world.launch(image)
+  const enclave = await world.launch(image, isolation)
   return {
-    name: 'keyrise, worker',
+    name: `keyrise, ${isolation}`,
     call: (bytes) => enclave.ecalls.echo(bytes),
     async [Symbol.asyncDispose]() {
       await enclave.close()
@@ -64,12 +66,13 @@ const CURVES = ['calls.latency', 'calls.sizes', 'calls.flight'] as const
 export const calls: Measurement = {
   names: [...ROWS.map(({ id }) => id), ...CURVES],
   async measure(scale, { say, wants }) {
-    await using ours = await enclaveCaller()
+    await using ours = await enclaveCaller('worker')
     await verifyCaller(ours, SIZE_BYTES)
     const results: Result[] = []
     for (const row of ROWS) if (wants(row.id)) results.push(await measureRow(row, ours, scale, say))
     if (!CURVES.some(wants)) return { results }
-    return { results, curves: await measureCurves(ours, scale, say, wants) }
+    await using apart = await enclaveCaller('process')
+    return { results, curves: await measureCurves([ours, apart], scale, say, wants) }
   },
 }
 
@@ -128,7 +131,7 @@ const payloadOf = (sizeBytes: number): Bytes => allocate(sizeBytes).fill(1)
 
 /** How calls grow, each point once: a picture, not a grade. */
 const measureCurves = async (
-  ours: Caller,
+  ours: readonly Caller[],
   { sliceMs }: Scale,
   say: (line: string) => void,
   wants: (name: string) => boolean,
@@ -138,13 +141,13 @@ const measureCurves = async (
     await using raw = await postMessageCaller()
     await using comlink = await comlinkCaller()
     await using piscina = await piscinaCaller(atomics)
-    const callers = [ours, raw, comlink, piscina]
+    const callers = [...ours, raw, comlink, piscina]
     const series = callers.map((caller): Series & { points: [number, number][] } => ({ name: caller.name, points: [] }))
     for (const place of places) {
       say(`${name}: ${place}`)
       for (const [index, caller] of callers.entries()) {
-        await measure(caller, place, sliceMs / 10)
-        series[index]?.points.push([place, await measure(caller, place, sliceMs / 2)])
+        await measure(caller, place, sliceMs * TURN_SHARE)
+        series[index]?.points.push([place, await measure(caller, place, sliceMs * CURVE_SHARE)])
       }
     }
     curves[name] = { ...axes, series }

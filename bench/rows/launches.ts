@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads'
 import { buildImage, type Image } from '../../host/index.js'
 import { composeImage } from '../../platform/image.js'
 import { bundle } from '../../platform/bundle.js'
+import type { Isolation } from '../../protocol/configuration.js'
 import { EnclaveWorld } from '../enclave-world.js'
 import type { Measurement } from '../measurement.js'
 import { Scratch } from '../scratch.js'
@@ -65,9 +66,9 @@ export const launches: Measurement = {
     const ses = await buildWithSes(ours)
     await using world = await EnclaveWorld.make(ours, ses)
     const answerOf =
-      (image: CallsImage): Start =>
+      (image: CallsImage, isolation?: Isolation): Start =>
       async () => {
-        const enclave = await world.launch(image)
+        const enclave = await world.launch(image, isolation)
         await enclave.ecalls.echo(new Uint8Array(8))
         return () => enclave.close()
       }
@@ -76,6 +77,7 @@ export const launches: Measurement = {
       ['empty process', emptyProcess],
       ['keyrise, worker', answerOf(ours)],
       ['the same with SES', answerOf(ses)],
+      ['keyrise, process', answerOf(ours, 'process')],
     ] as const satisfies [string, Start][]
     const took: number[][] = kinds.map(() => [])
     for (let run = 0; run < runs; run++) {
