@@ -95,7 +95,7 @@ const measureRow = async (
 interface CurveSpec {
   readonly name: (typeof CURVES)[number]
   readonly axes: Omit<Curve, 'series'>
-  readonly places: readonly number[]
+  readonly places: (scale: Scale) => readonly number[]
   readonly atomics: 'sync' | 'async'
   readonly measure: (caller: Caller, place: number, sliceMs: number) => Promise<number>
 }
@@ -107,21 +107,21 @@ const SPECS: readonly CurveSpec[] = [
   {
     name: 'calls.latency',
     axes: { what: 'one call alone, p50', x: 'payload each way, bytes', y: 'µs' },
-    places: SIZES_BYTES,
+    places: ({ bytes }) => SIZES_BYTES.map(bytes),
     atomics: 'sync',
     measure: (caller, sizeBytes, sliceMs) => alone(caller, payloadOf(sizeBytes), sliceMs),
   },
   {
     name: 'calls.sizes',
     axes: { what: `up to ${FLIGHT_COUNT_MAX} calls in flight`, x: 'payload each way, bytes', y: 'calls/s' },
-    places: SIZES_BYTES,
+    places: ({ bytes }) => SIZES_BYTES.map(bytes),
     atomics: 'async',
     measure: (caller, sizeBytes, sliceMs) => inFlight(flightOf(sizeBytes))(caller, payloadOf(sizeBytes), sliceMs),
   },
   {
     name: 'calls.flight',
     axes: { what: 'calls of 8 B', x: 'calls in flight', y: 'calls/s' },
-    places: IN_FLIGHT_COUNTS,
+    places: ({ count }) => IN_FLIGHT_COUNTS.map(count),
     atomics: 'async',
     measure: (caller, count, sliceMs) => inFlight(count)(caller, payloadOf(SIZE_BYTES), sliceMs),
   },
@@ -132,7 +132,7 @@ const payloadOf = (sizeBytes: number): Bytes => allocate(sizeBytes).fill(1)
 /** How calls grow, each point once: a picture, not a grade. */
 const measureCurves = async (
   ours: readonly Caller[],
-  { sliceMs }: Scale,
+  scale: Scale,
   say: (line: string) => void,
   wants: (name: string) => boolean,
 ): Promise<Record<string, Curve>> => {
@@ -143,11 +143,11 @@ const measureCurves = async (
     await using piscina = await piscinaCaller(atomics)
     const callers = [...ours, raw, comlink, piscina]
     const series = callers.map((caller): Series & { points: [number, number][] } => ({ name: caller.name, points: [] }))
-    for (const place of places) {
+    for (const place of new Set(places(scale))) {
       say(`${name}: ${place}`)
       for (const [index, caller] of callers.entries()) {
-        await measure(caller, place, sliceMs * TURN_SHARE)
-        series[index]?.points.push([place, await measure(caller, place, sliceMs * CURVE_SHARE)])
+        await measure(caller, place, scale.sliceMs * TURN_SHARE)
+        series[index]?.points.push([place, await measure(caller, place, scale.sliceMs * CURVE_SHARE)])
       }
     }
     curves[name] = { ...axes, series }
