@@ -1,5 +1,6 @@
 import crypto from 'node:crypto'
 import workerThreads from 'node:worker_threads'
+import { overwriteFreed } from '../protocol/crypto/freed-memory.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 import { diagnostics } from './diagnostics.js'
 import { hardenIntrinsics } from './harden.js'
@@ -31,6 +32,7 @@ const wipeAll = (): void => {
   }
   // What no wiper knows: keys of a flow that has not finished opening, what calls under way hold, what authors were given.
   disposeAll()
+  overwriteFreed()
 }
 
 /** Runs `flush` when nothing else is left to be done: what was posted last is on its way then. */

@@ -9,6 +9,7 @@ export { MachineStopped, MemoryFileSystem, type FileFault, type FileOperation } 
 export { portPair } from './port-pair.js'
 export { openCustody, type Custody, type CustodyOptions } from './open-custody.js'
 export { Recorder } from './recorder.js'
+export { scanMemory, type MemoryLeak, type MemoryScan } from './scan-memory.js'
 export { scanForSecrets, type KnownSecret, type Leak, type ScanResult } from './scan.js'
 export { SeededRandom } from './seeded-random.js'
 export { SimulatedClock } from './simulated-clock.js'

@@ -31,7 +31,7 @@ export interface ScanResult {
 }
 
 /** A find is one window of a secret. Windows overlap by half, so that any 23 bytes in a row hold a whole one. */
-const WINDOW_SIZE_BYTES = 16
+export const WINDOW_SIZE_BYTES = 16
 const WINDOW_STEP_BYTES = 8
 /** Zeros, or one number again and again, are everywhere. */
 const DISTINCT_BYTES_MIN = 6
@@ -94,8 +94,8 @@ interface Window {
   readonly bytes: Uint8Array
 }
 
-/** Windows by their last four bytes; a bitmap in front keeps the common case, no such window, out of the map. */
-class WindowTable {
+/** Finds parts of secrets in bytes. Windows by their last four bytes; a bitmap in front keeps the common case, no such window, out of the map. */
+export class WindowTable {
   readonly #bits = new Uint8Array(1 << 20)
   readonly #windows = new Map<number, Window[]>()
 

@@ -1,4 +1,5 @@
 import crypto from 'node:crypto'
+import { overwriteFreed } from '../protocol/crypto/freed-memory.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 
 /** Ways out of a worker, or into the engine, that the KMS’s own code has no use for. */
@@ -19,11 +20,11 @@ const WAYS_OUT = [
  * Before the thread ends by itself, also because of an error that nobody caught, every secret is zero-filled.
  */
 export const hardenThread = (): void => {
-  const fail = (): void => {
+  const fail = (): void => process.exit(1)
+  process.on('exit', () => {
     disposeAll()
-    process.exit(1)
-  }
-  process.on('exit', disposeAll)
+    overwriteFreed()
+  })
   process.on('uncaughtException', fail)
   process.on('unhandledRejection', fail)
   Error.stackTraceLimit = 0
