@@ -32,7 +32,8 @@ const wipeAll = (): void => {
   }
   // What no wiper knows: keys of a flow that has not finished opening, what calls under way hold, what authors were given.
   disposeAll()
-  overwriteFreed()
+  // A process gives its memory back as a whole.
+  if (!workerThreads.isMainThread) overwriteFreed()
 }
 
 /** Runs `flush` when nothing else is left to be done: what was posted last is on its way then. */

@@ -1,14 +1,14 @@
 /** An allocator’s small blocks are kept apart by size, in steps of 16 bytes; what is larger is split as it is needed. */
 const SMALL_SIZE_BYTES_MAX = 1040
-const SMALL_COUNT = 32
+const SMALL_COUNT = 16
 const LARGE_SIZE_BYTES_MAX = 64 * 1024
 /** Of blocks of each large size. */
-const LARGE_TOTAL_BYTES = 4 * 1024 * 1024
+const LARGE_TOTAL_BYTES = 1024 * 1024
 
 /**
  * Overwrites memory that was freed: Node’s decipher leaves a copy of each output in a block that it frees without clearing, and
  * nobody has a name for it. New buffers lie where such blocks were. They are made without the allocator’s own zero-filling: in
- * glibc that passes over the blocks that a thread has freed last. As good as an allocator’s habits are known; it takes some 20 ms.
+ * glibc that passes over the blocks that a thread has freed last. As good as an allocator’s habits are known; it takes some 5 ms.
  */
 export const overwriteFreed = (): void => {
   const blocks: Uint8Array[] = []
