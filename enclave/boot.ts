@@ -15,6 +15,7 @@ import { startInProcess } from './process-start.js'
 export const EXIT_CODES = { wiped: 0, failed: 70 } as const
 
 const wipers = new Set<() => void>()
+let isOverwritten = false
 
 /** Runs `wipe` before this instance ends in any way that runs our code. */
 export const wipeAtExit = (wipe: () => void): void => {
@@ -32,8 +33,9 @@ const wipeAll = (): void => {
   }
   // What no wiper knows: keys of a flow that has not finished opening, what calls under way hold, what authors were given.
   disposeAll()
-  // A process gives its memory back as a whole.
-  if (!workerThreads.isMainThread) overwriteFreed()
+  // A process gives its memory back as a whole. In a worker once is enough: the exit event follows `endInstance`.
+  if (!isOverwritten && !workerThreads.isMainThread) overwriteFreed()
+  isOverwritten = true
 }
 
 /** Runs `flush` when nothing else is left to be done: what was posted last is on its way then. */
