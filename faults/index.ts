@@ -4,6 +4,8 @@
  */
 export { aroundKms, aroundStore, type Around, type WorldCall } from './around.js'
 export { faultyKms, faultyStore, type Fault, type FaultPlan, type Moment } from './faulty.js'
+export { launchInProcess, type InProcessEnclave, type InProcessOptions } from './in-process.js'
+export { startInProcessKms, type InProcessKms } from './in-process-kms.js'
 export { KillablePlatform } from './killable-platform.js'
 export { MachineStopped, MemoryFileSystem, type FileFault, type FileOperation } from './memory-file-system.js'
 export { portPair } from './port-pair.js'

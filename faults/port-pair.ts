@@ -2,7 +2,7 @@ import type { Port } from '../protocol/ports.js'
 
 /**
  * Two ends of a channel within one thread: what is posted at one end arrives at the other as a structured clone, in order,
- * a turn of the event loop later.
+ * a turn of the event loop later. A caller that waits has it at once.
  */
 export const portPair = (): [Port, Port] => {
   const [a, b] = [new End(), new End()]
@@ -14,20 +14,20 @@ export const portPair = (): [Port, Port] => {
 class End implements Port {
   peer: End | undefined
   #listen: ((message: unknown) => void) | undefined
-  readonly #waiting: unknown[] = []
+  /** Clones that are on their way, or that wait for a listener. */
+  readonly #inbox: unknown[] = []
 
   post(message: unknown, transfer: readonly ArrayBuffer[] = []): void {
     const { peer } = this
     if (peer === undefined) return
-    const clone: unknown = structuredClone(message, { transfer: [...transfer] })
-    setImmediate(() => {
-      peer.#receive(clone)
-    })
+    peer.#inbox.push(structuredClone(message, { transfer: [...transfer] }))
+    setImmediate(() => peer.#deliver())
   }
 
   onMessage(listen: (message: unknown) => void): void {
+    const waiting = this.#listen === undefined ? this.#inbox.length : 0
     this.#listen = listen
-    this.#waiting.splice(0).forEach(listen)
+    for (let count = 0; count < waiting; count++) this.#deliver()
   }
 
   /** At both ends; what is on its way is lost. */
@@ -35,11 +35,26 @@ class End implements Port {
     const { peer } = this
     this.peer = undefined
     this.#listen = () => undefined
+    this.#inbox.length = 0
     if (peer !== undefined) peer.close()
   }
 
-  #receive(message: unknown): void {
-    if (this.#listen === undefined) this.#waiting.push(message)
-    else this.#listen(message)
+  /**
+   * Lets the other end answer now, if it can. Nobody else has this thread meanwhile: an answer that does not come at once never
+   * comes.
+   */
+  wait(): 'delivered' | 'closed' {
+    const { peer } = this
+    while (peer !== undefined && peer.#deliver());
+    let count = 0
+    while (this.#deliver()) count++
+    return count > 0 ? 'delivered' : 'closed'
+  }
+
+  /** The next message, if there is one and somebody listens. */
+  #deliver(): boolean {
+    if (this.#listen === undefined || this.#inbox.length === 0) return false
+    this.#listen(this.#inbox.shift())
+    return true
   }
 }
