@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { EXIT, printError, printText } from './terminal.js'
 
-/** The groups of commands. Only the one that is called is loaded: most of a short command’s time is loading. */
+/** The groups of commands, and `init`, which is one by itself. Only the one that is called is loaded: most of a short command’s time is loading. */
 const GROUPS = [
   {
     name: 'envelope',
@@ -13,6 +13,11 @@ const GROUPS = [
     name: 'image',
     description: 'build, sign and inspect enclave images',
     load: async () => (await import('./image-commands.js')).addImageCommands,
+  },
+  {
+    name: 'init',
+    description: 'write an enclave, a host and a test to start from',
+    load: async () => (await import('./init.js')).addInitCommand,
   },
   {
     name: 'kms',

@@ -81,6 +81,12 @@ try {
   expect('an envelope is sealed, opened and resealed', envelope, /with the new key: 5 bytes/)
 
   expect('keyrise --help', run('npx', ['keyrise', '--help']), /Usage: keyrise/)
+
+  const project = path.join(folder, 'counter')
+  expect('keyrise init', run('npx', ['keyrise', 'init', project]), /npm start/)
+  run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', archive], project)
+  expect('the tests of a new project pass', run('npm', ['test'], project), /pass 2\b/)
+  expect('its enclave survives a kill', run('npm', ['start'], project), /^count: 1\n.*killed: 2$/m)
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
