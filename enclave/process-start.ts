@@ -2,13 +2,11 @@ import type { Socket } from 'node:net'
 
 /** Descriptors that the platform gives to an enclave in a process of its own; 0 to 2 lead nowhere once the script is read. */
 const DESCRIPTORS = { ecalls: 3, ocalls: 4, platform: 5 } as const
-/** Beside them, until now: the files that the process was made from (platform/process-recipe.ts). */
-const FIRST_FILE_DESCRIPTOR = 6
 
 /** What an enclave in a process of its own starts with. */
 export interface ProcessStart {
   readonly isolation: 'process'
-  /** What the platform wrote first: see `encodeStart`, in platform/process.ts. */
+  /** What enclave/launched.ts reads. */
   readonly start: Uint8Array
   readonly ecalls: Socket
   readonly ocalls: Socket
@@ -16,13 +14,13 @@ export interface ProcessStart {
 }
 
 /**
- * Reads the platform’s first words and opens the sockets, while there is still a way to Node’s modules: an image for both
+ * Reads the platform’s first words (`encodeStart`, in platform/process.ts), closes what else the process inherited, and opens the sockets, while there is still a way to Node’s modules: an image for both
  * levels must not make a worker load what only a process needs.
  */
 export const startInProcess = (): ProcessStart => {
   const { closeSync, readSync } = process.getBuiltinModule('node:fs')
   const { Socket } = process.getBuiltinModule('node:net')
-  const read = (sizeBytes: number): Uint8Array => {
+  const read = (sizeBytes: number): Uint8Array<ArrayBuffer> => {
     const bytes = new Uint8Array(new ArrayBuffer(sizeBytes))
     for (let filled = 0; filled < sizeBytes;) {
       const count = readSync(DESCRIPTORS.platform, bytes, filled, sizeBytes - filled, null)
@@ -32,9 +30,13 @@ export const startInProcess = (): ProcessStart => {
     }
     return bytes
   }
-  const [fileCount = 0, ...size] = read(3)
-  for (let file = 0; file < fileCount; file++) closeSync(FIRST_FILE_DESCRIPTOR + file)
-  const start = read(size.reduce((sum, byte) => sum * 256 + byte, 0))
+  const readNumbers = (count: number): number[] => {
+    const bytes = new DataView(read(2 * count).buffer)
+    return Array.from({ length: count }, (_, index) => bytes.getUint16(2 * index))
+  }
+  const [foreignCount = 0, sizeBytes = 0] = readNumbers(2)
+  for (const descriptor of readNumbers(foreignCount)) closeSync(descriptor)
+  const start = read(sizeBytes)
   const open = (fd: number): Socket => new Socket({ fd, readable: true, writable: true })
   return {
     isolation: 'process',

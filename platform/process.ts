@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process'
+import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { allocate, concatBytes, type Bytes } from '../protocol/bytes.js'
+import { concatBytes, type Bytes } from '../protocol/bytes.js'
 import { encodeCbor } from '../protocol/cbor.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { CONFIGURATION_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { SocketPort } from '../protocol/socket-port.js'
-import { nodeFlags } from './process-recipe.js'
+import type { ProcessCommand, ProcessRecipe } from './process-recipe.js'
 import { pin } from './worker.js'
 
 /** A process that runs one string, from outside. */
@@ -32,14 +33,9 @@ export interface ProcessStart {
 const defer = process.nextTick.bind(process) as (work: () => void) => void
 
 /** Starts `source`, exactly as given: it is written to the process’s standard input, and lies nowhere in between. */
-export const startProcess = (source: string, start: ProcessStart): IsolatedProcess => {
-  const child = spawn(process.execPath, nodeFlags(process.versions.node), {
-    env: {},
-    cwd: '/',
-    // A session of its own: what a terminal sends to the host’s group, Ctrl-C say, does not reach the enclave.
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
-  })
+export const startProcess = (recipe: ProcessRecipe, source: string, start: ProcessStart): IsolatedProcess => {
+  const command = recipe.command()
+  const child = spawnCommand(command)
   const ended = endOf(child)
   let reason: string | undefined
   const end = (why: string): void => {
@@ -47,7 +43,7 @@ export const startProcess = (source: string, start: ProcessStart): IsolatedProce
     child.kill('SIGKILL')
   }
   // Where the process could not be started there may be no sockets.
-  const sockets = child.stdio.slice(3) as (Socket | null)[]
+  const sockets = child.stdio.slice(3, 6) as (Socket | null)[]
   if (sockets.some((socket) => socket === null)) throw new KeyriseError('ERR_LAUNCH_FAILED', { detail: 'no process' })
   const [ecalls, ocalls, platform] = (sockets as Socket[]).map((socket) => {
     pin(socket)
@@ -56,8 +52,11 @@ export const startProcess = (source: string, start: ProcessStart): IsolatedProce
   }) as [SocketPort, SocketPort, SocketPort]
   hide(child, sockets[2] as Socket)
   sendScript(child, source)
-  ;(sockets[2] as Socket).write(encodeStart(start))
+  ;(sockets[2] as Socket).write(encodeStart(start, command.foreign))
+  const stopWatching = recipe.endsWithHost ? undefined : watch(child)
   const exited = ended.then(async (exit) => {
+    stopWatching?.()
+    command.release()
     await lastWords([ecalls, ocalls])
     return { reason: reason ?? exit }
   })
@@ -73,6 +72,40 @@ export const startProcess = (source: string, start: ProcessStart): IsolatedProce
   }
 }
 
+const spawnCommand = (command: ProcessCommand): ChildProcess => {
+  const { command: path, args, user, files } = command
+  try {
+    return spawn(path, args, {
+      env: {},
+      cwd: '/',
+      // A session of its own: what a terminal sends to the host’s group, Ctrl-C say, does not reach the enclave.
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore', 'pipe', 'pipe', 'pipe', ...files],
+      ...(user === undefined ? {} : { uid: user, gid: user }),
+    })
+  } finally {
+    for (const file of files) closeSync(file)
+  }
+}
+
+/**
+ * Where no signal of the kernel's does it: a shell that waits for its input to end, which it does with this process, and then
+ * ends the enclave. @returns what ends the watch.
+ */
+const watch = (child: ChildProcess): (() => void) => {
+  const watcher = spawn('/bin/sh', ['-c', 'read -r _; kill -9 "$1"', 'sh', String(child.pid)], {
+    env: {},
+    cwd: '/',
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
+  pin(watcher)
+  watcher.on('error', () => undefined)
+  watcher.unref()
+  ;(watcher.stdin as Partial<Socket>).unref?.()
+  return () => void watcher.kill('SIGKILL')
+}
+
 /** Not among the process’s active handles, where any code could pick them up, nor called through a prototype that any code can patch. */
 const hide = (child: ChildProcess, platform: Socket): void => {
   pin(child)
@@ -85,14 +118,15 @@ const sendScript = (child: ChildProcess, source: string): void => {
   child.stdin?.end(source, 'utf8')
 }
 
-/** How many files to close (enclave/process-start.ts), the size of the rest in two bytes, the rest. */
-const encodeStart = (start: ProcessStart): Bytes => {
+/** In two bytes each: how many descriptors are to be closed, the size of the rest, those descriptors; then the rest. */
+export const encodeStart = (start: ProcessStart, foreign: readonly number[]): Bytes => {
   if (start.configuration.length > CONFIGURATION_SIZE_BYTES_MAX)
     throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the configuration is too large' })
   const encoded = encodeCbor({ ...start })
-  const header = allocate(3)
-  new DataView(header.buffer).setUint16(1, encoded.length)
-  return concatBytes(header, encoded)
+  const header = new DataView(new ArrayBuffer(4 + 2 * foreign.length))
+  for (const [index, number] of [foreign.length, encoded.length, ...foreign].entries())
+    header.setUint16(2 * index, number)
+  return concatBytes(new Uint8Array(header.buffer), encoded)
 }
 
 /** Exit codes of enclave/boot.ts, and a shell’s for what it cannot run. */

@@ -1,4 +1,5 @@
 import { createPublicKey, sign, type KeyObject } from 'node:crypto'
+import { resolve } from 'node:path'
 import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:worker_threads'
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { claimedId, encodeRefusal, encodeReply, parseCall } from '../protocol/calls.js'
@@ -16,6 +17,7 @@ import { parseImage, type Image } from './image.js'
 import { verifySignature } from './image-signature.js'
 import { openPlatformKey } from './key-file.js'
 import type { Instance, LaunchOptions, Platform } from './platform.js'
+import { ProcessRecipe, type ProcessMeasure } from './process-recipe.js'
 import { startProcess, type ProcessStart } from './process.js'
 import { pin, startWorker } from './worker.js'
 
@@ -23,31 +25,50 @@ import { pin, startWorker } from './worker.js'
 const WIPE_TIMEOUT_MS = 3_000
 const ATTEST_SIZE_BYTES_MAX = 1024
 
+export interface SimulatedPlatformOptions {
+  /** What every enclave in a process of its own must be surrounded with: where one is missing, it is not launched. */
+  readonly processMeasures?: readonly ProcessMeasure[]
+}
+
 /**
- * A platform in software: each instance is a worker thread that runs the measured string. It enforces the interface and
- * keeps no secret from whoever controls the process; evidence by it is worth as much as its key file.
+ * A platform in software: each instance is a worker thread, or a process, that runs the measured string. It enforces the
+ * interface and keeps no secret from whoever controls the host's process; evidence by it is worth as much as its key file.
  */
 export class SimulatedPlatform implements Platform {
   readonly publicKey: Bytes
   readonly #key: KeyObject
+  readonly #directory: string
+  readonly #required: readonly ProcessMeasure[]
+  #recipe: ProcessRecipe | undefined
 
-  private constructor(key: KeyObject) {
+  private constructor(key: KeyObject, directory: string, options: SimulatedPlatformOptions) {
     this.#key = key
+    this.#directory = resolve(directory)
+    this.#required = options.processMeasures ?? []
     // RFC 8410 §4: the last 32 bytes of an Ed25519 SubjectPublicKeyInfo are the key.
     this.publicKey = copyBytes(createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(-32))
   }
 
   /**
-   * @param directory - holds the platform's key file; made where missing.
+   * @param directory - holds the platform's key file, and a program of its own for processes; made where missing.
    * @throws {KeyriseError} ERR_STORE_UNWRITABLE, ERR_STORE_IO, ERR_CONFIG_INVALID.
    */
-  static async open(directory: string): Promise<SimulatedPlatform> {
-    return new SimulatedPlatform(await openPlatformKey(directory))
+  static async open(directory: string, options: SimulatedPlatformOptions = {}): Promise<SimulatedPlatform> {
+    return new SimulatedPlatform(await openPlatformKey(directory), directory, options)
+  }
+
+  /**
+   * What an enclave in a process of its own is surrounded with on this machine. It is found out at the first asking.
+   * @throws {KeyriseError} ERR_ISOLATION_UNAVAILABLE where it is not all that was required.
+   */
+  get processMeasures(): readonly ProcessMeasure[] {
+    return this.#processRecipe().measures
   }
 
   /**
    * @throws {KeyriseError} ERR_IMAGE_INVALID when the image is not the string that its measurement says; ERR_IMAGE_SIGNATURE
-   * when it has a signature that is not of it.
+   * when it has a signature that is not of it; ERR_CONFIG_INVALID when it is to run in another isolation than its
+   * configuration says; ERR_ISOLATION_UNAVAILABLE.
    */
   launch(image: Image, options: LaunchOptions): Instance {
     const measured = measure(image)
@@ -61,9 +82,13 @@ export class SimulatedPlatform implements Platform {
   }
 
   #inProcess(measured: Image, start: ProcessStart): Instance {
-    const { ecalls, ocalls, platform, exited, kill } = startProcess(measured.source, start)
+    const { ecalls, ocalls, platform, exited, kill } = startProcess(this.#processRecipe(), measured.source, start)
     this.#attest(platform, measured, sha256(start.configuration))
     return { ecalls, ocalls, exited, terminate: terminator(platform, exited, kill), kill }
+  }
+
+  #processRecipe(): ProcessRecipe {
+    return (this.#recipe ??= new ProcessRecipe(this.#directory, { required: this.#required }))
   }
 
   #inWorker(measured: Image, start: ProcessStart): Instance {

@@ -45,6 +45,10 @@ const ERRORS = {
   ],
   ERR_ENCLAVE_CLOSED: ['The enclave was closed', 'Launch it again'],
   ERR_LAUNCH_FAILED: ['The enclave did not start', 'See `cause`'],
+  ERR_ISOLATION_UNAVAILABLE: [
+    'This level of isolation is not available here',
+    'Supply what the message names, or launch with another `isolation`',
+  ],
   ERR_DEADLINE: [
     'No answer came before the deadline; the outcome is unknown',
     'Repeat the call if it is safe to repeat',
