@@ -68,7 +68,7 @@ test('messages of one turn are written at once', async (t) => {
     const write = Reflect.get(socket, 'write') as (bytes: Uint8Array) => boolean
     Reflect.set(socket, 'write', (bytes: Uint8Array): boolean => {
       writeCount++
-      return Reflect.apply(write, socket, [bytes])
+      return write.call(socket, bytes)
     })
     let received = 0
     peer.on('data', ({ length }) => (received += length))
