@@ -65,11 +65,12 @@ test('what one port posts another receives, with its size', async (t) => {
 test('messages of one turn are written at once', async (t) => {
   await withPort(false, async ({ port, peer, socket }) => {
     let writeCount = 0
-    const write = Reflect.get(socket, 'write') as (bytes: Uint8Array) => boolean
-    Reflect.set(socket, 'write', (bytes: Uint8Array): boolean => {
+    const write = socket.write.bind(socket)
+    const counted = (bytes: Uint8Array): boolean => {
       writeCount++
-      return write.call(socket, bytes)
-    })
+      return write(bytes)
+    }
+    Object.assign(socket, { write: counted })
     let received = 0
     peer.on('data', ({ length }) => (received += length))
     for (let count = 0; count < 100; count++) port.post({ id: String(count), type: 'RAW', value: 1 })
