@@ -19,6 +19,12 @@ const TASK_CHUNK_COUNT = 8
 const SEALED_TASK_SIZE = TASK_CHUNK_COUNT * SEALED_CHUNK_SIZE
 const TASK_SIZE = TASK_CHUNK_COUNT * CHUNK_SIZE
 
+/**
+ * A thread opens so many tasks ahead of their turn before it waits: whoever has to write first may have lost its processor to
+ * another process for a while.
+ */
+const HELD_COUNT_MAX = 4
+
 /** One opening, as each thread is told of it. Descriptors are the process’s, so they count in every thread. */
 export interface OpenJob {
   /** `CELL_COUNT` numbers of 32 bits, zeroes at first. */
@@ -57,8 +63,8 @@ export class TaskRunner implements Disposable {
   readonly #sealed = allocate(SEALED_TASK_SIZE)
   readonly #key: Uint8Array
   readonly #count: number
-  /** A task that is open and waits for its turn to be written. */
-  #held: { readonly task: number; readonly plaintext: readonly Uint8Array[] } | undefined
+  /** Tasks that are open and wait for their turn to be written, the first one first. */
+  readonly #held: { readonly task: number; readonly plaintext: readonly Uint8Array[] }[] = []
   failure: TaskFailure | undefined
 
   constructor(job: OpenJob) {
@@ -77,25 +83,23 @@ export class TaskRunner implements Disposable {
     return this.#load('turn') === this.#count
   }
 
-  /** Takes a task, or goes on with the one that waited. `wait`: another task has to be written first. */
+  /** Writes the task whose turn it is, or opens another. `wait`: another thread’s task has to be written first. */
   step(): 'more' | 'wait' | 'over' {
-    if (this.#held === undefined) {
-      const task = this.#load('failed') > 0 ? this.#count : Atomics.add(this.#cells, CELL.next, 1)
-      if (task >= this.#count) return 'over'
-      const plaintext = this.#open(task)
-      if (plaintext === undefined) return 'over'
-      this.#held = { task, plaintext }
+    const [first] = this.#held
+    if (first !== undefined && this.#load('turn') === first.task) {
+      this.#held.shift()
+      return this.#write(first.task, first.plaintext) ? 'more' : 'over'
     }
-    const { task, plaintext } = this.#held
-    if (this.#load('turn') !== task) return this.#isInVain(task) ? 'over' : 'wait'
-    this.#held = undefined
-    return this.#write(task, plaintext) ? 'more' : 'over'
+    if (first !== undefined && this.#isInVain(first.task)) return 'over'
+    if (this.#held.length < HELD_COUNT_MAX && this.#openNext()) return 'more'
+    return this.#held.length === 0 ? 'over' : 'wait'
   }
 
   /** Blocks until another thread has written a task, or failed. */
   waitForTurn(timeoutMs: number): void {
+    const [first] = this.#held
     const turn = this.#load('turn')
-    if (this.#held === undefined || turn === this.#held.task || this.#isInVain(this.#held.task)) return
+    if (first === undefined || turn === first.task || this.#isInVain(first.task)) return
     Atomics.wait(this.#cells, CELL.turn, turn, timeoutMs)
   }
 
@@ -106,14 +110,24 @@ export class TaskRunner implements Disposable {
 
   [Symbol.dispose](): void {
     this.#key.fill(0)
-    if (this.#held !== undefined) wipePieces(this.#held.plaintext)
-    this.#held = undefined
+    for (const { plaintext } of this.#held) wipePieces(plaintext)
+    this.#held.length = 0
   }
 
   /** Where a task before this one failed, nothing of this one may be released. */
   #isInVain(task: number): boolean {
     const failed = this.#load('failed')
     return failed > 0 && failed <= task
+  }
+
+  /** False where no task is left, or this one failed. */
+  #openNext(): boolean {
+    const task = this.#load('failed') > 0 ? this.#count : Atomics.add(this.#cells, CELL.next, 1)
+    if (task >= this.#count) return false
+    const plaintext = this.#open(task)
+    if (plaintext === undefined) return false
+    this.#held.push({ task, plaintext })
+    return true
   }
 
   #open(task: number): readonly Uint8Array[] | undefined {

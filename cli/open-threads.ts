@@ -5,6 +5,7 @@ import type { OpenJob, TaskFailure, TaskRunner } from './open-tasks.js'
 
 /** Beyond these the disk is the limit, and each thread takes a while to start. */
 const THREAD_COUNT_MAX = 4
+/** Signals, and threads that failed, are heard of so often. */
 const TURN_TIMEOUT_MS = 20
 
 /**
@@ -59,10 +60,13 @@ export class OpenThreads implements Disposable {
     })
     // Until this thread has done its part, nobody listens to a thread that failed.
     others.catch(() => undefined)
+    let resumedMs = performance.now()
     for (let state = runner.step(); state !== 'over'; state = runner.step()) {
       if (state === 'wait') runner.waitForTurn(TURN_TIMEOUT_MS)
+      if (performance.now() - resumedMs < TURN_TIMEOUT_MS) continue
       onProgress(runner.writtenSizeBytes)
       await setImmediate()
+      resumedMs = performance.now()
     }
     const failures = [...(await others), runner.failure].filter((failure) => failure !== undefined)
     onProgress(runner.writtenSizeBytes)
