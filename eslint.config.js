@@ -85,7 +85,12 @@ export default defineConfig(
   },
   {
     // These play the attacker, by whatever the language lets them.
-    files: ['test/enclave/inside.ts', 'test/enclave/target.enclave.ts', 'test/host/outspoken.enclave.ts'],
+    files: [
+      'test/enclave/inside.ts',
+      'test/enclave/target.enclave.ts',
+      'test/host/outspoken.enclave.ts',
+      'test/attack/keeper.ts',
+    ],
     rules: {
       '@typescript-eslint/no-unsafe-call': 'off',
       '@typescript-eslint/unbound-method': 'off',
@@ -103,7 +108,7 @@ export default defineConfig(
   },
   {
     // Standard output is the interface here.
-    files: ['cli/**/*.ts', 'examples/**/*.ts', 'bench/**/*.ts', 'test/project/*.ts'],
+    files: ['cli/**/*.ts', 'examples/**/*.ts', 'bench/**/*.ts', 'test/project/*.ts', 'test/attack/main.ts'],
     rules: { 'no-console': 'off' },
   },
 )
