@@ -49,7 +49,9 @@ export const serveInstance = async (options: ServeOptions): Promise<void> => {
     port: instance.ecalls,
     definition,
     flow: opened.flow,
+    calls: opened.calls,
     ocalls,
+    clock,
     limits: { sizeBytesMax: messageSizeBytesMax },
   })
 }

@@ -1,8 +1,21 @@
-import { parseLifecycle, parseReply, postCall, type ClaimedReply, type Lifecycle } from '../protocol/calls.js'
+import {
+  isIdempotencyKey,
+  parseLifecycle,
+  parseReply,
+  parseStreamMessage,
+  postCall,
+  postCancel,
+  type ClaimedReply,
+  type Lifecycle,
+} from '../protocol/calls.js'
+import type { CallOptions, PlainCallOptions } from '../protocol/contract.js'
+
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock } from '../protocol/ports.js'
 import type { Instance } from '../platform/platform.js'
 import { Deadlines, type Deadline } from './deadlines.js'
+import { StreamingCall } from './streaming-call.js'
+import type { Source } from '../protocol/stream-sender.js'
 
 export interface ConnectionLimits {
   /** From launch to READY, a recovery included. */
@@ -15,6 +28,19 @@ interface Pending {
   /** None where the caller watches the time itself. */
   readonly deadline: Deadline | undefined
   readonly settle: (reply: ClaimedReply) => void
+  /** Of a call with streams. */
+  readonly streaming?: StreamingCall
+}
+
+export interface StreamOptions extends CallOptions {
+  readonly items?: Source
+  readonly yields: boolean
+}
+
+/** Of a call with streams: its reply, where it has one, and what it yields, where it yields. */
+export interface StreamedAnswer {
+  readonly reply: Promise<unknown>
+  readonly streaming: StreamingCall
 }
 
 /** Ids are numbers below 2³¹ again and again: two calls so far apart are not in flight together. */
@@ -44,7 +70,7 @@ export class Connection {
     this.#instance = instance
     this.#clock = clock
     this.#limits = limits
-    this.#deadlines = new Deadlines(clock, (id) => this.#settle({ id, error: new KeyriseError('ERR_DEADLINE') }))
+    this.#deadlines = new Deadlines(clock, (id) => this.#giveUp(id, new KeyriseError('ERR_DEADLINE')))
     this.lost = instance.exited.then(async ({ reason }) => {
       this.#isAlive = false
       // What it posted before it died may still be on its way.
@@ -83,8 +109,12 @@ export class Connection {
     return this.#answerCount
   }
 
-  /** Makes one call. @throws {KeyriseError} what the gate or the ECALL refused it with; ERR_ENCLAVE_LOST; ERR_DEADLINE. */
-  call(name: string, argument: unknown): Promise<unknown> {
+  /**
+   * Makes one call.
+   * @throws {KeyriseError} what the gate or the ECALL refused it with; ERR_ENCLAVE_LOST; ERR_DEADLINE. The signal's reason.
+   */
+  call(name: string, argument: unknown, options?: PlainCallOptions): Promise<unknown> {
+    if (options !== undefined) return this.#callWith(name, argument, options)
     return new Promise((resolve, reject) => {
       if (this.#ended !== undefined) throw this.#ended
       const id = this.#nextId()
@@ -95,6 +125,59 @@ export class Connection {
       }
       this.#pending.set(id, { deadline: this.#deadlines.start(id, this.#limits.callDeadlineMs), settle })
     })
+  }
+
+  #callWith(name: string, argument: unknown, options: PlainCallOptions): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const { signal, idempotencyKey: key, deadlineMs = this.#limits.callDeadlineMs } = options
+      if (this.#ended !== undefined) throw this.#ended
+      if (key !== undefined && !isIdempotencyKey(key))
+        throw new KeyriseError('ERR_MESSAGE_INVALID', {
+          detail: 'an idempotency key: 1 to 128 printable ASCII characters',
+        })
+      signal?.throwIfAborted()
+      const id = this.#nextId()
+      postCall(this.#instance.ecalls, id, name, argument, { key })
+      const aborted = (): void => {
+        this.#giveUp(id, signal?.reason)
+      }
+      const settle = (reply: ClaimedReply): void => {
+        signal?.removeEventListener('abort', aborted)
+        if ('error' in reply) reject(reply.error)
+        else resolve(reply.claimedValue)
+      }
+      this.#pending.set(id, { deadline: this.#deadlines.start(id, deadlineMs), settle })
+      signal?.addEventListener('abort', aborted)
+    })
+  }
+
+  /** Makes a call with streams, either way. @throws {KeyriseError} as `call`, and as what cannot cross. */
+  stream(name: string, argument: unknown, { items, yields, signal, deadlineMs }: StreamOptions): StreamedAnswer {
+    if (this.#ended !== undefined) throw this.#ended
+    signal?.throwIfAborted()
+    const id = this.#nextId()
+    const { ecalls } = this.#instance
+    const aborted = (): void => streaming.giveUp(signal?.reason)
+    const streaming: StreamingCall = new StreamingCall({
+      port: ecalls,
+      id,
+      clock: this.#clock,
+      deadlineMs: deadlineMs ?? this.#limits.callDeadlineMs,
+      items,
+      yields,
+      dropped: () => {
+        signal?.removeEventListener('abort', aborted)
+        this.#pending.delete(id)
+      },
+    })
+    postCall(ecalls, id, name, argument)
+    const settle = (reply: ClaimedReply): void => {
+      signal?.removeEventListener('abort', aborted)
+      streaming.settle(reply)
+    }
+    this.#pending.set(id, { deadline: undefined, settle, streaming })
+    signal?.addEventListener('abort', aborted)
+    return { reply: streaming.start(), streaming }
   }
 
   /**
@@ -162,8 +245,18 @@ export class Connection {
       return
     }
     const reply = parseReply(message)
-    if (reply === undefined) return
+    if (reply === undefined) return this.#receiveStreamed(message)
     if (this.#settle(reply)) this.#answerCount++
+  }
+
+  #receiveStreamed(claimed: unknown): void {
+    const message = parseStreamMessage(claimed)
+    if (message !== undefined) this.#pending.get(message.id)?.streaming?.receive(message)
+  }
+
+  /** The enclave hears that nobody waits any more; whoever did, gets `error`, which may be anything. */
+  #giveUp(id: string, error: unknown): void {
+    if (this.#settle({ id, error: error as KeyriseError })) postCancel(this.#instance.ecalls, id)
   }
 
   /** What came was no message: of one call, or, where the enclave has broken its way out, perhaps of any. */

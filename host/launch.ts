@@ -1,21 +1,25 @@
 import { copyBytes } from '../protocol/bytes.js'
 import { encodeConfiguration, type Isolation } from '../protocol/configuration.js'
-import type { EcallsOf, OcallsOf, SwitchlessOf } from '../protocol/contract.js'
+import type { EcallsOf, OcallsOf, PlainCallOptions, SwitchlessOf } from '../protocol/contract.js'
+import type { DeclaredEcall } from '../protocol/declared-calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { Clock, KmsLink, Store } from '../protocol/ports.js'
 import type { Image } from '../platform/image.js'
 import type { Instance, Platform } from '../platform/platform.js'
+import { isSource } from '../protocol/stream-sender.js'
 import { nodeClock } from '../storage/node-clock.js'
 import { printOcall, printOutput } from './debug-output.js'
-import { ocallTable, serveOcalls } from './ocalls.js'
+import { ocallTable } from './ocalls.js'
+import { ServedOcalls } from './served-ocalls.js'
 import {
   Supervisor,
   type EnclaveEvent,
   type EnclaveEventDetail,
   type EnclaveState,
   type SupervisorLimits,
+  type ItemOptions,
 } from './supervisor.js'
 
 export interface LaunchOptionsBase<Definition> {
@@ -54,7 +58,7 @@ export type LaunchOptions<Definition> = LaunchOptionsBase<Definition> &
     : { readonly ocalls?: UntypedOcalls })
 
 /** An image read from a file has no types. */
-type UntypedEcalls = Readonly<Record<string, (input?: unknown) => Promise<unknown>>>
+type UntypedEcalls = Readonly<Record<string, (input?: unknown, options?: PlainCallOptions) => Promise<unknown>>>
 type UntypedOcalls = Readonly<Record<string, (input: never) => unknown>>
 type DeclaresOcalls<Definition> = unknown extends Definition
   ? false
@@ -112,11 +116,8 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
   await supervisor.start()
   const close = (): Promise<void> => supervisor.close()
   return {
-    ecalls: stubs(namesOf(options.image.manifest.ecalls), supervisor) as Ecalls<Definition>,
-    switchless: switchlessStubs(
-      namesOf(options.image.manifest.ecalls.filter((declared) => declared.switchless)),
-      supervisor,
-    ) as Switchless<Definition>,
+    ecalls: stubs(options.image.manifest.ecalls, supervisor) as Ecalls<Definition>,
+    switchless: switchlessStubs(options.image.manifest.ecalls, supervisor) as Switchless<Definition>,
     get state() {
       return supervisor.state
     },
@@ -138,27 +139,51 @@ const instanceLauncher = (
   if (missing.length > 0) throw new KeyriseError('ERR_OCALL_UNKNOWN', { detail: missing.join(', ') })
   const print = printOcall((level, text) => report({ type: 'output', level, text }))
   const table = new Map([...ocallTable(flow, store, kms, authors), ...(image.manifest.debug ? [print] : [])])
+  const yielding = new Set(namesOf(image.manifest.ocalls.filter(({ yields }) => yields)))
   const task = parseFlowId(options.task ?? flow)
   const { isolation = 'worker' } = options
   const { messageSizeBytesMax } = limits
   const configuration = encodeConfiguration({ kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation })
   return () => {
     const instance = platform.launch(image, { configuration, flow, task, isolation })
-    serveOcalls(instance.ocalls, table, (name, error) => report({ type: 'ocall-failed', name, error }))
+    const failed = (name: string, error: unknown): void => report({ type: 'ocall-failed', name, error })
+    const served = new ServedOcalls({ port: instance.ocalls, table, yielding, failed })
+    void instance.exited.then(() => served.end())
     return instance
   }
 }
 
 const namesOf = (declared: readonly { readonly name: string }[]): string[] => declared.map(({ name }) => name)
 
-const stubs = (names: readonly string[], supervisor: Supervisor): UntypedEcalls => {
-  const table: Record<string, (input?: unknown) => Promise<unknown>> = Object.create(null) as Record<string, never>
-  for (const name of names) table[name] = (input) => supervisor.call(name, input)
+const stubs = (ecalls: readonly DeclaredEcall[], supervisor: Supervisor): object => {
+  const table: Record<string, unknown> = Object.create(null) as Record<string, never>
+  for (const ecall of ecalls) table[ecall.name] = stub(ecall, supervisor)
   return Object.freeze(table)
 }
 
-const switchlessStubs = (names: readonly string[], supervisor: Supervisor): object => {
+/** The function that makes an ECALL: which one, its declaration says. */
+const stub = ({ name, receives, yields }: DeclaredEcall, supervisor: Supervisor): unknown => {
+  if (!receives && !yields)
+    return (input?: unknown, options?: PlainCallOptions) => supervisor.call(name, input, options)
+  const call = yields
+    ? (input: unknown, options: ItemOptions) => supervisor.stream(name, input, options)
+    : (input: unknown, options: ItemOptions) => supervisor.callWithItems(name, input, options)
+  return (input?: unknown, options: ItemOptions = {}) => {
+    checkItems(name, receives, options)
+    return call(input, options)
+  }
+}
+
+/** What a compiler says to those who have one. */
+const checkItems = (name: string, receives: boolean, options: ItemOptions): void => {
+  if (receives !== isSource(options.items))
+    throw new TypeError(`The ECALL ${name} ${receives ? 'needs' : 'has no'} items to receive`)
+  if ('idempotencyKey' in options) throw new TypeError(`The ECALL ${name} streams: it takes no idempotency key`)
+}
+
+const switchlessStubs = (ecalls: readonly DeclaredEcall[], supervisor: Supervisor): object => {
   const table = Object.create(null) as Record<string, (input?: unknown) => unknown>
-  for (const name of names) table[name] = (input) => supervisor.callSwitchless(name, input)
+  for (const { name, switchless } of ecalls)
+    if (switchless) table[name] = (input) => supervisor.callSwitchless(name, input)
   return Object.freeze(table)
 }

@@ -1,5 +1,7 @@
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
-import type { Clock } from '../protocol/ports.js'
+import type { CallOptions, PlainCallOptions } from '../protocol/contract.js'
+import type { CancelSignal, Clock } from '../protocol/ports.js'
+import type { Source } from '../protocol/stream-sender.js'
 import type { Instance } from '../platform/platform.js'
 import { Connection, type ConnectionLimits } from './connection.js'
 
@@ -57,10 +59,15 @@ const UNMENDABLE: readonly ErrorCode[] = [
 const UNAUTHENTICATED: readonly ErrorCode[] = ['ERR_POLICY_DENIED', 'ERR_KMS_UNTRUSTED', 'ERR_EVIDENCE_REFUSED']
 const REPEATED_COUNT_MIN = 3
 
+/** What a call with streams may have; items where the ECALL receives some. */
+export interface ItemOptions extends CallOptions {
+  readonly items?: Source
+}
+
 interface Waiting {
   readonly timer: Disposable
   readonly resolve: (connection: Connection) => void
-  readonly reject: (error: KeyriseError) => void
+  readonly reject: (error: unknown) => void
 }
 
 /** Keeps one enclave alive: launches it again when it is lost, holds calls back meanwhile, and gives up where that is right. */
@@ -105,9 +112,21 @@ export class Supervisor {
   }
 
   /** Makes a call, on the next instance where there is none now. */
-  call(name: string, argument: unknown): Promise<unknown> {
-    if (this.#connection?.isAlive === true) return this.#connection.call(name, argument)
-    return this.#next().then((connection) => connection.call(name, argument))
+  call(name: string, argument: unknown, options?: PlainCallOptions): Promise<unknown> {
+    if (this.#connection?.isAlive === true) return this.#connection.call(name, argument, options)
+    return this.#next(options?.signal).then((connection) => connection.call(name, argument, options))
+  }
+
+  /** Makes a call that has streams in, and one reply. */
+  async callWithItems(name: string, argument: unknown, options: ItemOptions): Promise<unknown> {
+    const connection = await this.#connected(options.signal)
+    return connection.stream(name, argument, { ...options, yields: false }).reply
+  }
+
+  /** Makes a call that is answered with a stream, when its first item is asked for. */
+  async *stream(name: string, argument: unknown, options: ItemOptions): AsyncGenerator {
+    const connection = await this.#connected(options.signal)
+    yield* connection.stream(name, argument, { ...options, yields: true }).streaming.stream
   }
 
   /** Makes a synchronous call. It cannot wait for an enclave that is being relaunched. @throws {KeyriseError} */
@@ -198,18 +217,36 @@ export class Supervisor {
     })
   }
 
-  #next(): Promise<Connection> {
+  #connected(signal: CancelSignal | undefined): Connection | Promise<Connection> {
+    return this.#connection?.isAlive === true ? this.#connection : this.#next(signal)
+  }
+
+  /** @throws the signal's reason: the call is not made. */
+  #next(signal?: CancelSignal): Promise<Connection> {
     return new Promise((resolve, reject) => {
       if (this.#over !== undefined) throw this.#over
+      signal?.throwIfAborted()
       const timer = this.#clock.timer(this.#limits.relaunchDeadlineMs, () => {
         this.#waiting.delete(waiting)
-        reject(
+        waiting.reject(
           this.#lastFailure ??
             new KeyriseError('ERR_DEADLINE', { detail: 'the enclave is being relaunched; the call was not made' }),
         )
       })
-      const waiting: Waiting = { timer, resolve, reject }
+      const aborted = (): void => {
+        this.#waiting.delete(waiting)
+        timer[Symbol.dispose]()
+        waiting.reject(signal?.reason)
+      }
+      const unheard =
+        <T>(then: (value: T) => void) =>
+        (value: T): void => {
+          signal?.removeEventListener('abort', aborted)
+          then(value)
+        }
+      const waiting: Waiting = { timer, resolve: unheard(resolve), reject: unheard(reject) }
       this.#waiting.add(waiting)
+      signal?.addEventListener('abort', aborted)
     })
   }
 

@@ -1,10 +1,12 @@
 import { describeError, isErrorCode, KeyriseError, outsideCode, type ErrorCode } from './errors.js'
+import { IDEMPOTENCY_KEY_LENGTH_MAX } from './limits.js'
 import type { CallPosting, Port } from './ports.js'
 import { releaseValue, type ValueLimits } from './values.js'
 
 /**
  * Calls between host and enclave, both ways: the part of Comlink 4's wire that is a plain call. A call is APPLY with a path
- * of one name and at most one RAW argument; a reply is RAW, or Comlink's `throw` with a code. Nothing else is one.
+ * of one name and at most one RAW argument; a reply is RAW, or Comlink's `throw` with a code. Nothing else is one. What is
+ * ours beside it are keys, synchronous calls, streams and cancelling.
  */
 
 /** The OCALLs of the runtime itself, with what they carry and answer. Authors' names cannot contain `:`. */
@@ -41,7 +43,18 @@ export interface ClaimedCall {
   readonly claimedArgument: unknown
   /** The caller blocks its thread until the answer is there. */
   readonly isSwitchless?: true
+  /** The caller may repeat the call: 1…128 printable ASCII characters. */
+  readonly key?: string
 }
+
+/**
+ * What belongs to a call in flight, either way: an item of its stream, the stream's end, leave to send so many items more, or
+ * word that whoever sends it wants no more of the call, or of the stream that it receives.
+ */
+export type StreamMessage =
+  | { readonly id: string; readonly type: 'ITEM'; readonly claimedValue: unknown }
+  | { readonly id: string; readonly type: 'CREDIT'; readonly claimedCount: unknown }
+  | { readonly id: string; readonly type: 'END' | 'CANCEL' }
 
 export type ClaimedReply =
   { readonly id: string; readonly claimedValue: unknown } | { readonly id: string; readonly error: KeyriseError }
@@ -68,16 +81,42 @@ export const claimedId = (claimed: unknown): string | undefined => {
 const only = (claimed: unknown): unknown =>
   Array.isArray(claimed) && claimed.length === 1 ? field(claimed, 0) : undefined
 
+const IDEMPOTENCY_KEY = /^[\x20-\x7e]+$/
+
+export const isIdempotencyKey = (claimed: unknown): claimed is string =>
+  typeof claimed === 'string' && claimed.length <= IDEMPOTENCY_KEY_LENGTH_MAX && IDEMPOTENCY_KEY.test(claimed)
+
+/** What a claimed message says it is. */
+export const claimedType = (claimed: unknown): unknown => field(claimed, 'type')
+
 /** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
 export const parseCall = (claimed: unknown): ClaimedCall => {
+  if (claimedType(claimed) !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
+  return parseApply(claimed)
+}
+
+/** Reads a message whose type is APPLY. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
+export const parseApply = (claimed: unknown): ClaimedCall => {
   const call = readCall(claimed)
-  return field(claimed, 'switchless') === true ? { ...call, isSwitchless: true } : call
+  // Asked before they are read, since most calls have neither.
+  const isOurs = typeof claimed === 'object' && claimed !== null && ('key' in claimed || 'switchless' in claimed)
+  return isOurs ? withOptions(call, claimed) : call
+}
+
+const withOptions = (call: ClaimedCall, claimed: object): ClaimedCall => {
+  const key = field(claimed, 'key')
+  if (key !== undefined && !isIdempotencyKey(key)) throw new KeyriseError('ERR_MESSAGE_INVALID', { detail: 'key' })
+  return {
+    ...call,
+    ...(field(claimed, 'switchless') === true ? { isSwitchless: true } : {}),
+    ...(key === undefined ? {} : { key }),
+  }
 }
 
 const readCall = (claimed: unknown): ClaimedCall => {
   const id = claimedId(claimed)
   const name = only(field(claimed, 'path'))
-  if (id === undefined || field(claimed, 'type') !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
+  if (id === undefined) throw new KeyriseError('ERR_MESSAGE_INVALID')
   if (typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX)
     throw new KeyriseError('ERR_MESSAGE_INVALID')
   const claimedList = field(claimed, 'argumentList')
@@ -87,22 +126,57 @@ const readCall = (claimed: unknown): ClaimedCall => {
   return { id, name, claimedArgument: field(wire, 'value') }
 }
 
+/** Reads what belongs to a call in flight; undefined when it is nothing of the kind. */
+export const parseStreamMessage = (claimed: unknown): StreamMessage | undefined => {
+  const id = claimedId(claimed)
+  if (id === undefined) return undefined
+  const type = claimedType(claimed)
+  switch (type) {
+    case 'ITEM':
+      return { id, type, claimedValue: field(claimed, 'value') }
+    case 'CREDIT':
+      return { id, type, claimedCount: field(claimed, 'count') }
+    case 'END':
+    case 'CANCEL':
+      return { id, type }
+    default:
+      return undefined
+  }
+}
+
+/** Posts one item of a stream. @returns the bytes that it counts. @throws {KeyriseError} as `releaseValue`. */
+export const postItem = (port: Port, id: string, item: unknown, limits?: ValueLimits): number => {
+  const { value, transfer, sizeBytes } = releaseValue(item, limits)
+  port.post({ id, type: 'ITEM', value }, transfer)
+  return sizeBytes
+}
+export const postCredit = (port: Port, id: string, count: number): void => port.post({ id, type: 'CREDIT', count })
+export const postEnd = (port: Port, id: string): void => port.post({ id, type: 'END' })
+export const postCancel = (port: Port, id: string): void => port.post({ id, type: 'CANCEL' })
+
 /** @throws {KeyriseError} as `releaseValue`, when the argument cannot cross. */
 export const encodeCall = (
   id: string,
   name: string,
   argument: unknown,
-  { limits, isSwitchless = false }: CallPosting = {},
+  { limits, isSwitchless = false, key }: CallPosting = {},
 ): Outgoing => {
   const { value, transfer } = releaseValue(argument, limits)
   const argumentList = value === undefined ? [] : [{ type: 'RAW', value }]
-  const message = { id, type: 'APPLY', path: [name], argumentList, ...(isSwitchless ? { switchless: true } : {}) }
-  return { message, transfer }
+  const message = { id, type: 'APPLY', path: [name], argumentList }
+  return {
+    message: {
+      ...message,
+      ...(isSwitchless ? { switchless: true } : {}),
+      ...(key === undefined ? {} : { key }),
+    },
+    transfer,
+  }
 }
 
 /** Makes a call, the way that the port does it best. @throws {KeyriseError} as `releaseValue`. */
 export const postCall = (port: Port, id: string, name: string, argument: unknown, options?: CallPosting): void => {
-  if (port.postCall !== undefined) return port.postCall(id, name, argument, options)
+  if (port.postCall !== undefined && options?.key === undefined) return port.postCall(id, name, argument, options)
   const { message, transfer } = encodeCall(id, name, argument, options)
   port.post(message, transfer)
 }

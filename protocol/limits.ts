@@ -10,6 +10,8 @@ export const CALLS_IN_FLIGHT_MAX = 1024
 /** What an author may declare at most; no limit at all is a declaration left out. */
 export const OCALLS_PER_SECOND_MAX = 1_000_000
 export const OCALL_DEADLINE_MS_MAX = 24 * 60 * 60 * 1000
+/** How long an enclave waits for the next item that its host streams into an ECALL. */
+export const ITEM_DEADLINE_MS = 300_000
 /** How many items a receiver may let a sender have on their way at once; ours grant STREAM_WINDOW_COUNT. */
 export const STREAM_CREDIT_MAX = 1024
 export const STREAM_WINDOW_COUNT = 64

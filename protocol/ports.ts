@@ -16,6 +16,8 @@ export interface CallPosting {
   readonly limits?: ValueLimits | undefined
   /** The caller blocks its thread until the answer is there. */
   readonly isSwitchless?: boolean
+  /** An idempotency key. */
+  readonly key?: string | undefined
 }
 
 /** One end of a message channel. Messages arrive in order, at most once. */

@@ -6,12 +6,14 @@ export interface StreamReceiverOptions<Item> {
   /** Lets the sender send so many items more. */
   readonly grant: (count: number) => void
   /** The consumer wants no more, or what came is refused with `error`. Called at most once, and not after the end. */
-  readonly cancel: (error: KeyriseError | undefined) => void
+  readonly cancel: (error: unknown) => void
   /** An item as the consumer gets it; what it throws ends the stream. */
   readonly read: (value: unknown) => Item | Promise<Item>
   readonly clock: Clock
   /** How long the consumer waits for one item. The time that it takes itself does not count. */
   readonly deadlineMs: number
+  /** True while the sender may be waiting for this side: the deadline then starts anew when it elapses. */
+  readonly isExcused?: () => boolean
 }
 
 interface Waiting {
@@ -78,8 +80,8 @@ export class StreamReceiver<Item> implements AsyncIterableIterator<Item> {
     this.#settle()
   }
 
-  /** What came is no item: ends the stream at once, whatever waits here, and cancels it. */
-  refuse(error: KeyriseError): void {
+  /** What came is no item, or nobody wants more: ends the stream at once, whatever waits here, and cancels it. */
+  refuse(error: unknown): void {
     if (this.#end !== undefined) return
     this.#drop()
     this.#options.cancel(error)
@@ -92,7 +94,7 @@ export class StreamReceiver<Item> implements AsyncIterableIterator<Item> {
     try {
       return { done: false, value: await this.#options.read(value) }
     } catch (error) {
-      this.#stop(error instanceof KeyriseError ? error : undefined)
+      this.#stop(error)
       throw error
     }
   }
@@ -150,7 +152,8 @@ export class StreamReceiver<Item> implements AsyncIterableIterator<Item> {
     this.#timer = undefined
     if (this.#end !== undefined || this.#waiting.length === 0) return
     this.#timer = this.#options.clock.timer(this.#options.deadlineMs, () => {
-      this.refuse(new KeyriseError('ERR_DEADLINE'))
+      if (this.#options.isExcused?.() === true) this.#rearm()
+      else this.refuse(new KeyriseError('ERR_DEADLINE'))
     })
   }
 
@@ -166,7 +169,7 @@ export class StreamReceiver<Item> implements AsyncIterableIterator<Item> {
   }
 
   /** By the consumer: nothing more is handed over. */
-  #stop(error: KeyriseError | undefined): void {
+  #stop(error: unknown): void {
     this.#drop()
     if (this.#end === undefined) this.#options.cancel(error)
     this.#end = {}

@@ -29,14 +29,24 @@ export const admitValue = (claimed: unknown, limits: ValueLimits = {}): unknown 
 export const admitReceived = (claimed: unknown, limits: ValueLimits = {}): unknown =>
   new Copier(limits, new Set()).whole(claimed)
 
+/** `admitReceived`, and the bytes that it counted. */
+export const admitItem = (claimed: unknown, limits: ValueLimits = {}): { value: unknown; sizeBytes: number } => {
+  const copier = new Copier(limits, new Set())
+  return { value: copier.whole(claimed), sizeBytes: copier.sizeBytes }
+}
+
 /**
  * An exact copy of a value that leaves, every Uint8Array in an ArrayBuffer of its own and of its own size, listed for
  * transfer: never a view into a pool with other people's bytes (security.md, finding 5).
+ * @returns `sizeBytes`: what it counts against the limits.
  * @throws {KeyriseError} as `admitValue`.
  */
-export const releaseValue = (value: unknown, limits: ValueLimits = {}): { value: unknown; transfer: ArrayBuffer[] } => {
+export const releaseValue = (
+  value: unknown,
+  limits: ValueLimits = {},
+): { value: unknown; transfer: ArrayBuffer[]; sizeBytes: number } => {
   const copier = new Copier(limits)
-  return { value: copier.whole(value), transfer: copier.buffers }
+  return { value: copier.whole(value), transfer: copier.buffers, sizeBytes: copier.sizeBytes }
 }
 
 /** The getter of a built-in, taken once: later changes to the prototype, or a property of the same name, do not matter. */
@@ -100,6 +110,7 @@ export const refuseValue = (
 
 class Copier {
   readonly buffers: ArrayBuffer[] = []
+  readonly #sizeBytesMax: number
   #sizeBytesLeft: number
   #nodesLeft: number
   readonly #depthMax: number
@@ -108,9 +119,14 @@ class Copier {
   /** @param taken - where given, buffers that only this value can reach are taken over, and listed in it. */
   constructor(limits: ValueLimits, taken?: Set<ArrayBuffer>) {
     this.#taken = taken
-    this.#sizeBytesLeft = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
+    this.#sizeBytesMax = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
+    this.#sizeBytesLeft = this.#sizeBytesMax
     this.#nodesLeft = limits.nodeCountMax ?? VALUE_NODE_COUNT_MAX
     this.#depthMax = limits.depthMax ?? VALUE_DEPTH_MAX
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytesMax - this.#sizeBytesLeft
   }
 
   whole(claimed: unknown): unknown {

@@ -14,7 +14,7 @@ const receiver = (read: (value: unknown) => unknown = (value) => value) => {
   const seen = { granted: [] as number[], cancelled: [] as unknown[] }
   const stream = new StreamReceiver({
     grant: (count) => seen.granted.push(count),
-    cancel: (error) => seen.cancelled.push(error?.code),
+    cancel: (error) => seen.cancelled.push(error instanceof KeyriseError ? error.code : error),
     read,
     clock,
     deadlineMs: 1000,
