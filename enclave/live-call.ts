@@ -94,7 +94,7 @@ export class LiveCall {
       signal: cancellations.signalOf(id),
       serve: async (flow) => {
         const outcome = await served.serve(argument, this.#context(flow))
-        if ('error' in outcome) throw outcome.error ?? new KeyriseError('ERR_ENCLAVE_FAILED')
+        if ('error' in outcome) throw asError(outcome.error)
         return admitValue(outcome.value, served.outputLimits)
       },
     })
@@ -105,7 +105,7 @@ export class LiveCall {
     if (!isSource(source)) throw new TypeError('An ECALL that yields returns an iterable')
     const end = await sender.run(source)
     if (end.kind === 'failed') throw end.error
-    if (this.#breach !== undefined) throw this.#breach
+    if (this.#breach !== undefined) throw asError(this.#breach)
     return undefined
   }
 
@@ -154,3 +154,5 @@ export class LiveCall {
     this.#sender?.stop()
   }
 }
+
+const asError = (error: unknown): Error => (error instanceof Error ? error : new KeyriseError('ERR_ENCLAVE_FAILED'))

@@ -1,7 +1,14 @@
 import { portPair } from '../../faults/index.js'
 import type { Image, Instance, Platform } from '../../host/index.js'
 import { allocate, type Bytes } from '../../protocol/bytes.js'
-import { encodeLifecycle, encodeRefusal, encodeReply, parseCall, type ClaimedCall } from '../../protocol/calls.js'
+import {
+  claimedType,
+  encodeLifecycle,
+  encodeRefusal,
+  encodeReply,
+  parseCall,
+  type ClaimedCall,
+} from '../../protocol/calls.js'
 import type { ErrorCode } from '../../protocol/errors.js'
 import type { KmsLink, Port } from '../../protocol/ports.js'
 
@@ -29,6 +36,8 @@ export class ScriptedEnclave implements Instance {
     this.inside = { ecalls: ecallsInside, ocalls: ocallsInside }
     this.exited = new Promise((resolve) => (this.#exit = resolve))
     ecallsInside.onMessage((message) => {
+      // What follows a call, as CANCEL at its deadline, is of no interest here.
+      if (claimedType(message) !== 'APPLY') return
       const call = parseCall(message)
       this.calls.push(call)
       this.onCall(call)
