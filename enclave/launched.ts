@@ -12,6 +12,7 @@ import { RingPort } from '../protocol/ring-port.js'
 import { SocketPort } from '../protocol/socket-port.js'
 import { flushAtExit, launched } from './boot.js'
 import type { ProcessStart } from './process-start.js'
+import { withSwitchless } from './switchless-port.js'
 
 /** What the platform passes to an instance. The platform is trusted; the ports to the host are not. */
 export interface Launched {
@@ -82,10 +83,15 @@ const inProcess = (start: ProcessStart): Launched => {
   // What is no answer answers nothing: the call that waits goes on waiting.
   const malformed = (): void => undefined
   const ocalls = new SocketPort(start.ocalls, { defer, malformed, waitsForReader: true })
+  const switchless: SocketPort = new SocketPort(start.switchless, {
+    defer,
+    malformed: (error) => switchless.post(encodeRefusal(undefined, error).message),
+    waitsForReader: true,
+  })
   // Always read, so that its end is noticed.
   const platform = new SocketPort(start.platform, { defer, malformed, waitsForReader: false })
   flushAtExit(() => {
-    for (const port of [ecalls, ocalls]) port.flush()
+    for (const port of [ecalls, switchless, ocalls]) port.flush()
   })
   const fields = new FieldReader(
     decodeCbor(start.start),
@@ -94,7 +100,7 @@ const inProcess = (start: ProcessStart): Launched => {
   )
   return {
     isolation: 'process',
-    ecalls,
+    ecalls: withSwitchless(ecalls, switchless),
     ocalls,
     platform,
     onRelease: (released) => void platform.closed.then(released),

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 
 /** Descriptors that the platform gives to an enclave in a process of its own; 0 to 2 lead nowhere once the script is read. */
-const DESCRIPTORS = { ecalls: 3, ocalls: 4, platform: 5 } as const
+const DESCRIPTORS = { ecalls: 3, ocalls: 4, platform: 5, switchless: 6 } as const
 
 /** What an enclave in a process of its own starts with. */
 export interface ProcessStart {
@@ -11,6 +11,8 @@ export interface ProcessStart {
   readonly ecalls: Socket
   readonly ocalls: Socket
   readonly platform: Socket
+  /** ECALLs whose caller blocks its thread. */
+  readonly switchless: Socket
 }
 
 /**
@@ -44,5 +46,6 @@ export const startInProcess = (): ProcessStart => {
     ecalls: open(DESCRIPTORS.ecalls),
     ocalls: open(DESCRIPTORS.ocalls),
     platform: open(DESCRIPTORS.platform),
+    switchless: open(DESCRIPTORS.switchless),
   }
 }

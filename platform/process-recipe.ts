@@ -74,7 +74,7 @@ export interface ProcessCommand {
   readonly args: readonly string[]
   /** The process's own user, where it has one. */
   readonly user: number | undefined
-  /** Open files for the process to be made from, to be passed as descriptors from 6 on; the caller closes its own. */
+  /** Open files for the process to be made from, to be passed as descriptors from 7 on; the caller closes its own. */
   readonly files: readonly number[]
   /** Descriptors that it gets and has no use for, to be closed by its first lines: those files, and what the host inherited. */
   readonly foreign: readonly number[]
@@ -179,8 +179,8 @@ export class ProcessRecipe {
   }
 }
 
-/** Behind the standard streams and the three sockets. */
-const FIRST_FILE_DESCRIPTOR = 6
+/** Behind the standard streams and the four sockets. */
+const FIRST_FILE_DESCRIPTOR = 7
 /** fcntl(2), as Linux has it on every processor that Node runs on. */
 const CLOSE_ON_EXEC = 0o2000000
 

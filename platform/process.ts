@@ -5,13 +5,15 @@ import { concatBytes, type Bytes } from '../protocol/bytes.js'
 import { encodeCbor } from '../protocol/cbor.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { CONFIGURATION_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import type { Port } from '../protocol/ports.js'
 import { SocketPort } from '../protocol/socket-port.js'
+import { BlockingPort } from './blocking-port.js'
 import type { ProcessCommand, ProcessRecipe } from './process-recipe.js'
 import { pin } from './worker.js'
 
 /** A process that runs one string, from outside. */
 export interface IsolatedProcess {
-  readonly ecalls: SocketPort
+  readonly ecalls: Port
   readonly ocalls: SocketPort
   /** For the platform alone. Closing it tells the enclave to wipe and to end. */
   readonly platform: SocketPort
@@ -43,13 +45,17 @@ export const startProcess = (recipe: ProcessRecipe, source: string, start: Proce
     child.kill('SIGKILL')
   }
   // Where the process could not be started there may be no sockets.
-  const sockets = child.stdio.slice(3, 6) as (Socket | null)[]
+  const sockets = child.stdio.slice(3, 7) as (Socket | null)[]
   if (sockets.some((socket) => socket === null)) throw new KeyriseError('ERR_LAUNCH_FAILED', { detail: 'no process' })
-  const [ecalls, ocalls, platform] = (sockets as Socket[]).map((socket) => {
-    pin(socket)
-    const malformed = (): void => end('a malformed message')
-    return new SocketPort(socket, { defer, malformed, waitsForReader: false })
-  }) as [SocketPort, SocketPort, SocketPort]
+  const malformed = (): void => end('a malformed message')
+  for (const socket of sockets) pin(socket as Socket)
+  const [ecalls, ocalls, platform] = (sockets as Socket[])
+    .slice(0, 3)
+    .map((socket) => new SocketPort(socket, { defer, malformed, waitsForReader: false })) as [
+    SocketPort,
+    SocketPort,
+    SocketPort,
+  ]
   hide(child, sockets[2] as Socket)
   sendScript(child, source)
   ;(sockets[2] as Socket).write(encodeStart(start, command.foreign))
@@ -61,7 +67,7 @@ export const startProcess = (recipe: ProcessRecipe, source: string, start: Proce
     return { reason: reason ?? exit }
   })
   return {
-    ecalls,
+    ecalls: withBlocking(ecalls, sockets[3] as Socket, malformed),
     ocalls,
     platform,
     exited,
@@ -80,7 +86,7 @@ const spawnCommand = (command: ProcessCommand): ChildProcess => {
       cwd: '/',
       // A session of its own: what a terminal sends to the host’s group, Ctrl-C say, does not reach the enclave.
       detached: true,
-      stdio: ['pipe', 'ignore', 'ignore', 'pipe', 'pipe', 'pipe', ...files],
+      stdio: ['pipe', 'ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', ...files],
       ...(user === undefined ? {} : { uid: user, gid: user }),
     })
   } finally {
@@ -110,6 +116,14 @@ const watch = (child: ChildProcess): (() => void) => {
 const hide = (child: ChildProcess, platform: Socket): void => {
   pin(child)
   platform.unref()
+}
+
+/** Where the descriptor of the socket for switchless calls can be had; elsewhere there are none. */
+const withBlocking = (calls: SocketPort, socket: Socket, malformed: () => void): Port => {
+  socket.unref()
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } | null }
+  const descriptor = handle?.fd ?? -1
+  return descriptor < 0 ? calls : new BlockingPort({ calls, socket, descriptor, malformed })
 }
 
 const sendScript = (child: ChildProcess, source: string): void => {

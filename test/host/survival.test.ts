@@ -12,6 +12,7 @@ import {
   type EnclaveEvent,
   type EnclaveHandle,
   type Image,
+  type Isolation,
 } from '../../host/index.js'
 import { startKms, type EmbeddedKms } from '../../kms/index.js'
 import type notebook from './notebook.enclave.js'
@@ -44,6 +45,7 @@ interface Place {
   readonly root: string
   readonly events: EnclaveEvent[]
   open: (o?: {
+    isolation?: Isolation
     store?: FaultPlan
     kms?: FaultPlan
     pause?: () => undefined | Promise<undefined>
@@ -71,6 +73,7 @@ const place = (): Place => {
         flow,
         ocalls: { pause: o.pause ?? (() => undefined) },
         onEvent: (event) => events.push(event),
+        ...(o.isolation === undefined ? {} : { isolation: o.isolation }),
       })
     },
   }
@@ -78,46 +81,60 @@ const place = (): Place => {
 
 const bytes = (...values: number[]): Uint8Array<ArrayBuffer> => new Uint8Array(values)
 
-test('what was written before a kill is read after it, and the flow’s keys are the same', async (t) => {
-  const { platform, flow, open, events } = place()
-  await using handle = await open()
-  const { ecalls } = handle
-  const epoch = await ecalls.write({ page: 'a', bytes: bytes(1, 2, 3) })
-  const signature = await ecalls.sign(bytes(9))
-  t.is(await platform.kill(flow), 1)
-  t.deepEqual(await ecalls.read('a'), bytes(1, 2, 3))
-  t.deepEqual(await ecalls.sign(bytes(9)), signature)
-  t.is(await ecalls.write({ page: 'b', bytes: bytes(4) }), epoch + 1)
-  await handle.close()
-  const again = await open()
-  t.deepEqual(
-    [await again.ecalls.read('a'), await again.ecalls.read('b'), await again.ecalls.read('c')],
-    [bytes(1, 2, 3), bytes(4), null],
-  )
-  await again.close()
-  t.deepEqual(
-    events.map(({ type }) => type),
-    ['launching', 'ready', 'lost', 'launching', 'ready', 'closed', 'launching', 'ready', 'closed'],
-  )
-})
-
-test('a call in the enclave when it is killed rejects; one made at once afterwards is answered by the next', async (t) => {
-  const { platform, flow, open } = place()
-  let entered!: () => void
-  const inside = new Promise<void>((resolve) => (entered = resolve))
-  await using handle = await open({
-    pause: () => {
-      entered()
-      return new Promise<undefined>(() => undefined)
-    },
+for (const isolation of ['worker', 'process'] as const) {
+  test(`what was written before a kill is read after it, and the flow’s keys are the same (${isolation})`, async (t) => {
+    const { platform, flow, open, events } = place()
+    await using handle = await open({ isolation })
+    const { ecalls } = handle
+    const epoch = await ecalls.write({ page: 'a', bytes: bytes(1, 2, 3) })
+    const signature = await ecalls.sign(bytes(9))
+    t.is(await platform.kill(flow), 1)
+    t.deepEqual(await ecalls.read('a'), bytes(1, 2, 3))
+    t.deepEqual(await ecalls.sign(bytes(9)), signature)
+    t.is(await ecalls.write({ page: 'b', bytes: bytes(4) }), epoch + 1)
+    await handle.close()
+    const again = await open({ isolation })
+    t.deepEqual(
+      [await again.ecalls.read('a'), await again.ecalls.read('b'), await again.ecalls.read('c')],
+      [bytes(1, 2, 3), bytes(4), null],
+    )
+    await again.close()
+    t.deepEqual(
+      events.map(({ type }) => type),
+      ['launching', 'ready', 'lost', 'launching', 'ready', 'closed', 'launching', 'ready', 'closed'],
+    )
   })
-  const { ecalls } = handle
-  const hanging = ecalls.hang()
-  await inside
-  const killed = platform.kill(flow)
-  await t.throwsAsync(hanging, { code: 'ERR_ENCLAVE_LOST' })
-  t.is(await killed, 1)
-  t.is(await ecalls.read('a'), null)
+
+  test(`a call in the enclave when it is killed rejects; one made at once afterwards is answered by the next (${isolation})`, async (t) => {
+    const { platform, flow, open } = place()
+    let entered!: () => void
+    const inside = new Promise<void>((resolve) => (entered = resolve))
+    await using handle = await open({
+      isolation,
+      pause: () => {
+        entered()
+        return new Promise<undefined>(() => undefined)
+      },
+    })
+    const { ecalls } = handle
+    const hanging = ecalls.hang()
+    await inside
+    const killed = platform.kill(flow)
+    await t.throwsAsync(hanging, { code: 'ERR_ENCLAVE_LOST' })
+    t.is(await killed, 1)
+    t.is(await ecalls.read('a'), null)
+  })
+}
+
+test('a flow that was written at one level of isolation is read at the other', async (t) => {
+  const { open } = place()
+  const inWorker = await open({ isolation: 'worker' })
+  await inWorker.ecalls.write({ page: 'a', bytes: bytes(1, 2, 3) })
+  const signature = await inWorker.ecalls.sign(bytes(9))
+  await inWorker.close()
+  await using inProcess = await open({ isolation: 'process' })
+  t.deepEqual(await inProcess.ecalls.read('a'), bytes(1, 2, 3))
+  t.deepEqual(await inProcess.ecalls.sign(bytes(9)), signature)
 })
 
 for (const at of ['before', 'after'] as const) {

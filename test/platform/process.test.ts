@@ -94,8 +94,8 @@ asRoot('it has no environment, no arguments but flags, and no files', async (t) 
         links.filter((link) => !/^(?:socket|pipe):|^anon_inode:\[event(?:fd|poll)\]|^\/dev\/null$/.test(link)),
         [],
       )
-      // The standard input at its end, and three to the host.
-      t.is(links.filter((link) => link.startsWith('socket:')).length, 4)
+      // The standard input at its end, and four to the host.
+      t.is(links.filter((link) => link.startsWith('socket:')).length, 5)
     },
   )
 })
