@@ -17,6 +17,19 @@ export const microsecondsAlone = async (call: () => Promise<unknown>, sliceMs: n
 
 const FEW = 3
 
+/** As `microsecondsAlone`, of calls that block this thread. */
+export const microsecondsBlocking = (call: () => unknown, sliceMs: number): number => {
+  const took: number[] = []
+  const endMs = performance.now() + sliceMs
+  for (let startMs = performance.now(); startMs < endMs || took.length < FEW;) {
+    call()
+    const nowMs = performance.now()
+    took.push(nowMs - startMs)
+    startMs = nowMs
+  }
+  return median(took) * 1000
+}
+
 /** Keeps `inFlight` calls in flight for `sliceMs`: each that is answered makes the next. @returns how many a second. */
 export const callsPerSecond = async (
   call: () => Promise<unknown>,

@@ -36,8 +36,14 @@ export const admitItem = (claimed: unknown, limits: ValueLimits = {}): { value: 
 }
 
 /**
- * An exact copy of a value that leaves, every Uint8Array in an ArrayBuffer of its own and of its own size, listed for
- * transfer: never a view into a pool with other people's bytes (security.md, finding 5).
+ * Smaller buffers are cloned by whoever posts them: the first ArrayBuffer that a thread gives away makes V8 compile all its loops
+ * over typed arrays with one check more for each element; a training step took 1.2 times as long from then on.
+ */
+export const TRANSFERRED_SIZE_BYTES_MIN = 256 * 1024
+
+/**
+ * An exact copy of a value that leaves, every Uint8Array in an ArrayBuffer of its own and of its own size, large ones listed
+ * for transfer: never a view into a pool with other people's bytes (security.md, finding 5).
  * @returns `sizeBytes`: what it counts against the limits.
  * @throws {KeyriseError} as `admitValue`.
  */
@@ -174,7 +180,7 @@ class Copier {
     if (this.#taken !== undefined && isTakeable(claimed, size, this.#taken)) return claimed
     const copy = allocate(size)
     apply(fillFrom, copy, [claimed])
-    this.buffers.push(copy.buffer)
+    if (size >= TRANSFERRED_SIZE_BYTES_MIN) this.buffers.push(copy.buffer)
     return copy
   }
 

@@ -7,5 +7,8 @@ const bytes = v.instance(Uint8Array)
 export default defineEnclave({
   name: 'bench-calls',
   svn: 1,
-  ecalls: { echo: ecall({ input: bytes, output: bytes }, (_, given) => given) },
+  ecalls: {
+    echo: ecall({ input: bytes, output: bytes }, (_, given) => given),
+    echoNow: ecall({ input: bytes, output: bytes, switchless: true }, (_, given) => given),
+  },
 })

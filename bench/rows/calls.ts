@@ -1,7 +1,7 @@
 import { buildImage } from '../../host/index.js'
 import { allocate, type Bytes } from '../../protocol/bytes.js'
 import type { Isolation } from '../../protocol/configuration.js'
-import { callsPerSecond, microsecondsAlone } from '../call-timing.js'
+import { callsPerSecond, microsecondsAlone, microsecondsBlocking } from '../call-timing.js'
 import { EnclaveWorld } from '../enclave-world.js'
 import type { Measurement, Scale } from '../measurement.js'
 import { verifyCaller, type Caller } from '../peers/callers.js'
@@ -26,14 +26,20 @@ const IN_FLIGHT_COUNTS = [1, 4, 16, 64, 256, 1024]
 const FLIGHT_COUNT_MAX = 64
 const FLIGHT_SIZE_BYTES_MAX = 2 ** 25
 
+interface Blocking {
+  /** Switchless: it blocks until it is answered. */
+  readonly callNow: (bytes: Bytes) => Uint8Array
+}
+
 /** An enclave by its handle, as its users call it, with everything that `launch` takes. */
-const enclaveCaller = async (isolation: Isolation): Promise<Caller> => {
+const enclaveCaller = async (isolation: Isolation): Promise<Caller & Blocking> => {
   const image = await buildImage<typeof definition>(new URL('calls.enclave.js', import.meta.url))
   const world = await EnclaveWorld.make(image)
   const enclave = await world.launch(image, isolation)
   return {
     name: `keyrise, ${isolation}`,
     call: (bytes) => enclave.ecalls.echo(bytes),
+    callNow: (bytes) => enclave.switchless.echoNow(bytes),
     async [Symbol.asyncDispose]() {
       await enclave.close()
       await world[Symbol.asyncDispose]()
@@ -51,23 +57,30 @@ const inFlight =
 interface Row {
   readonly id: RowId
   readonly peer: () => Promise<Caller>
+  /** Of both, unless ours has its own. */
   readonly timing: Timing
+  readonly ours?: (caller: Blocking, bytes: Bytes, sliceMs: number) => Promise<number>
 }
+
+const blocking = ({ callNow }: Blocking, bytes: Bytes, sliceMs: number): Promise<number> =>
+  Promise.resolve(microsecondsBlocking(() => callNow(bytes), sliceMs))
 
 const ROWS: readonly Row[] = [
   { id: 'P1', peer: postMessageCaller, timing: alone },
   { id: 'P2.raw', peer: postMessageCaller, timing: inFlight(IN_FLIGHT) },
   { id: 'P2.comlink', peer: comlinkCaller, timing: inFlight(IN_FLIGHT) },
+  { id: 'P11', peer: postMessageCaller, timing: alone, ours: blocking },
 ]
 
 const CURVES = ['calls.latency', 'calls.sizes', 'calls.flight'] as const
 
-/** P1 and P2: calls into an enclave beside calls into a worker. */
+/** P1, P2 and P11: calls into an enclave beside calls into a worker. */
 export const calls: Measurement = {
   names: [...ROWS.map(({ id }) => id), ...CURVES],
   async measure(scale, { say, wants }) {
     await using ours = await enclaveCaller('worker')
     await verifyCaller(ours, SIZE_BYTES)
+    await verifyCaller({ ...ours, call: (bytes) => Promise.resolve(ours.callNow(bytes)) }, SIZE_BYTES)
     const results: Result[] = []
     for (const row of ROWS) if (wants(row.id)) results.push(await measureRow(row, ours, scale, say))
     if (!CURVES.some(wants)) return { results }
@@ -77,17 +90,20 @@ export const calls: Measurement = {
 }
 
 const measureRow = async (
-  { id, peer, timing }: Row,
-  ours: Caller,
+  row: Row,
+  ours: Caller & Blocking,
   { runs, sliceMs }: Scale,
   say: (line: string) => void,
 ): Promise<Result> => {
-  await using rival = await peer()
+  const { id, timing } = row
+  await using rival = await row.peer()
   await verifyCaller(rival, SIZE_BYTES)
   const bytes = randomBytes(SIZE_BYTES)
-  const sideOf = (caller: Caller) => () => timing(caller, bytes, sliceMs * TURN_SHARE)
-  for (const caller of [ours, rival]) await timing(caller, bytes, sliceMs / 2)
-  const sides = { ours: sideOf(ours), peer: sideOf(rival) }
+  const timeOurs = (ms: number): Promise<number> =>
+    row.ours === undefined ? timing(ours, bytes, ms) : row.ours(ours, bytes, ms)
+  const timePeer = (ms: number): Promise<number> => timing(rival, bytes, ms)
+  for (const time of [timeOurs, timePeer]) await time(sliceMs / 2)
+  const sides = { ours: () => timeOurs(sliceMs * TURN_SHARE), peer: () => timePeer(sliceMs * TURN_SHARE) }
   const onRun = (run: number): void => say(`${id}: run ${run} of ${runs}`)
   return result(id, rival.name, summarise(await compare(sides, runs, onRun, TURN_COUNT)))
 }

@@ -158,7 +158,7 @@ test('a row’s name before the point asks for all rows that begin with it', asy
   const directory = await mkdtemp(join(tmpdir(), 'keyrise-bench-'))
   t.teardown(() => rm(directory, { recursive: true }))
   const file = join(directory, 'bench.json')
-  const { code } = await bench('--quick', '--only', 'P1,P2,P12', '--json', file)
+  const { code } = await bench('--quick', '--only', 'P1,P2,P11,P12', '--json', file)
   t.is(code, 0)
   const report = JSON.parse(await readFile(file, 'utf8')) as Report
   t.deepEqual(
@@ -167,6 +167,7 @@ test('a row’s name before the point asks for all rows that begin with it', asy
       ['P1', { atMost: 1.5, aim: 1.1 }],
       ['P2.raw', { atLeast: 1.5, aim: 4 }],
       ['P2.comlink', { atLeast: 7, aim: 20 }],
+      ['P11', { atMost: 0.5, aim: 0.05 }],
       ['P12.train', { atMost: 1.3, aim: 1.05 }],
       ['P12.chacha', { atMost: 1.3, aim: 1.05 }],
     ],

@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { KeyriseError } from '../../protocol/errors.js'
-import { admitValue, releaseValue } from '../../protocol/values.js'
+import { admitValue, releaseValue, TRANSFERRED_SIZE_BYTES_MIN } from '../../protocol/values.js'
 
 const code = (work: () => unknown): string | undefined => {
   try {
@@ -43,18 +43,20 @@ test('property: what is admitted or released equals what was given, and shares n
   )
 })
 
-test('property: released bytes have buffers of their own, exact, all listed for transfer', (t) => {
+test('property: released bytes have buffers of their own, exact; large ones are listed for transfer', (t) => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 100 })), (given) => {
       const pooled = given.map((bytes) => Buffer.from(bytes))
-      const { value, transfer } = releaseValue([...pooled, ...pooled])
+      const large = [TRANSFERRED_SIZE_BYTES_MIN - 1, TRANSFERRED_SIZE_BYTES_MIN].map((size) => new Uint8Array(size))
+      const { value, transfer } = releaseValue([...pooled, ...pooled, ...large])
       const buffers = (value as Uint8Array[]).map(({ buffer }) => buffer)
       t.deepEqual(
         buffers.map(({ byteLength }) => byteLength),
-        [...given, ...given].map(({ length }) => length),
+        [...given, ...given, ...large].map(({ length }) => length),
       )
-      t.deepEqual(new Set(transfer), new Set(buffers))
-      t.is(new Set(transfer).size, transfer.length)
+      t.is(new Set(buffers).size, buffers.length)
+      t.is(transfer.length, 1)
+      t.true(transfer[0] === buffers.at(-1))
     }),
     { numRuns: 100 },
   )
