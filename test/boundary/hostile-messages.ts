@@ -171,12 +171,16 @@ export class HostileMessages {
         return { message: { ...apply, path: ['add'], argumentList: [raw({ a: dice.roll(9), b: 1 })] }, id }
       case 2: {
         const a = dice.roll(1000)
-        return { message: { ...apply, path: ['add'], argumentList: [raw({ a, b: 1 })] }, id, expected: a + 1 }
+        // Under an id that no other message uses.
+        const right = { ...apply, id: `r${id}`, path: ['add'], argumentList: [raw({ a, b: 1 })] }
+        return { message: right, id: right.id, expected: a + 1 }
       }
       case 3:
         return {
           message: {
             ...apply,
+            // Of a call before it, too: of a stream that never was.
+            id: dice.pick([id, `h${String(Math.max(0, this.#count - dice.roll(30)))}`]),
             type: dice.pick([
               'GET',
               'SET',

@@ -1,4 +1,5 @@
 import type { FlowOptions, OpenedFlow } from '../../enclave/flow.js'
+import { KeyriseError } from '../../protocol/errors.js'
 
 /**
  * Stands for the real flow where only the boundary is under test: opens at once, and tells the host through its store that
@@ -16,7 +17,9 @@ export const openFlow = ({ store, flow, task, attester }: FlowOptions): Promise<
   return Promise.resolve({
     flow: vocabulary as unknown as OpenedFlow['flow'],
     // Calls with a key need a flow that stores something.
-    calls: undefined as unknown as OpenedFlow['calls'],
+    calls: {
+      run: () => Promise.reject(new KeyriseError('ERR_STORE_UNWRITABLE')),
+    } as unknown as OpenedFlow['calls'],
     recovery: { kind: 'fresh', adopted: false, epoch: 1 },
     wipe: () => void store.put('wiped', new Uint8Array(1)).catch(() => {}),
   })
