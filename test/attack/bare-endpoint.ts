@@ -8,5 +8,6 @@ export const endpointOf = (port: MessagePort): Endpoint => ({
     port.on('message', (data: unknown) => (listener as (event: { data: unknown }) => void)({ data }))
   },
   removeEventListener: () => {},
-  start: () => port.start(),
+  // A Worker, which is a port too, has none.
+  start: () => (port as Partial<MessagePort>).start?.(),
 })

@@ -1,0 +1,99 @@
+import { readFile } from 'node:fs/promises'
+import inspector from 'node:inspector'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
+import { startKms } from '../../../kms/index.js'
+import { Keyring } from '../../../kms/keyring.js'
+import { unsealKeys } from '../../../kms/open-kms.js'
+import { UnsealPool } from '../../../kms/pool.js'
+import { nodeRandom } from '../../../protocol/crypto/primitives.js'
+import { Secret } from '../../../protocol/crypto/secret.js'
+import { leaks, stops, type Attack, type Finding } from '../attack.js'
+import { formsIn } from '../canary.js'
+import type { Stage } from '../stage.js'
+
+/** The threads that hold the KMS's keys, attacked as an enclave's worker is. */
+
+const readAll = async (stream: Readable): Promise<Buffer> => {
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}
+
+const snapshotOf = Object.getOwnPropertyDescriptor(Worker.prototype, 'getHeapSnapshot')?.value as (
+  this: Worker,
+) => Promise<Readable>
+
+/** A thread that sleeps takes none: what it gives is nothing. */
+const snapshot = (handle: Worker): Promise<Buffer> =>
+  Promise.race([snapshotOf.call(handle).then(readAll), sleep(3_000).then(() => Buffer.alloc(0))])
+
+/** Takes every handle that Node hands out while `start` runs, attaches to what can be attached to, and searches the heaps. */
+const attackThreads = async (start: () => Promise<() => Promise<Uint8Array[]>>): Promise<Finding> => {
+  const handles: Worker[] = []
+  process.on('worker', (handle) => handles.push(handle))
+  const keys = await start()
+  let attachedCount = 0
+  const session = new inspector.Session()
+  session.connect()
+  session.on('NodeWorker.attachedToWorker', () => attachedCount++)
+  session.post('NodeWorker.enable' as never, { waitForDebuggerOnStart: false } as never)
+  await sleep(300)
+  session.disconnect()
+  if (handles.length === 0) throw new Error('There is no handle to take a snapshot with')
+  const heaps: Buffer[] = []
+  for (const handle of handles) heaps.push(await snapshot(handle))
+  const known = await keys()
+  if (known.length === 0) throw new Error('There is no key to look for')
+  if (heaps.some((heap) => known.some((key) => formsIn(heap, key).length > 0))) return leaks('a heap has a key')
+  return attachedCount > 0 ? leaks('the inspector attaches') : stops('nothing attaches, and no heap has a key')
+}
+
+const bareThread = async (stage: Stage): Promise<() => Promise<Uint8Array[]>> => {
+  const victim = await stage.launch()
+  return async () => [await victim.canary()]
+}
+
+const SAME = { notApplicable: 'the KMS is the same, however its enclaves are isolated' }
+const TRIES = 'heap snapshots by the handles that Node hands out, where the thread is awake, and the inspector'
+
+const kmsWorker: Attack = {
+  name: 'kms-worker',
+  attacker: 'H1',
+  tries: `against the embedded KMS’s worker: ${TRIES}`,
+  expected: { bare: 'leaks', worker: 'stops', process: SAME },
+  run: (stage) =>
+    attackThreads(async () => {
+      if (stage.level === 'bare') return bareThread(stage)
+      const directory = join(stage.directory, 'kms')
+      const passphrase = new TextEncoder().encode('correct horse')
+      const policy = {
+        platforms: [stage.platform.publicKey],
+        images: [{ name: 'any', measurement: stage.image.measurement }],
+      }
+      await startKms({ directory, passphrase, policy, workFactor: 4 })
+      // Afterwards, from custody: nobody else tells them.
+      return async () => keysOf(Keyring.open(await readFile(join(directory, 'keyring.age')), Secret.take(passphrase)))
+    }),
+}
+
+const keysOf = (keyring: Keyring): Uint8Array[] =>
+  keyring.rootKeys.map(({ privateKey }) => privateKey.expose((bytes) => Uint8Array.from(bytes)))
+
+const poolWorker: Attack = {
+  name: 'pool-worker',
+  attacker: 'H1',
+  tries: `against the workers of the KMS’s pool, in the thread that starts them: ${TRIES}`,
+  expected: { bare: 'leaks', worker: 'stops', process: SAME },
+  run: (stage) =>
+    attackThreads(async () => {
+      if (stage.level === 'bare') return bareThread(stage)
+      const keyring = Keyring.create(nodeRandom)
+      await UnsealPool.start(unsealKeys(keyring))
+      return async () => keysOf(keyring)
+    }),
+}
+
+export const KMS_THREAD_ATTACKS: readonly Attack[] = [kmsWorker, poolWorker]
