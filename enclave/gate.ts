@@ -67,7 +67,7 @@ class Gate {
 
   receive(claimed: unknown, sizeBytes: number | undefined): void {
     try {
-      if (claimedType(claimed) === 'APPLY') this.#call(parseApply(claimed), sizeBytes)
+      if (claimedType(claimed) === 'APPLY') this.#call(parseApply(claimed, sizeBytes !== undefined), sizeBytes)
       else this.#message(claimed, sizeBytes)
     } catch (error) {
       this.refuse(claimedId(claimed), error)

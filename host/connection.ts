@@ -227,8 +227,8 @@ export class Connection {
         reject(this.#ended ?? new KeyriseError('ERR_ENCLAVE_LOST'))
       })
       this.#instance.ecalls.onMessage(
-        (message) => {
-          this.#receive(message)
+        (message, sizeBytes) => {
+          this.#receive(message, sizeBytes !== undefined)
         },
         (id, error) => {
           this.#refuse(id, error)
@@ -237,14 +237,14 @@ export class Connection {
     })
   }
 
-  #receive(message: unknown): void {
+  #receive(message: unknown, isPrivate: boolean): void {
     const lifecycle = this.#ready && parseLifecycle(message)
     if (lifecycle !== undefined) {
       this.#ready?.(lifecycle)
       this.#ready = undefined
       return
     }
-    const reply = parseReply(message)
+    const reply = parseReply(message, isPrivate)
     if (reply === undefined) return this.#receiveStreamed(message)
     if (this.#settle(reply)) this.#answerCount++
   }

@@ -95,8 +95,14 @@ export const parseCall = (claimed: unknown): ClaimedCall => {
   return parseApply(claimed)
 }
 
-/** Reads a message whose type is APPLY. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
-export const parseApply = (claimed: unknown): ClaimedCall => {
+/**
+ * Reads a message whose type is APPLY.
+ * @param isPrivate - the message is made of plain values that nobody else can reach: its fields can be read as they are.
+ * @throws {KeyriseError} ERR_MESSAGE_INVALID.
+ */
+export const parseApply = (claimed: unknown, isPrivate = false): ClaimedCall => {
+  const usual = isPrivate ? usualCall(claimed as Partial<WireCall>) : undefined
+  if (usual !== undefined) return usual
   const call = readCall(claimed)
   // Asked before they are read, since most calls have neither.
   const isOurs = typeof claimed === 'object' && claimed !== null && ('key' in claimed || 'switchless' in claimed)
@@ -111,6 +117,27 @@ const withOptions = (call: ClaimedCall, claimed: object): ClaimedCall => {
     ...(field(claimed, 'switchless') === true ? { isSwitchless: true } : {}),
     ...(key === undefined ? {} : { key }),
   }
+}
+
+interface WireCall {
+  readonly id: unknown
+  readonly type: unknown
+  readonly path: readonly unknown[]
+  readonly argumentList: readonly { readonly type: unknown; readonly value: unknown }[]
+}
+
+/** A plain call with one argument, as the decoder of compact messages makes it; undefined for whatever else may be one. */
+const usualCall = (message: Partial<WireCall> | null): ClaimedCall | undefined => {
+  if (message?.type !== 'APPLY' || 'switchless' in message || 'key' in message) return undefined
+  const { id, path, argumentList } = message
+  if (!Array.isArray(path) || !Array.isArray(argumentList)) return undefined
+  const name: unknown = path[0]
+  const wire = argumentList[0] as WireCall['argumentList'][number] | undefined
+  if (typeof id !== 'string' || id.length === 0 || id.length > ID_LENGTH_MAX) return undefined
+  if (path.length !== 1 || typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX)
+    return undefined
+  if (argumentList.length !== 1 || wire?.type !== 'RAW') return undefined
+  return { id, name, claimedArgument: wire.value }
 }
 
 const readCall = (claimed: unknown): ClaimedCall => {
@@ -263,7 +290,11 @@ export const printableText = (claimed: string): string =>
  * Reads a reply; undefined when it is none. An error in it has a known code, and nothing else of the sender's but the reason and,
  * of a debug image, the stack.
  */
-export const parseReply = (claimed: unknown): ClaimedReply | undefined => {
+export const parseReply = (claimed: unknown, isPrivate = false): ClaimedReply | undefined => {
+  if (isPrivate) {
+    const reply = claimed as { readonly id?: unknown; readonly type?: unknown; readonly value?: unknown } | null
+    if (reply?.type === 'RAW' && typeof reply.id === 'string') return { id: reply.id, claimedValue: reply.value }
+  }
   const id = claimedId(claimed)
   if (id === undefined) return undefined
   const type = field(claimed, 'type')

@@ -38,7 +38,7 @@ const serve = async (
     const id = `o${String(count++)}`
     enclave.inside.ocalls.post(encodeCall(id, name, argument).message)
     for (;;) {
-      const reply = enclave.replies.map(parseReply).find((candidate) => candidate?.id === id)
+      const reply = enclave.replies.map((reply) => parseReply(reply)).find((candidate) => candidate?.id === id)
       if (reply !== undefined) return 'error' in reply ? reply.error.code : reply.claimedValue
       await new Promise((resolve) => setImmediate(resolve))
     }

@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { KeyriseError } from '../../protocol/errors.js'
-import { admitValue, releaseValue, TRANSFERRED_SIZE_BYTES_MIN } from '../../protocol/values.js'
+import { admitReceived, admitValue, releaseValue, TRANSFERRED_SIZE_BYTES_MIN } from '../../protocol/values.js'
 
 const code = (work: () => unknown): string | undefined => {
   try {
@@ -189,5 +189,34 @@ test('undefined is no argument, a missing field, and nothing else', (t) => {
   t.is(
     code(() => admitValue([undefined])),
     'ERR_VALUE_UNSUPPORTED',
+  )
+})
+
+test('of a value that a structured clone made, bytes that alone cover their buffer are taken, all others copied', (t) => {
+  const whole = new Uint8Array(100).fill(1)
+  const twice = new Uint8Array(10).fill(2)
+  const resizable = new (ArrayBuffer as unknown as new (size: number, o: { maxByteLength: number }) => ArrayBuffer)(4, {
+    maxByteLength: 8,
+  })
+  const claimed = {
+    whole,
+    first: twice,
+    second: new Uint8Array(twice.buffer),
+    part: new Uint8Array(new ArrayBuffer(10), 2, 4),
+    resizable: new Uint8Array(resizable),
+    buffer: Buffer.from(new ArrayBuffer(3)),
+  }
+  const admitted = admitReceived(claimed) as typeof claimed
+  t.deepEqual(admitted, admitValue(claimed) as typeof claimed)
+  t.is(admitted.whole.buffer, whole.buffer)
+  t.not(admitted.first.buffer, admitted.second.buffer)
+  for (const name of ['part', 'resizable', 'buffer'] as const) t.not(admitted[name].buffer, claimed[name].buffer)
+  t.is(
+    code(() => admitReceived(new Uint8Array(new SharedArrayBuffer(4)))),
+    'ERR_SHARED_MEMORY',
+  )
+  t.is(
+    code(() => admitReceived(whole, { sizeBytesMax: 99 })),
+    'ERR_SIZE_LIMIT',
   )
 })
