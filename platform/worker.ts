@@ -31,13 +31,16 @@ const EXIT_REASONS: ReadonlyMap<number, string> = new Map([
   [70, 'failed'],
 ])
 
+/** Taken when this module is loaded: what the host puts in its place later gets neither the string nor the ports. */
+const NodeWorker = Worker
+
 /** Starts `source`, exactly as given, with the recipe of security.md, "Launch recipe". */
 export const startWorker = (
   source: string,
   workerData: unknown,
   transferList: NonNullable<WorkerOptions['transferList']>,
 ): IsolatedWorker => {
-  const worker = new Worker(source, { ...ISOLATION, workerData, transferList })
+  const worker = new NodeWorker(source, { ...ISOLATION, workerData, transferList })
   pin(worker)
   let reason: string | undefined
   const exited = new Promise<{ reason: string }>((resolve) => {
