@@ -78,10 +78,13 @@ export const startProcess = (recipe: ProcessRecipe, source: string, start: Proce
   }
 }
 
+/** As it is when this module is loaded: a live binding could be changed under it later. */
+const startCommand = spawn
+
 const spawnCommand = (command: ProcessCommand): ChildProcess => {
   const { command: path, args, user, files } = command
   try {
-    return spawn(path, args, {
+    return startCommand(path, args, {
       env: {},
       cwd: '/',
       // A session of its own: what a terminal sends to the host’s group, Ctrl-C say, does not reach the enclave.

@@ -18,7 +18,7 @@ import type { ValueLimits } from './values.js'
  * The compact layouts are for ids that are decimal numbers below 2³², as ours are, and names and keys in ASCII; whatever has
  * others travels as `any`. Values: protocol/value-codec.ts.
  */
-export const LAYOUT = { any: 0, call: 1, keyedCall: 2, reply: 3, item: 4, switchless: 5 } as const
+const LAYOUT = { any: 0, call: 1, keyedCall: 2, reply: 3, item: 4, switchless: 5 } as const
 
 const ID_LIMIT = 0x1_0000_0000
 const TEXT_LENGTH_MAX = 255

@@ -8,7 +8,7 @@ const LARGE_TOTAL_BYTES = 1024 * 1024
 /**
  * Overwrites memory that was freed: Node’s decipher leaves a copy of each output in a block that it frees without clearing, and
  * nobody has a name for it. New buffers lie where such blocks were. They are made without the allocator’s own zero-filling: in
- * glibc that passes over the blocks that a thread has freed last. As good as an allocator’s habits are known; it takes some 5 ms.
+ * glibc that passes over the blocks that a thread has freed last. As good as an allocator’s habits are known.
  */
 export const overwriteFreed = (): void => {
   const blocks: Uint8Array[] = []

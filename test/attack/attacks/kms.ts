@@ -113,7 +113,7 @@ const keySubstitution: Attack = {
   name: 'key-substitution',
   attacker: 'H1',
   tries:
-    'the aggregator’s own key in the place of a peer’s: in what is relayed, and by every bit flip of the frame that has the roster',
+    'the aggregator’s own key in the place of a peer’s: in what is relayed, and by bit flips here and there in the frame that has the roster',
   expected: STOPPED,
   async run(stage) {
     const own = new Uint8Array(32).fill(7)
