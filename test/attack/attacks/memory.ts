@@ -13,7 +13,12 @@ import { isRoot, needsLinux, needsRoot, type HostRun, type Stage } from '../stag
 
 const NOBODY = 65_534
 /** Root may read everything: where the test has that right, host and attacker are made to be somebody else, one user both. */
-const ordinaryUser = (): { uid?: number } => (isRoot() ? { uid: NOBODY } : {})
+const ordinaryUser = (): { uid?: number } => {
+  if (!isRoot()) return {}
+  const { status } = spawnSync(process.execPath, ['--version'], { cwd: '/', uid: NOBODY, gid: NOBODY })
+  if (status !== 0) throw new Skipped('needs a Node that other users than root can run')
+  return { uid: NOBODY }
+}
 
 /** The process that has the key: the host’s own, or the last of those that it started. */
 export const holderOf = (stage: Stage, host: HostRun): number => {
