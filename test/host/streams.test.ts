@@ -1,91 +1,10 @@
 import test from 'ava'
-import * as v from 'valibot'
-import { defineEnclave, ecall, ocall, refuse } from '../../enclave/index.js'
 import { CALLS_IN_FLIGHT_MAX, ITEM_DEADLINE_MS, STREAM_CREDIT_MAX, STREAM_WINDOW_COUNT } from '../../protocol/limits.js'
-import { launchInThread, turns } from './in-thread.js'
-
-const nothing = v.optional(v.undefined())
-const rows = ocall({ input: v.number(), yields: v.number(), limits: { deadlineMs: 1000, outputSizeBytesMax: 8 } })
-
-/** What the handlers did, for the tests to see. */
-const setUp = async (o: { rows?: (count: number) => unknown; limits?: object } = {}) => {
-  const seen: string[] = []
-  let release: () => void = () => undefined
-  const released = new Promise<void>((resolve) => (release = resolve))
-  const definition = defineEnclave({
-    name: 'streaming',
-    svn: 1,
-    ocalls: { rows },
-    refusals: { enough: 'That is enough' },
-    ecalls: {
-      count: ecall({ input: v.number(), yields: v.number() }, async function* ({ signal }, to) {
-        try {
-          for (let n = 0; n < to; n++) {
-            seen.push(`yields ${n}`)
-            yield await Promise.resolve(n)
-          }
-        } finally {
-          seen.push(`count ended, aborted ${signal.aborted}`)
-        }
-      }),
-      list: ecall({ input: nothing, yields: v.string() }, () => ['a', 'b']),
-      none: ecall({ input: nothing, yields: v.string() }, () => undefined as unknown as string[]),
-      failing: ecall({ input: v.string(), yields: v.number() }, function* (_, how) {
-        yield 1
-        if (how === 'refuse') refuse('enough')
-        if (how === 'bug') throw new Error('secret text')
-        yield 'not a number' as unknown as number
-      }),
-      sum: ecall({ input: nothing, receives: v.number(), output: v.number() }, async ({ items }) => {
-        let sum = 0
-        for await (const item of items) sum += item
-        return sum
-      }),
-      first: ecall({ input: nothing, receives: v.number(), output: v.number() }, async ({ items, signal }) => {
-        for await (const item of items) {
-          await released
-          seen.push(`first has ${item}, aborted ${signal.aborted}`)
-          return item
-        }
-        return -1
-      }),
-      idle: ecall({ input: nothing, receives: v.number(), output: v.number() }, async ({ items }) => {
-        await released
-        for await (const item of items) return item
-        return 0
-      }),
-      double: ecall({ input: nothing, receives: v.number(), yields: v.number() }, async function* ({ items }) {
-        for await (const item of items) yield 2 * item
-      }),
-      ask: ecall({ input: v.number(), output: v.number(), ocalls: { rows } }, async ({ ocalls }, upTo) => {
-        let sum = 0
-        for await (const row of ocalls.rows(10)) {
-          if (row > upTo) break
-          sum += row
-        }
-        return sum
-      }),
-      hang: ecall({ input: nothing, output: v.string(), limits: { inFlightMax: 2 } }, async ({ signal }) => {
-        signal.addEventListener('abort', () => seen.push('aborted'))
-        await released
-        return `released, aborted ${signal.aborted}`
-      }),
-      echo: ecall({ input: v.any(), output: v.any() }, (_, input: unknown) => input),
-    },
-  })
-  const ocalls = { rows: o.rows ?? ((count: number) => Array.from({ length: count }, (_, n) => n)) }
-  const world = await launchInThread(definition, { ocalls, limits: { callDeadlineMs: 1000, ...o.limits } })
-  return { ...world, ecalls: world.handle.ecalls, seen, release: () => release() }
-}
-
-const all = async <T>(stream: AsyncIterable<T>): Promise<T[]> => {
-  const items: T[] = []
-  for await (const item of stream) items.push(item)
-  return items
-}
+import { turns } from './in-thread.js'
+import { all, launchStreaming } from './streaming.js'
 
 test('an ECALL that yields is an async iterable: whole, in order, and nothing is called before it is read', async (t) => {
-  const { ecalls, passed, seen } = await setUp()
+  const { ecalls, passed, seen } = await launchStreaming()
   const stream = ecalls.count(300)
   await turns()
   t.deepEqual(passed, ['out:READY'])
@@ -99,7 +18,7 @@ test('an ECALL that yields is an async iterable: whole, in order, and nothing is
 })
 
 test('what a host streams in arrives whole and in order', async (t) => {
-  const { ecalls } = await setUp()
+  const { ecalls } = await launchStreaming()
   t.is(await ecalls.sum(undefined, { items: Array.from({ length: 500 }, (_, n) => n) }), 124_750)
   t.is(await ecalls.sum(undefined, { items: [] }), 0)
   const generated = (async function* () {
@@ -109,7 +28,7 @@ test('what a host streams in arrives whole and in order', async (t) => {
 })
 
 test('a call may stream both ways at once', async (t) => {
-  const { ecalls } = await setUp()
+  const { ecalls } = await launchStreaming()
   const items = Array.from({ length: 300 }, (_, n) => n)
   t.deepEqual(
     await all(ecalls.double(undefined, { items })),
@@ -119,7 +38,7 @@ test('a call may stream both ways at once', async (t) => {
 
 test('an OCALL may yield, and a handler that breaks ends the host’s source', async (t) => {
   const ended: string[] = []
-  const { ecalls } = await setUp({
+  const { ecalls } = await launchStreaming({
     rows: async function* (count) {
       try {
         for (let n = 0; n < count; n++) yield await Promise.resolve(n)
@@ -145,7 +64,7 @@ test('an OCALL that yields fails where its answers are not what the schema says,
     })(),
   }
   for (const [what, answer] of Object.entries(wrong)) {
-    const { ecalls } = await setUp({ rows: () => answer })
+    const { ecalls } = await launchStreaming({ rows: () => answer })
     const code = what.startsWith('no') || what.startsWith('a') ? 'ERR_OCALL_FAILED' : 'ERR_REPLY_INVALID'
     await t.throwsAsync(ecalls.ask(1), { code }, what)
   }
@@ -153,7 +72,7 @@ test('an OCALL that yields fails where its answers are not what the schema says,
 
 test('an OCALL’s item that does not come fails at the declared deadline, and its source is given up', async (t) => {
   let signal: AbortSignal | undefined
-  const { ecalls, clock } = await setUp({
+  const { ecalls, clock } = await launchStreaming({
     limits: { callDeadlineMs: 10_000 },
     rows: ((_count: number, context: { signal: AbortSignal }) => {
       ;({ signal } = context)
@@ -168,7 +87,7 @@ test('an OCALL’s item that does not come fails at the declared deadline, and i
 })
 
 test('a consumer that breaks ends the enclave’s generator, whose finally runs, and no answer comes', async (t) => {
-  const { ecalls, seen, answers } = await setUp()
+  const { ecalls, seen, answers } = await launchStreaming()
   for await (const n of ecalls.count(1_000_000)) if (n === 3) break
   await turns()
   t.is(seen.at(-1), 'count ended, aborted true')
@@ -179,7 +98,7 @@ test('a consumer that breaks ends the enclave’s generator, whose finally runs,
 
 test('a handler that takes no more items ends the host’s source, and still answers', async (t) => {
   const ended: string[] = []
-  const { ecalls, release } = await setUp()
+  const { ecalls, release } = await launchStreaming()
   const source = (async function* () {
     try {
       for (let n = 7; ; n++) yield await Promise.resolve(n)
@@ -194,7 +113,7 @@ test('a handler that takes no more items ends the host’s source, and still ans
 })
 
 test('a handler that fails gives its code after the items before it', async (t) => {
-  const { ecalls } = await setUp()
+  const { ecalls } = await launchStreaming()
   const expected = { refuse: 'ERR_APPLICATION', bug: 'ERR_ENCLAVE_FAILED', type: 'ERR_REPLY_INVALID' }
   for (const [how, code] of Object.entries(expected)) {
     const stream = ecalls.failing(how)
@@ -207,7 +126,7 @@ test('a handler that fails gives its code after the items before it', async (t) 
 })
 
 test('a host’s source that fails rejects the call with its own error, and the enclave’s handler hears of it', async (t) => {
-  const { ecalls, passed } = await setUp()
+  const { ecalls, passed } = await launchStreaming()
   const mine = new RangeError('of the host')
   const source = (function* () {
     yield 1
@@ -220,14 +139,14 @@ test('a host’s source that fails rejects the call with its own error, and the 
 })
 
 test('an item that cannot cross rejects the call', async (t) => {
-  const { ecalls } = await setUp()
+  const { ecalls } = await launchStreaming()
   const items = [1, (() => 1) as unknown as number]
   await t.throwsAsync(ecalls.sum(undefined, { items }), { code: 'ERR_VALUE_UNSUPPORTED' })
   await t.throwsAsync(ecalls.sum(undefined, { items: ['text' as unknown as number] }), { code: 'ERR_ARGUMENT_INVALID' })
 })
 
 test('when the enclave dies, every stream ends with ERR_ENCLAVE_LOST, after what had come', async (t) => {
-  const { ecalls, kill, release } = await setUp()
+  const { ecalls, kill, release } = await launchStreaming()
   const out = ecalls.count(1_000_000)
   t.deepEqual(await out.next(), { done: false, value: 0 })
   let isReturned = false
@@ -252,7 +171,7 @@ test('when the enclave dies, every stream ends with ERR_ENCLAVE_LOST, after what
 })
 
 test('a stream’s deadline is for each item, while the host waits for one', async (t) => {
-  const { ecalls, clock, passed } = await setUp()
+  const { ecalls, clock, passed } = await launchStreaming()
   const stream = ecalls.count(1_000_000)
   await stream.next()
   await clock.advance(60_000)
@@ -278,7 +197,7 @@ test('a stream’s deadline is for each item, while the host waits for one', asy
 })
 
 test('an enclave does not wait for ever for an item', async (t) => {
-  const { ecalls, clock } = await setUp()
+  const { ecalls, clock } = await launchStreaming()
   const never = { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => undefined) }) }
   const failed = t.throwsAsync(ecalls.sum(undefined, { items: never }), { code: 'ERR_DEADLINE' })
   await turns()
@@ -287,7 +206,7 @@ test('an enclave does not wait for ever for an item', async (t) => {
 })
 
 test('an abort rejects at once with the signal’s reason, and the handler’s signal is aborted', async (t) => {
-  const { ecalls, seen, passed, release, answers } = await setUp()
+  const { ecalls, seen, passed, release, answers } = await launchStreaming()
   const controller = new AbortController()
   const hanging = ecalls.hang(undefined, { signal: controller.signal })
   await turns()
@@ -305,7 +224,7 @@ test('an abort rejects at once with the signal’s reason, and the handler’s s
 })
 
 test('a call that is given up keeps its place until its handler has ended', async (t) => {
-  const { ecalls, release } = await setUp()
+  const { ecalls, release } = await launchStreaming()
   for (let n = 0; n < 2; n++) {
     const controller = new AbortController()
     const hanging = ecalls.hang(undefined, { signal: controller.signal })
@@ -320,7 +239,7 @@ test('a call that is given up keeps its place until its handler has ended', asyn
 })
 
 test('an abort ends a stream, and a call that waits for its turn is not made', async (t) => {
-  const { ecalls, seen } = await setUp()
+  const { ecalls, seen } = await launchStreaming()
   const controller = new AbortController()
   const stream = ecalls.count(1_000_000, { signal: controller.signal })
   await stream.next()
@@ -331,7 +250,7 @@ test('an abort ends a stream, and a call that waits for its turn is not made', a
 })
 
 test('a deadline of the call’s own is heeded, and gives the call up', async (t) => {
-  const { ecalls, clock, seen } = await setUp()
+  const { ecalls, clock, seen } = await launchStreaming()
   const failed = t.throwsAsync(ecalls.hang(undefined, { deadlineMs: 10 }), { code: 'ERR_DEADLINE' })
   await turns()
   await clock.advance(10)
@@ -341,7 +260,7 @@ test('a deadline of the call’s own is heeded, and gives the call up', async (t
 })
 
 test('options that the declaration does not allow are refused before anything is posted', async (t) => {
-  const { ecalls, passed } = await setUp()
+  const { ecalls, passed } = await launchStreaming()
   const untyped = ecalls as unknown as Record<string, (...given: unknown[]) => AsyncIterable<unknown>>
   t.throws(() => untyped['sum']?.(undefined), { instanceOf: TypeError })
   t.throws(() => untyped['sum']?.(undefined, { items: 'text' }), { instanceOf: TypeError })
@@ -353,7 +272,7 @@ test('options that the declaration does not allow are refused before anything is
 })
 
 test('a hostile host’s stream messages are refused or ignored, and the enclave serves on', async (t) => {
-  const { ecalls, post, answers, seen } = await setUp()
+  const { ecalls, post, answers, seen } = await launchStreaming()
   const apply = (id: string, name: string, value?: unknown, more: object = {}) =>
     post({
       id,

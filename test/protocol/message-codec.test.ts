@@ -5,41 +5,8 @@ import { encodeCall, encodeRefusal, encodeReply } from '../../protocol/calls.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { decodeMessage, encodeMessage, MessageDecoder, MessageEncoder } from '../../protocol/message-codec.js'
 import { admitValue, type ValueLimits } from '../../protocol/values.js'
+import { anyText, anyValue, code } from './any-value.js'
 
-const code = (work: () => unknown): string | undefined => {
-  try {
-    work()
-    return undefined
-  } catch (error) {
-    return error instanceof KeyriseError ? error.code : String(error)
-  }
-}
-
-const anyText = fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: 'grapheme', maxLength: 100 }))
-const { value: anyValue } = fc.letrec((tie) => ({
-  value: fc.oneof(
-    { depthSize: 'small' },
-    fc.constant(null),
-    fc.boolean(),
-    fc.double({ noNaN: true, noDefaultInfinity: true }),
-    fc.float({ noNaN: true, noDefaultInfinity: true }),
-    fc.integer().map((value) => value / 1024),
-    fc.maxSafeInteger(),
-    fc.constantFrom(-0, 23, 24, 255, 256, 65535, 65536, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1, 2 ** 53, -(2 ** 53), 5e-324),
-    fc.constantFrom(65504, 65505.5, 2 ** -24, 2 ** -25, 1.5 * 2 ** -23, 1e308),
-    anyText,
-    fc.uint8Array(),
-    fc.uint8Array({ minLength: 200, maxLength: 300 }),
-    fc.array(tie('value')),
-    fc.dictionary(
-      fc
-        .oneof(anyText, fc.constantFrom('constructor', 'toString', 'then', 'length', 'a', 'b', 'aa'))
-        .filter((key) => key !== '__proto__'),
-      tie('value'),
-      { noNullPrototype: true },
-    ),
-  ),
-}))
 const anyId = fc.oneof(fc.nat().map(String), fc.constantFrom('0', '01', '4294967295', '4294967296', 'h1', '-1', ''))
 
 /** Layout `any`, which carries a value as it is. */

@@ -1,35 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { KeyriseError } from '../../protocol/errors.js'
 import { admitReceived, admitValue, releaseValue, TRANSFERRED_SIZE_BYTES_MIN } from '../../protocol/values.js'
-
-const code = (work: () => unknown): string | undefined => {
-  try {
-    work()
-    return undefined
-  } catch (error) {
-    return error instanceof KeyriseError ? error.code : String(error)
-  }
-}
-
-const { value: anyValue } = fc.letrec((tie) => ({
-  value: fc.oneof(
-    { depthSize: 'small' },
-    fc.constant(null),
-    fc.boolean(),
-    fc.double({ noNaN: true, noDefaultInfinity: true }),
-    fc.string(),
-    fc.uint8Array(),
-    fc.array(tie('value')),
-    fc.dictionary(
-      fc
-        .oneof(fc.string(), fc.constantFrom('constructor', 'toString', 'then', 'length'))
-        .filter((key) => key !== '__proto__'),
-      tie('value'),
-      { noNullPrototype: true },
-    ),
-  ),
-}))
+import { anyValue, code } from './any-value.js'
 
 test('property: what is admitted or released equals what was given, and shares nothing with it', (t) => {
   fc.assert(
