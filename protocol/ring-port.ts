@@ -49,6 +49,9 @@ const TURN_COUNT_MAX = 24
 /** Looks at the ring, some nanoseconds each, of an end that spins: some 20 µs in all. */
 const SPIN_COUNT = 4000
 
+/** How long a thread that blocks waits for room in the ring before it looks again. */
+const FLUSH_MS = 1
+
 /** What could not be written yet. A mark has no words. */
 interface Queued {
   readonly words: Int32Array
@@ -131,7 +134,9 @@ export class RingPort implements Port {
 
   wait(timeoutMs: number): 'delivered' | 'nothing' | 'closed' {
     for (let spin = 0; spin < SPIN_COUNT; spin++) if (this.#reader.isReadable && this.#drain() > 0) return 'delivered'
-    this.#reader.block(timeoutMs)
+    // No turn of the event loop writes what waits for room while this thread blocks, and nobody wakes it when there is room.
+    this.#flush()
+    this.#reader.block(this.#queue.length === 0 ? timeoutMs : Math.min(timeoutMs, FLUSH_MS))
     if (this.#drain() > 0) return 'delivered'
     const received = this.#besideNow?.receive()
     if (received !== undefined) {

@@ -53,6 +53,18 @@ for (const isolation of ISOLATIONS) {
   })
 
   test.serial(
+    `a switchless call behind more calls than the ring holds is made in its turn (${isolation})`,
+    async (t) => {
+      await withEnclave(t, isolation, async ({ ecalls, switchless }) => {
+        // 2 MB, in a ring of 256 KiB: most of it waits on the host's side when this thread begins to block.
+        const before = Array.from({ length: 200 }, (_, index) => ecalls.echo(new Uint8Array(10_000).fill(index)))
+        t.is(switchless.increment(), 1)
+        for (const [index, answer] of (await Promise.all(before)).entries()) t.is(answer[9_999], index)
+      })
+    },
+  )
+
+  test.serial(
     `what is not declared, or does not answer at once, is refused, and the enclave serves on (${isolation})`,
     async (t) => {
       await withEnclave(t, isolation, ({ switchless }) => {
