@@ -129,17 +129,23 @@ const WIPED: Readonly<Partial<Record<Scenario, string>>> = {
   unfinished: 'a launch that is given up while the flow opens',
 }
 /** What a search finds at each state that is worth one. */
-const searchAll = async (scenario: Scenario): Promise<Map<string, readonly MemoryLeak[]>> => {
+const searchAll = async (scenario: Scenario, flow: string = scenario): Promise<Map<string, readonly MemoryLeak[]>> => {
   const found = new Map<string, readonly MemoryLeak[]>()
-  await states(scenario, scenario, async (state, pid) => {
-    if (state !== 'prepared') found.set(state, await search(pid, scenario))
+  await states(scenario, flow, async (state, pid) => {
+    if (state !== 'prepared') found.set(state, await search(pid, flow))
   })
   return found
 }
 
 for (const [scenario, way] of Object.entries(WIPED) as [Scenario, string][]) {
   scans(`after ${way}, no secret of the enclave is in the host’s memory`, async (t) => {
-    const found = await searchAll(scenario)
+    let found = await searchAll(scenario)
+    // Of what Node's decipher frees as it is, overwriting may miss a piece (docs/memory.md): once in hundreds of runs. What our own
+    // code leaves is there every time.
+    if (found.get('ended')?.length !== 0) {
+      t.log(found.get('ended'))
+      found = await searchAll(scenario, `${scenario}-again`)
+    }
     const alive = found.get('alive') ?? []
     assertAlive(t, alive)
     // It was given up before it read any.
