@@ -5,21 +5,20 @@ import { ROOT_EPOCH, type ObjectName } from './object-names.js'
 import { openRoot, sealNewRoot, type FlowPorts } from './root.js'
 import type { StoredObject } from './epoch-file.js'
 import { putObject } from './stored-objects.js'
-import { fork } from './survey.js'
+
+/** True when the store holds more than a birth that a crash cut short, so that a ledger without a head must have forgotten. */
+export const isBeyondBirth = (ledger: LedgerState, names: readonly ObjectName[]): boolean =>
+  names.some(({ kind, incarnation }) => kind !== 'root' || incarnation > ledger.incarnation)
 
 /**
  * The ledger has no head, so nothing was ever acknowledged: what the store may hold is a root of a birth that a crash cut
  * short. It is taken over where it is the newest incarnation's, so that one root lives on.
- * @throws {KeyriseError} ERR_FORK: the store holds more than that, so the ledger has forgotten.
  */
 export const findUnfinishedBirth = async (
   ports: FlowPorts,
   ledger: LedgerState,
   names: readonly ObjectName[],
 ): Promise<{ keys: FlowKeys; state: EpochState } | undefined> => {
-  if (names.some(({ kind, incarnation }) => kind !== 'root' || incarnation > ledger.incarnation)) {
-    throw fork('the store holds epochs of a flow of which the ledger has none')
-  }
   const name = names.find(({ incarnation }) => incarnation === ledger.incarnation)
   const opened = name && (await openRoot(ports, name))
   return opened && { keys: opened.keys, state: newbornState(opened.object) }

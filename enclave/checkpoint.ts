@@ -33,7 +33,7 @@ export interface CheckpointsOptions {
 }
 
 /** After these the ledger will never again take a commit of this instance. */
-const FINAL = ['ERR_FENCED', 'ERR_LEDGER_CONFLICT', 'ERR_FLOW_DESTROYED'] as const
+const FINAL = ['ERR_FENCED', 'ERR_LEDGER_CONFLICT', 'ERR_LEDGER_ROLLED_BACK', 'ERR_FLOW_DESTROYED'] as const
 /** How many superfluous objects are deleted along with one checkpoint. */
 const COLLECTED_COUNT_MAX = 64
 
@@ -229,7 +229,8 @@ export class Checkpoints {
     if (entries.size > ENTRY_COUNT_MAX)
       throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
     if (offset > CHECKPOINT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a checkpoint' })
-    return { index: { parent: this.#state.head, entries }, values }
+    const { acknowledgement } = this.#options.kms
+    return { index: { parent: this.#state.head, acknowledgement, entries }, values }
   }
 
   #place(kind: 'epoch' | 'direct'): ObjectName {

@@ -32,13 +32,26 @@ export interface EpochState {
 /** What an epoch file says about itself; its own digest isn't in it, so an entry that it holds has `object: null`. */
 export interface EpochIndex {
   readonly parent: Head
+  /** The KMS’s signature over `parent` and this file’s incarnation (`encodeAcknowledgement`), 64 bytes: the newest there was. */
+  readonly acknowledgement: Bytes
   readonly entries: ReadonlyMap<
     EntryName,
     { readonly object: StoredObject | null; readonly offset: number; readonly sizeBytes: number }
   >
 }
 
-const KEYS = ['v', 'parentEpoch', 'parentDigest', 'objects', 'digests', 'names', 'holders', 'offsets', 'sizes'] as const
+const KEYS = [
+  'v',
+  'parentEpoch',
+  'parentDigest',
+  'acknowledgement',
+  'objects',
+  'digests',
+  'names',
+  'holders',
+  'offsets',
+  'sizes',
+] as const
 const CODE = 'ERR_PAYLOAD_INVALID'
 /** Six columns, and what is around them. */
 const INDEX_ITEM_COUNT_MAX = 6 * ENTRY_COUNT_MAX + 64
@@ -50,7 +63,7 @@ const SIZE_BYTES = 4
 export const epochStep = (epoch: number): string => `epoch/${epoch}`
 
 /** Columns, since an index may list 100,000 entries. */
-const encodeIndex = ({ parent, entries }: EpochIndex): Bytes => {
+const encodeIndex = ({ parent, acknowledgement, entries }: EpochIndex): Bytes => {
   const objects = new Map<string, { holder: number; digest: Bytes }>()
   const holderOf = (object: StoredObject | null): number => {
     if (object === null) return HERE
@@ -67,6 +80,7 @@ const encodeIndex = ({ parent, entries }: EpochIndex): Bytes => {
     v: 1,
     parentEpoch: parent.epoch,
     parentDigest: parent.digest,
+    acknowledgement,
     objects: [...objects.keys()],
     digests: [...objects.values()].map(({ digest }) => digest),
     names: rows.map(([name]) => name),
@@ -105,6 +119,7 @@ const decodeIndex = (bytes: Uint8Array): EpochIndex => {
   if (entries.size !== rows.length) return f.refuse('names')
   return {
     parent: { epoch: f.count('parentEpoch', Number.MAX_SAFE_INTEGER, 1), digest: f.bytes('parentDigest', 32) },
+    acknowledgement: f.bytes('acknowledgement', 64),
     entries,
   }
 }

@@ -40,7 +40,7 @@ export interface OpenedFlow {
 /**
  * Opens a flow: proves this instance to the KMS, recovers the state or makes the flow's first, and takes the flow over.
  * Order and crash cases: docs/adr/0003-commit-order.md.
- * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_FLOW_DESTROYED,
+ * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_ROLLED_BACK, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_FLOW_DESTROYED,
  * ERR_KMS_UNREACHABLE, ERR_KMS_UNTRUSTED, ERR_EVIDENCE_REFUSED, ERR_POLICY_DENIED, ERR_STORE_*.
  * Crash: at any point, safe to repeat.
  */

@@ -8,6 +8,7 @@ import type { FlowId } from '../protocol/names.js'
 import {
   decodeSessionReply,
   encodeSessionRequest,
+  equalHeads,
   type Head,
   type ItemStatus,
   type OpenReply,
@@ -19,8 +20,11 @@ import {
 import {
   decodeCertificateBody,
   decodeProofs,
+  encodeAcknowledgement,
+  isAhead,
   proofTranscript,
   splitCertificate,
+  type Acknowledged,
   type RootCertificate,
 } from '../protocol/statements.js'
 import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
@@ -52,6 +56,8 @@ export class KmsClient implements Disposable {
   readonly #openRequest: SessionRequest & { readonly op: 'open' }
   #certificates: readonly RootCertificate[] = []
   #originKey: Secret | undefined
+  /** The newest: of the claim that made this instance the holder, then of each of its commits. */
+  #acknowledged: (Acknowledged & { readonly signature: Bytes }) | undefined
 
   constructor(options: KmsSessionOptions & { readonly flow: FlowId; readonly task: FlowId }) {
     this.#sessions = new KmsSessions(options)
@@ -72,7 +78,13 @@ export class KmsClient implements Disposable {
     return this.#originKey.clone()
   }
 
-  /** Changes nothing, but for making the flow known at its first launch. */
+  /** The KMS’s signature over the ledger’s head and this instance’s incarnation, 64 bytes. Known once a claim succeeded. */
+  get acknowledgement(): Bytes {
+    if (this.#acknowledged === undefined) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'nothing acknowledged' })
+    return this.#acknowledged.signature
+  }
+
+  /** Changes nothing, but for making the flow known at its first launch. @throws {KeyriseError} ERR_LEDGER_ROLLED_BACK. */
   open(): Promise<LedgerState> {
     const request = encodeSessionRequest(this.#openRequest)
     return this.#sessions.ask(request, (answer) => this.#opened(answer), { repeatable: true })
@@ -84,12 +96,15 @@ export class KmsClient implements Disposable {
    */
   async claim(seen: LedgerState, adopt: (Head & { readonly incarnation: number }) | null): Promise<number> {
     const request = { op: 'claim', head: seen.head, incarnation: seen.incarnation, adopt } as const
-    return (await this.#ask(request, { repeatable: false })).incarnation
+    const { incarnation, acknowledgement } = await this.#ask(request, { repeatable: false })
+    this.#keepAcknowledgement({ head: adopt ? headOf(adopt) : seen.head, incarnation }, acknowledgement)
+    return incarnation
   }
 
   /** Repeating a commit that took effect succeeds. @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT. */
   async commit(incarnation: number, parent: Head | null, head: Head): Promise<void> {
-    await this.#ask({ op: 'commit', incarnation, parent, head })
+    const { acknowledgement } = await this.#ask({ op: 'commit', incarnation, parent, head })
+    this.#keepAcknowledgement({ head, incarnation }, acknowledgement)
   }
 
   /** The file keys that `headers` wrap. */
@@ -162,7 +177,16 @@ export class KmsClient implements Disposable {
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = Secret.take(answer.secrets)
-    return { head: reply.head, incarnation: reply.incarnation }
+    const ledger = { head: reply.head, incarnation: reply.incarnation }
+    if (this.#acknowledged !== undefined && isAhead(this.#acknowledged, ledger))
+      throw ledgerRolledBack(this.#acknowledged, ledger)
+    return ledger
+  }
+
+  #keepAcknowledgement(acknowledged: Acknowledged, signature: Bytes): void {
+    if (!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#openRequest.flow, acknowledged), signature))
+      throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'an acknowledgement' })
+    this.#acknowledged = { ...acknowledged, signature }
   }
 
   #verifyCertificate(claimed: Uint8Array): RootCertificate {
@@ -189,6 +213,16 @@ export class KmsClient implements Disposable {
     }
   }
 }
+
+/** Why a ledger that acknowledged `newer` and now says `ledger` is not believed. */
+export const ledgerRolledBack = (newer: Acknowledged, ledger: Acknowledged): KeyriseError => {
+  const say = ({ head, incarnation }: Acknowledged): string => `epoch ${head?.epoch ?? 0}, incarnation ${incarnation}`
+  const isOther = newer.head?.epoch === ledger.head?.epoch && !equalHeads(newer.head, ledger.head)
+  const now = isOther ? `another epoch ${ledger.head?.epoch ?? 0}` : say(ledger)
+  return new KeyriseError('ERR_LEDGER_ROLLED_BACK', { detail: `it acknowledged ${say(newer)} and has ${now}` })
+}
+
+const headOf = ({ epoch, digest }: Head): Head => ({ epoch, digest })
 
 const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened[] => {
   const sizeBytes = items.reduce((sum, item) => sum + item.sizeBytes, 0)

@@ -1,13 +1,14 @@
 import type { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { equalHeads, type Head } from '../protocol/session.js'
-import { beginFlow, findUnfinishedBirth, newbornState } from './birth.js'
+import { beginFlow, findUnfinishedBirth, isBeyondBirth, newbornState } from './birth.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
-import type { LedgerState } from './kms-client.js'
+import { ledgerRolledBack, type LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
 import { byAge, formatObjectName, parseObjectName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
+import { acknowledgedAhead, findShownState } from './shown-state.js'
 import { listObjects } from './stored-objects.js'
 import {
   chooseAdoptable,
@@ -37,13 +38,16 @@ type Found = Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'>
 
 /** Each attempt starts from the ledger, so that an answer that was lost is seen in what the ledger has become. */
 const ATTEMPT_COUNT_MAX = 3
+/** On the store, or on the ledger by it: each is wrong where an instance that lives has moved on meanwhile. */
+const VERDICTS = ['ERR_FORK', 'ERR_ROLLBACK', 'ERR_STATE_LOST', 'ERR_LEDGER_ROLLED_BACK'] as const
 /** How many older epochs are looked at to name what is wrong. */
 const OLDER_COUNT_MAX = 16
 
 /**
  * Finds the flow's newest state, takes the flow over with one compare-and-swap, and makes the flow's first state where there
  * never was one. Case by case: docs/adr/0003-commit-order.md.
- * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_KMS_*, ERR_STORE_*.
+ * @throws {KeyriseError} ERR_ROLLBACK, ERR_FORK, ERR_STATE_LOST, ERR_LEDGER_ROLLED_BACK, ERR_LEDGER_CONFLICT, ERR_FENCED, ERR_KMS_*,
+ * ERR_STORE_*.
  * Crash: at any point, safe to repeat.
  */
 export const recover = async (ports: FlowPorts): Promise<Recovered> => {
@@ -71,7 +75,7 @@ const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recov
 
 /** True when a verdict on the store was passed by a ledger that an instance still alive has moved meanwhile. */
 const hasMoved = async ({ kms }: FlowPorts, seen: LedgerState, verdict: unknown): Promise<boolean> => {
-  if (!isKeyriseError(verdict, 'ERR_FORK', 'ERR_ROLLBACK', 'ERR_STATE_LOST')) return false
+  if (!isKeyriseError(verdict, ...VERDICTS)) return false
   const now = await kms.open()
   return now.incarnation !== seen.incarnation || !equalHeads(seen.head, now.head)
 }
@@ -81,7 +85,8 @@ const find = async (
   ledger: LedgerState,
   names: readonly ObjectName[],
 ): Promise<Found | undefined> => {
-  if (ledger.head !== null) return findState(ports, ledger.head, ledger.incarnation, names)
+  if (ledger.head !== null) return findState(ports, { ...ledger, head: ledger.head }, names)
+  if (isBeyondBirth(ledger, names)) throw await nameForgotten(ports, ledger, names)
   const birth = await findUnfinishedBirth(ports, ledger, names)
   return birth && { ...birth, adopted: true, plaintext: undefined }
 }
@@ -111,10 +116,10 @@ const takeOver = async (
 /** The state that the ledger's `head` names, or the one right after it. */
 const findState = async (
   ports: FlowPorts,
-  head: Head,
-  incarnation: number,
+  ledger: LedgerState & { readonly head: Head },
   names: readonly ObjectName[],
 ): Promise<Found> => {
+  const { head, incarnation } = ledger
   const { store, identity } = ports
   const files = names.filter(({ kind }) => kind !== 'direct').sort(byAge)
   const seen = await sight(
@@ -135,6 +140,7 @@ const findState = async (
       const authentic = openSighting(keys, sighting)
       if (authentic !== undefined) opened.push(authentic)
     }
+    for (const epoch of opened) assertLedgerKnows(ports, epoch, ledger)
     const chosen = choose(opened, current, head, incarnation)
     if (chosen !== undefined) {
       kept = chosen.epoch.plaintext
@@ -157,6 +163,30 @@ const choose = (opened: readonly Authentic[], current: Sighting | undefined, hea
   if (adoptable !== undefined) return { epoch: adoptable, adopted: true }
   const epoch = opened.find(({ sighting }) => sighting === current)
   return epoch && { epoch, adopted: false }
+}
+
+/** @throws {KeyriseError} ERR_LEDGER_ROLLED_BACK: by what the KMS itself once signed. */
+const assertLedgerKnows = (ports: FlowPorts, epoch: Authentic, ledger: LedgerState): void => {
+  const acknowledged = acknowledgedAhead(ports, epoch, ledger)
+  if (acknowledged !== undefined) throw ledgerRolledBack(acknowledged, ledger)
+}
+
+/** Why nothing is begun: the ledger has no head, and the store has more than a birth. */
+const nameForgotten = async (
+  ports: FlowPorts,
+  ledger: LedgerState,
+  names: readonly ObjectName[],
+): Promise<KeyriseError> => {
+  const shown = await findShownState(ports, names)
+  try {
+    const acknowledged = shown?.epoch && acknowledgedAhead(ports, shown.epoch, ledger)
+    return acknowledged === undefined
+      ? fork('the store holds epochs of a flow of which the ledger has none')
+      : ledgerRolledBack(acknowledged, ledger)
+  } finally {
+    shown?.keys[Symbol.dispose]()
+    shown?.plaintext?.[Symbol.dispose]()
+  }
 }
 
 /** The keys that `anchor` hangs from: its root is named by its context, or it is one. */

@@ -90,7 +90,7 @@ export const chooseAdoptable = (
 }
 
 /** True when an object stands under its own name, so that a state that lists it names it rightly. */
-const isNamed = (name: ObjectName, { epoch, incarnation }: { epoch: number; incarnation: number }): boolean =>
+export const isNamed = (name: ObjectName, { epoch, incarnation }: { epoch: number; incarnation: number }): boolean =>
   name.epoch === epoch && name.incarnation === incarnation
 
 export const fork = (detail: string): KeyriseError => new KeyriseError('ERR_FORK', { detail })

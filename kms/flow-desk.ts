@@ -2,7 +2,7 @@ import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import { equalHeads, type Head, type OpenReply, type SessionReplies, type SessionRequest } from '../protocol/session.js'
-import { encodeRoster } from '../protocol/statements.js'
+import { encodeRoster, type Acknowledged } from '../protocol/statements.js'
 import { type FlowState, type Ledger, type Member } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 
@@ -49,31 +49,32 @@ export class FlowDesk {
     await this.#read(flow, image)
   }
 
-  /** The one compare-and-swap of a recovery: the newest claim holds the flow, older instances are fenced from here on. */
-  async claim(
-    { flow, image }: FlowCaller,
-    { head, incarnation, adopt }: Request<'claim'>,
-  ): Promise<SessionReplies['claim']> {
+  /**
+   * The one compare-and-swap of a recovery: the newest claim holds the flow, older instances are fenced from here on.
+   * @returns what is durable now, for the KMS identity to sign.
+   */
+  async claim({ flow, image }: FlowCaller, { head, incarnation, adopt }: Request<'claim'>): Promise<Acknowledged> {
     const state = await this.#read(flow, image)
     if (incarnation !== state.incarnation || !equalHeads(head, state.head)) return refuse('ERR_LEDGER_CONFLICT')
     if (adopt !== null && !isHonest(adopt, state)) return refuse('ERR_FORK')
     const adopted = adopt === null ? state.head : { epoch: adopt.epoch, digest: adopt.digest }
     const next = { ...state, head: adopted, incarnation: state.incarnation + 1 }
     await this.#swap(flow, state, next)
-    return { incarnation: next.incarnation }
+    return acknowledge(next)
   }
 
-  /** Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost. */
-  async commit(
-    { flow, image }: FlowCaller,
-    { incarnation, parent, head }: Request<'commit'>,
-  ): Promise<SessionReplies['commit']> {
+  /**
+   * Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost.
+   * @returns as `claim`.
+   */
+  async commit({ flow, image }: FlowCaller, { incarnation, parent, head }: Request<'commit'>): Promise<Acknowledged> {
     const state = await this.#readHeld(flow, image, incarnation)
     if (head.epoch !== epochOf(parent) + 1) return refuse('ERR_REQUEST_INVALID')
-    if (equalHeads(head, state.head)) return {}
+    if (equalHeads(head, state.head)) return acknowledge(state)
     if (!equalHeads(parent, state.head)) return refuse('ERR_LEDGER_CONFLICT')
-    await this.#swap(flow, state, { ...state, head })
-    return {}
+    const next = { ...state, head }
+    await this.#swap(flow, state, next)
+    return acknowledge(next)
   }
 
   async destroy({ flow, image }: FlowCaller, { incarnation }: Request<'destroy'>): Promise<SessionReplies['destroy']> {
@@ -155,6 +156,8 @@ export class FlowDesk {
 const refuse = (code: ErrorCode): never => {
   throw new KeyriseError(code)
 }
+
+const acknowledge = ({ head, incarnation }: FlowState): Acknowledged => ({ head, incarnation })
 
 const epochOf = (head: Head | null): number => head?.epoch ?? 0
 

@@ -8,6 +8,7 @@ import {
   encodeSessionReply,
   type SessionRequest,
 } from '../protocol/session.js'
+import { encodeAcknowledgement, type Acknowledged } from '../protocol/statements.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Session } from '../protocol/crypto/session.js'
 import type { FlowCaller, FlowDesk } from './flow-desk.js'
@@ -101,9 +102,11 @@ export class ServedSession {
       case 'open':
         return this.#open(request)
       case 'claim':
-        return plain(encodeSessionReply('claim', await desk.claim(this.#caller(), request)))
-      case 'commit':
-        return plain(encodeSessionReply('commit', await desk.commit(this.#caller(), request)))
+        return this.#claim(request)
+      case 'commit': {
+        const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request))
+        return plain(encodeSessionReply('commit', { acknowledgement }))
+      }
       case 'destroy': {
         const reply = await desk.destroy(this.#caller(), request)
         this.#options.streams.endFlow(this.#caller().flow)
@@ -130,6 +133,17 @@ export class ServedSession {
     this.#flow = request.flow
     const meta = encodeSessionReply('open', { certificates: release.certificates, ...state })
     return { meta, secrets: release.originKey(this.#caller()), proof: NOTHING }
+  }
+
+  async #claim(request: Extract<SessionRequest, { op: 'claim' }>): Promise<Parts> {
+    const state = await this.#options.desk.claim(this.#caller(), request)
+    const { incarnation } = state
+    return plain(encodeSessionReply('claim', { incarnation, acknowledgement: this.#acknowledge(state) }))
+  }
+
+  /** Only of what is durable: an enclave keeps it, and holds it against every later ledger. */
+  #acknowledge(state: Acknowledged): Bytes {
+    return this.#options.release.sign(encodeAcknowledgement(this.#caller().flow, state))
   }
 
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' }>, claimed: Bytes): Promise<Parts> {

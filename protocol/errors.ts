@@ -100,6 +100,10 @@ const ERRORS = {
     'The store holds a state that this flow never had',
     'Restore the store from a copy that has the ledger’s epoch',
   ],
+  ERR_LEDGER_ROLLED_BACK: [
+    'The KMS’s ledger is older than what it has acknowledged: it was rolled back or lost',
+    'Restore the newest copy of the KMS’s directory; where there is none, run `keyrise kms accept-stale`',
+  ],
   ERR_STATE_LOST: ['State that the ledger knows is missing from the store', 'Restore the store from a mirror'],
   ERR_FENCED: ['A newer instance of this flow has taken over', 'Use the newer instance'],
   ERR_LEDGER_CONFLICT: [

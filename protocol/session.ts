@@ -88,8 +88,9 @@ export interface StreamStatus extends ItemStatus {
 export interface SessionReplies {
   /** secrets: the flow's origin key, 32 bytes. */
   open: OpenReply
-  claim: { readonly incarnation: number }
-  commit: Record<never, never>
+  /** `acknowledgement`: the KMS identity’s signature over what the ledger now holds (`encodeAcknowledgement`), 64 bytes. */
+  claim: { readonly incarnation: number; readonly acknowledgement: Bytes }
+  commit: { readonly acknowledgement: Bytes }
   /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. */
   unwrap: { readonly items: readonly ItemStatus[] }
   /** secrets: the delivery keys, 32 bytes for each item that opened. proof: `encodeProofs`. */
@@ -238,8 +239,11 @@ const REPLY_READERS: {
       head: readHeadOrNull(f.claimed('head')),
     }),
   ],
-  claim: [['incarnation'], (f) => ({ incarnation: f.count('incarnation') })],
-  commit: [[], nothing],
+  claim: [
+    ['incarnation', 'acknowledgement'],
+    (f) => ({ incarnation: f.count('incarnation'), acknowledgement: f.bytes('acknowledgement', 64) }),
+  ],
+  commit: [['acknowledgement'], (f) => ({ acknowledgement: f.bytes('acknowledgement', 64) })],
   unwrap: [['items'], (f) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })],
   stream: [['items'], (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream) })],
   publish: [[], nothing],

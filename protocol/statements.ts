@@ -4,9 +4,9 @@ import { FieldReader } from './check.js'
 import { KeyriseError } from './errors.js'
 import { ROOT_KEY_COUNT_MAX, ROSTER_MEMBER_COUNT_MAX } from './limits.js'
 import { parseFlowId, type FlowId } from './names.js'
-import { readPublished } from './session.js'
+import { equalHeads, readPublished, type Head } from './session.js'
 
-/** What keys of the KMS sign: certificates of root keys, proofs of what a root key opened, rosters of a task’s members. */
+/** What keys of the KMS sign: certificates of root keys, proofs of what a root key opened, rosters of a task’s members, acknowledgements. */
 
 const CODE = 'ERR_REQUEST_INVALID'
 
@@ -78,6 +78,23 @@ export const proofTranscript = (parts: {
     parts.metaDigest,
     parts.secretsDigest,
   ])
+
+/** A state of a flow that the ledger holds, durably: what a claim or a commit has made of it. */
+export interface Acknowledged {
+  readonly head: Head | null
+  readonly incarnation: number
+}
+
+/** What the KMS identity signs when a claim or a commit is durable: who has it can show a ledger that it is not the newest. */
+export const encodeAcknowledgement = (flow: FlowId, { head, incarnation }: Acknowledged): Bytes =>
+  encodeCbor(['keyrise/v1/acknowledgement', { flow, head: head && { ...head }, incarnation }])
+
+/** True when a ledger that acknowledged `newer` cannot be in the state `claimed`: neither ever falls, and no epoch has two contents. */
+export const isAhead = (newer: Acknowledged, claimed: Acknowledged): boolean => {
+  const [epoch, claimedEpoch] = [newer.head?.epoch ?? 0, claimed.head?.epoch ?? 0]
+  if (newer.incarnation > claimed.incarnation || epoch > claimedEpoch) return true
+  return epoch === claimedEpoch && !equalHeads(newer.head, claimed.head)
+}
 
 export interface RosterEntry {
   readonly flow: FlowId

@@ -92,7 +92,11 @@ test('an epoch file’s index reads back, and an entry that the file holds is th
   })
   fc.assert(
     fc.property(unique, (rows) => {
-      const index: EpochIndex = { parent: { epoch: 4, digest: allocate(32) }, entries: new Map(rows) }
+      const index: EpochIndex = {
+        parent: { epoch: 4, digest: allocate(32) },
+        acknowledgement: allocate(64),
+        entries: new Map(rows),
+      }
       const plaintext = packEpoch(index, [secret('one'), secret('two')])
       t.deepEqual(unpackIndex(plaintext), index)
       t.is(readable(plaintext.subarray(dataOffset(plaintext))), 'onetwo')
@@ -108,6 +112,7 @@ test('an index that does not fit together is refused', (t) => {
     v: 1,
     parentEpoch: 1,
     parentDigest: allocate(32),
+    acknowledgement: allocate(64),
     objects: ['epoch-0000000002-0000000001-000001'],
     digests: [allocate(32)],
     names: ['password/a'],
@@ -127,6 +132,7 @@ test('an index that does not fit together is refused', (t) => {
     { v: 2 },
     { parentEpoch: 0 },
     { parentDigest: allocate(31) },
+    { acknowledgement: allocate(63) },
     { objects: ['root'] },
     { digests: [] },
     { holders: [2] },

@@ -9,6 +9,7 @@ import { parseFlowId, type EntryName } from '../../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../../protocol/ports.js'
 import { getHeaders, headerName, pairsAmong, payloadName } from '../../protocol/sealed-pair.js'
 import { MemoryStore } from '../../storage/index.js'
+import type { TestPlatform } from '../kms/attested-client.js'
 import { IMAGE, startInProcess } from '../kms/in-process.js'
 
 export const FLOW = 'flow-1'
@@ -86,6 +87,8 @@ export interface LaunchOptions {
   /** A host that does with segments as it likes. */
   readonly segments?: (right: SegmentChannel) => SegmentChannel
   readonly kmsIdentity?: Bytes
+  /** Whose evidence that KMS believes. */
+  readonly platform?: TestPlatform
   readonly random?: Random
 }
 
@@ -101,7 +104,7 @@ export const startWorld = async () => {
     const attester: Attester = {
       attest: ({ nonce, confirmationKey }) =>
         Promise.resolve(
-          kms.platform.attest({
+          (options.platform ?? kms.platform).attest({
             nonce: copyBytes(nonce),
             confirmationKey: copyBytes(confirmationKey),
             measurement: image,

@@ -105,7 +105,13 @@ test('a launch that fails for a passing reason is repeated', async (t) => {
   await handle.close()
 })
 
-for (const code of ['ERR_ROLLBACK', 'ERR_FORK', 'ERR_STATE_LOST', 'ERR_FLOW_DESTROYED'] as const) {
+for (const code of [
+  'ERR_ROLLBACK',
+  'ERR_FORK',
+  'ERR_STATE_LOST',
+  'ERR_LEDGER_ROLLED_BACK',
+  'ERR_FLOW_DESTROYED',
+] as const) {
   test(`${code} is not launched against: it stops, and every call says it`, async (t) => {
     const platform = new ScriptedPlatform()
     const { handle, echo, clock, events } = await start(platform)

@@ -1,6 +1,8 @@
 import test from 'ava'
 import { FlowDesk } from '../../kms/flow-desk.js'
+import { verifyEd25519 } from '../../protocol/crypto/keys.js'
 import { parseFlowId } from '../../protocol/names.js'
+import { encodeAcknowledgement, type Acknowledged } from '../../protocol/statements.js'
 import { digestOf } from './attested-client.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from './in-process.js'
 
@@ -19,6 +21,33 @@ test('commits move the head by one; a repeat of the recorded one succeeds', asyn
   await t.throwsAsync(commit(1, 2, 9), { code: 'ERR_LEDGER_CONFLICT' })
   await t.throwsAsync(commit(2, 4), { code: 'ERR_REQUEST_INVALID' })
   t.deepEqual((await client.open()).head, headOf(2))
+})
+
+test('a claim and a commit are acknowledged under the KMS identity, over exactly what the ledger then holds', async (t) => {
+  const { connect, keyring, fs } = await startInProcess()
+  const client = await connect()
+  const isSigned = (signature: Uint8Array, acknowledged: Acknowledged, flow = 'flow-1'): boolean =>
+    verifyEd25519(keyring.identity, encodeAcknowledgement(parseFlowId(flow), acknowledged), signature)
+  await client.open()
+  const claimed = (await client.call({ op: 'claim', head: null, incarnation: 0, adopt: null })).reply
+  t.true(isSigned(claimed.acknowledgement, { head: null, incarnation: 1 }))
+  const commit = { op: 'commit', incarnation: 1, parent: null, head: headOf(1) } as const
+  const { acknowledgement } = (await client.call(commit)).reply
+  t.true(isSigned(acknowledgement, { head: headOf(1), incarnation: 1 }))
+  for (const other of [
+    { head: null, incarnation: 1 },
+    { head: headOf(1), incarnation: 2 },
+    { head: headOf(1, 9), incarnation: 1 },
+    { head: headOf(2, 1), incarnation: 1 },
+  ])
+    t.false(isSigned(acknowledgement, other))
+  t.false(isSigned(acknowledgement, { head: headOf(1), incarnation: 1 }, 'flow-2'))
+  t.deepEqual((await client.call(commit)).reply.acknowledgement, acknowledgement)
+  const adopt = { ...headOf(2), incarnation: 1 }
+  const adopted = (await client.call({ op: 'claim', head: headOf(1), incarnation: 1, adopt })).reply
+  t.true(isSigned(adopted.acknowledgement, { head: headOf(2), incarnation: 2 }))
+  const restarted = await startInProcess({ fs, keyring })
+  t.like(await restarted.ledger.read(parseFlowId('flow-1')), { head: headOf(2), incarnation: 2 })
 })
 
 test('the newest claim holds the flow: the older instance is fenced', async (t) => {
@@ -71,7 +100,7 @@ test('of two that read one state before either writes, one wins', async (t) => {
     claims.map((settled) =>
       settled.status === 'fulfilled' ? settled.value : (settled.reason as { code: string }).code,
     ),
-    [{ incarnation: 1 }, 'ERR_LEDGER_CONFLICT'],
+    [{ head: null, incarnation: 1 }, 'ERR_LEDGER_CONFLICT'],
   )
 })
 
