@@ -1,3 +1,4 @@
+import { executionAsyncResource } from 'node:async_hooks'
 import crypto from 'node:crypto'
 import workerThreads from 'node:worker_threads'
 import { overwriteFreed } from '../protocol/crypto/freed-memory.js'
@@ -84,6 +85,43 @@ const closeProcess = (): void => {
   if (diagnostics() === undefined) Error.stackTraceLimit = 0
 }
 
+/** Functions on open files ask the permission model nothing: in a worker, 1 is the host’s own output. */
+// prettier-ignore
+const DESCRIPTOR_FUNCTIONS = [
+  'read', 'readv', 'write', 'writev', 'close', 'fstat', 'ftruncate', 'fsync', 'fdatasync', 'fchmod', 'fchown', 'futimes',
+] as const
+
+const refuseDescriptor = (): never => {
+  throw new TypeError('Open files are not available in an enclave')
+}
+
+const closeDescriptors = (): void => {
+  const fs = process.getBuiltinModule('node:fs')
+  for (const name of DESCRIPTOR_FUNCTIONS)
+    for (const key of [name, `${name}Sync`])
+      Object.defineProperty(fs, key, { value: refuseDescriptor, writable: false, configurable: false })
+}
+
+/**
+ * Node starts a worker’s script by a message, and goes on listening for such messages: code in the host that gets hold of the
+ * Worker could send another script. This runs while the first one is delivered, so the port is the current resource.
+ */
+const closeScriptPort = (): void => {
+  const port = executionAsyncResource() as Partial<workerThreads.MessagePort>
+  port.removeAllListeners?.('message')
+}
+
+/** What the host shares with all of its threads, or can send to each of them. */
+const SHARED_BY_THREADS = [
+  'workerData',
+  'parentPort',
+  'getEnvironmentData',
+  'setEnvironmentData',
+  'BroadcastChannel',
+  'postMessageToThread',
+  'locks',
+] as const
+
 /** Nobody learns why, unless this is a debug image. */
 const failInstance = (error: unknown): never => {
   diagnostics()?.fail(error)
@@ -102,6 +140,8 @@ process.on('exit', wipeAll)
 const { isMainThread } = workerThreads
 if (isMainThread) heedSignals()
 const processStart = isMainThread ? startInProcess() : undefined
+if (!isMainThread) closeScriptPort()
+closeDescriptors()
 if (diagnostics() === undefined) silence()
 closeProcess()
 hardenIntrinsics([crypto.webcrypto, crypto.webcrypto.subtle, crypto.KeyObject])
@@ -109,5 +149,5 @@ Object.freeze(crypto)
 
 /** What the platform passed to this instance; taken once, so that no other module finds the ports. */
 export const launched: unknown = processStart ?? workerThreads.workerData
-for (const key of ['workerData', 'parentPort']) Object.defineProperty(workerThreads, key, { value: null })
+for (const key of SHARED_BY_THREADS) Object.defineProperty(workerThreads, key, { value: null })
 Object.freeze(workerThreads)

@@ -2,14 +2,14 @@ import { randomFillSync } from 'node:crypto'
 import { parentPort } from 'node:worker_threads'
 import * as Comlink from 'comlink'
 import { endpointOf } from './bare-endpoint.js'
-import { keeperOf } from './keeper.js'
+import { COPY_COUNT, keeperOf } from './keeper.js'
 import { CANARY_SIZE_BYTES } from './mask.js'
 
 /** The control of every attack: a plain worker thread around the same code, with its key in the ways that are at hand. */
 if (parentPort === null) throw new Error('This module is started as a worker')
 const key = randomFillSync(Buffer.allocUnsafe(CANARY_SIZE_BYTES))
 /** One for each task, and never zero-filled. */
-const copies = Array.from({ length: 256 }, () => {
+const copies = Array.from({ length: COPY_COUNT }, () => {
   const copy = new Uint8Array(new ArrayBuffer(CANARY_SIZE_BYTES))
   copy.set(key)
   return copy

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
 import type { Level } from './attack.js'
 import { CANARY_FILE, GONE, READY_FILE, Stage, TELL, TELL_FILE } from './stage.js'
 
@@ -22,7 +23,8 @@ for (const name of calls) {
   if (name === TELL) await tell()
   else if (name === GONE) await victim.instance.exited
   else if (name === 'spin') void victim.call(name).catch(() => {})
-  else await victim.call(name).catch(() => {})
+  else if (name.startsWith('--')) setFlagsFromString(name)
+  else await write(`${name}.json`, JSON.stringify(await victim.call(name).catch(String)))
 }
 await write(READY_FILE, '')
 if (manner === 'stays') {

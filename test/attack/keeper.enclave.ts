@@ -1,7 +1,7 @@
 import { randomFillSync } from 'node:crypto'
 import * as v from 'valibot'
 import { defineEnclave, ecall, ocall, wipeAtExit } from '../../enclave/index.js'
-import { keeperOf } from './keeper.js'
+import { COPY_COUNT, keeperOf } from './keeper.js'
 import { CANARY_SIZE_BYTES } from './mask.js'
 
 const nothing = v.optional(v.undefined())
@@ -11,6 +11,13 @@ const ask = ocall({ input: v.object({ question: v.string() }), output: v.pipe(v.
 /** In a buffer of its own, outside the engine’s heap, as docs/threat-model.md asks of authors. */
 const key = randomFillSync(new Uint8Array(new ArrayBuffer(CANARY_SIZE_BYTES)))
 wipeAtExit(key)
+/** One for each task. */
+const copies = Array.from({ length: COPY_COUNT }, () => {
+  const copy = new Uint8Array(new ArrayBuffer(CANARY_SIZE_BYTES))
+  copy.set(key)
+  wipeAtExit(copy)
+  return copy
+})
 const keeper = keeperOf(key)
 
 export default defineEnclave({
@@ -36,6 +43,8 @@ export default defineEnclave({
     spin: ecall({ input: nothing, output: v.number() }, () => keeper.spin()),
     hang: ecall({ input: nothing, output: v.number() }, () => keeper.hang()),
     probe: ecall({ input: nothing, output: v.array(v.string()) }, () => keeper.probe()),
+    surroundings: ecall({ input: nothing, output: v.array(v.string()) }, () => keeper.surroundings()),
+    spell: ecall({ input: nothing, output: v.number() }, () => keeper.spell()),
     escapes: ecall({ input: nothing, output: v.array(v.string()) }, () => keeper.escapes()),
     softIntrinsics: ecall({ input: nothing, output: v.array(v.string()) }, () => keeper.softIntrinsics()),
     replaceCrypto: ecall({ input: nothing, output: v.string() }, () => keeper.replaceCrypto()),
@@ -47,6 +56,8 @@ export default defineEnclave({
         return answer
       },
     ),
+    /** Keeps the copies from being collected. */
+    held: ecall({ input: nothing, output: v.number() }, () => copies.length),
     reveal: ecall({ input: nothing, output: bytes }, () => keeper.reveal()),
   },
 })

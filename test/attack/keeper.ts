@@ -1,8 +1,12 @@
 import crypto from 'node:crypto'
+import fs from 'node:fs'
 import { setTimeout as later } from 'node:timers/promises'
 import type { Bytes } from '../../protocol/bytes.js'
-import { listEscapes, listSoftIntrinsics, probeCapabilities } from '../enclave/inside.js'
+import { listEscapes, listSoftIntrinsics, listSurroundings, probeCapabilities } from '../enclave/inside.js'
 import { masked } from './mask.js'
+
+/** How many copies of its key a keeper makes. */
+export const COPY_COUNT = 256
 
 /**
  * An author's code around a key, the same in a bare worker and in an enclave; faults of the kinds that authors make are part of
@@ -47,6 +51,12 @@ export const keeperOf = (key: Bytes) => {
       process.stdout.write(told())
       process.stderr.write(told())
       process.emitWarning(told())
+      try {
+        // As fast loggers print.
+        for (const output of [1, 2]) fs.writeSync(output, told())
+      } catch {
+        // Nothing is open.
+      }
       return 1
     },
     /** Merges what it is given into settings of its own. */
@@ -69,6 +79,9 @@ export const keeperOf = (key: Bytes) => {
     hang: (): Promise<number> => new Promise(() => {}),
     /** What a library that turned hostile could do inside. */
     probe: (): string[] => probeCapabilities(),
+    surroundings: (): string[] => listSurroundings(),
+    /** Works with each byte of the key in a function of its own, as ciphers in JavaScript do. */
+    spell: (): number => key.reduce((sum, byte) => nextOf(sum, byte), 0),
     escapes: (): string[] => listEscapes(),
     softIntrinsics: (): string[] => listSoftIntrinsics(),
     replaceCrypto: (): string => {
@@ -85,6 +98,8 @@ export const keeperOf = (key: Bytes) => {
     reveal: (): Bytes => masked(key),
   }
 }
+
+const nextOf = (sum: number, byte: number): number => (sum * 31 + byte) % 1000
 
 const merge = (into: Record<string, unknown>, from: Record<string, unknown>): void => {
   const isObject = (value: unknown): value is Record<string, unknown> =>

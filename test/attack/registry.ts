@@ -13,6 +13,7 @@ import { MEMORY_ATTACKS } from './attacks/memory.js'
 import { PROCESS_ATTACKS } from './attacks/processes.js'
 import { REALM_ATTACKS } from './attacks/realm.js'
 import { REPLACEMENT_ATTACKS } from './attacks/replaced.js'
+import { THREAD_ATTACKS } from './attacks/threads.js'
 import { VALUE_ATTACKS } from './attacks/values.js'
 
 /** Every attack, in the order of docs/attack-matrix.md. */
@@ -20,6 +21,7 @@ export const ATTACKS: readonly Attack[] = [
   ...INSPECTOR_ATTACKS,
   ...PRELOAD_ATTACKS,
   ...HANDLE_ATTACKS,
+  ...THREAD_ATTACKS,
   ...COMLINK_ATTACKS,
   ...VALUE_ATTACKS,
   ...REALM_ATTACKS,

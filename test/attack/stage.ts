@@ -22,7 +22,7 @@ export interface HostOptions {
   /** Before the script’s name. */
   readonly flags?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
-  /** What it calls, in turn; `TELL` among them tells the key. Only that unless told. */
+  /** What it calls, in turn; `TELL` among them tells the key, a flag of V8’s is set. Only the telling unless told. */
   readonly calls?: readonly string[]
   /** Stay, with the victim alive, until it is killed. */
   readonly stays?: boolean
@@ -41,6 +41,8 @@ export interface HostRun {
   readonly exited: Promise<void>
   /** Resolves when all calls are made. */
   ready(): Promise<void>
+  /** What a call answered. */
+  answer(name: string): Promise<unknown>
   /** Has it tell the key, where it has not, and reads it. */
   canary(): Promise<Uint8Array>
 }
@@ -109,6 +111,11 @@ class SpawnedHost implements HostRun {
 
   async ready(): Promise<void> {
     await this.#find(READY_FILE)
+  }
+
+  async answer(name: string): Promise<unknown> {
+    await this.#find(`${name}.json`)
+    return JSON.parse(await readFile(join(this.directory, `${name}.json`), 'utf8')) as unknown
   }
 
   async canary(): Promise<Uint8Array> {

@@ -52,6 +52,12 @@ export const probeCapabilities = (): string[] => {
     'reach a prototype as __proto__': () => (({}) as Record<string, unknown>)['__proto__'],
     'open a BroadcastChannel': () => claimedGlobal['BroadcastChannel'],
     fetch: () => claimedGlobal['fetch'],
+    'write to an open file': () => fs.writeSync(1, ''),
+    'open a channel to all threads': () => new workerThreads.BroadcastChannel('probe'),
+    'open the debugger': () => {
+      inspector.open(0, '127.0.0.1')
+      return inspector.url()
+    },
     ...Object.fromEntries(
       [
         'binding',
@@ -78,6 +84,13 @@ export const probeCapabilities = (): string[] => {
     },
   })
 }
+
+/** What surrounds code inside, beside its arguments: names of variables, and data that the host gave all of its threads. */
+export const listSurroundings = (): string[] => [
+  ...Object.keys(process.env),
+  ...tryEach({ 'data of all threads': () => workerThreads.getEnvironmentData(SHARED_DATA) ?? undefined }),
+]
+export const SHARED_DATA = 'attack'
 
 const isObject = (value: unknown): value is object =>
   (typeof value === 'object' && value !== null) || typeof value === 'function'

@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { leaks, stops, STOPPED, type Attack, type Finding } from '../attack.js'
 import { formsIn, formsInFiles } from '../canary.js'
+import { ThreadHandles } from '../thread-handles.js'
 import { CANARY_FILE, GONE, TELL, type HostOptions, type Stage } from '../stage.js'
 
 /** Diagnostics that Node or V8 write by themselves when their flags say so: to files, and to the output. */
@@ -38,13 +39,22 @@ const rejectionSilentExit: Attack = {
 const printSilent: Attack = {
   name: 'print-silent',
   attacker: 'H1',
-  tries: 'what the enclave prints, by `console`, by its streams and as warnings',
+  tries:
+    'what the enclave prints, by `console`, by its streams, as warnings and to open files: on the host’s output, and in the streams of the Worker, which Node hands out',
   expected: STOPPED,
   async run(stage) {
     const host = await stage.host({ calls: ['print', TELL] })
     await host.exited
     const printed = formsIn(host.output(), await host.canary())
-    return printed.length > 0 || host.output() !== '' ? leaks('it is printed by the host') : stops('nothing is printed')
+    if (printed.length > 0 || host.output() !== '') return leaks('it is printed by the host')
+    const handles = new ThreadHandles()
+    handles.watch()
+    const victim = await stage.launch()
+    const workers = await handles.workers()
+    if (stage.level === 'worker' && workers.length === 0) throw new Error('There is no Worker whose output to read')
+    await victim.call('print')
+    const read = workers.map(({ stdout, stderr }) => [String(stdout.read() ?? ''), String(stderr.read() ?? '')])
+    return read.flat().join('') === '' ? stops('nothing is printed') : leaks('a stream of the Worker has it')
   },
 }
 
@@ -55,8 +65,10 @@ const coverage: Attack = {
   expected: STOPPED,
   async run(stage) {
     const directory = join(stage.directory, 'coverage')
-    const host = await stage.host({ env: { NODE_V8_COVERAGE: directory } })
+    const host = await stage.host({ env: { NODE_V8_COVERAGE: directory }, calls: ['surroundings', TELL] })
     await host.exited
+    const inherited = (await host.answer('surroundings')) as string[]
+    if (stage.level !== 'bare' && inherited.length > 0) return leaks('the enclave has the host’s environment')
     const threads = (await readdir(directory)).filter((name) => name.startsWith('coverage-'))
     for (const name of threads) {
       const { result } = JSON.parse(await readFile(join(directory, name), 'utf8')) as { result: { url: string }[] }

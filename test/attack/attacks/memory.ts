@@ -133,15 +133,36 @@ const zeroise: Attack = {
     const told = await victim.maskedCanary()
     await victim.end()
     await victim.instance.exited
-    const path = join(stage.directory, 'dump')
-    dumpMemory('self', path)
-    const dump = await readFile(path)
-    const key = Buffer.from(masked(told))
-    // An allocator writes over the beginning of what is freed.
-    const isLeft =
-      formsIn(dump, key).length > 0 || [key.subarray(16), key.subarray(0, 16)].some((half) => dump.includes(half))
-    return isLeft ? leaks('half the key, at least, outlives the worker') : stops('no half of the key is left')
+    return searchSelf(stage, told)
   },
 }
 
-export const MEMORY_ATTACKS: readonly Attack[] = [zeroise, selfMem, procMem, ptrace, rootReads]
+const rawTerminate: Attack = {
+  name: 'terminate-leaves-keys',
+  attacker: 'H1',
+  tries:
+    'the end that runs no code of the enclave’s, `worker.terminate()` or SIGKILL, then the host’s memory. A process’s own memory goes back to the kernel, which clears it',
+  expected: { bare: 'leaks', worker: 'leaks', process: 'stops' },
+  async run(stage) {
+    needsLinux()
+    const victim = await stage.launch()
+    const told = await victim.maskedCanary()
+    await victim.instance.kill()
+    await victim.instance.exited
+    return searchSelf(stage, told)
+  },
+}
+
+/** Searches this process’s memory for halves of a key that it knows only masked. */
+const searchSelf = async (stage: Stage, told: Uint8Array): Promise<Finding> => {
+  const path = join(stage.directory, 'dump')
+  dumpMemory('self', path)
+  const dump = await readFile(path)
+  const key = Buffer.from(masked(told))
+  // An allocator writes over the beginning of what is freed.
+  const isLeft =
+    formsIn(dump, key).length > 0 || [key.subarray(16), key.subarray(0, 16)].some((half) => dump.includes(half))
+  return isLeft ? leaks('half the key, at least, outlives the enclave') : stops('no half of the key is left')
+}
+
+export const MEMORY_ATTACKS: readonly Attack[] = [zeroise, rawTerminate, selfMem, procMem, ptrace, rootReads]
