@@ -12,7 +12,7 @@ import { Scratch } from '../scratch.js'
 import { compare, median, summarise } from '../statistics.js'
 import { commandSeconds, lackOf, type CommandRun } from '../timing.js'
 
-const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
+const COMMAND = fileURLToPath(new URL('../../bin/keyrise.js', import.meta.url))
 const SIZE_BYTES = 2 ** 30
 const CURVE_SIZES_BYTES = [2 ** 20, 2 ** 26, SIZE_BYTES]
 

@@ -6,7 +6,7 @@ import test from 'ava'
 import { Place } from './envelopes.js'
 
 const ROOT = new URL('../../../', import.meta.url)
-const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
+const COMMAND = fileURLToPath(new URL('../../bin/keyrise.js', import.meta.url))
 
 test('the commands of docs/envelope-files.md do what it says, one after the other', async (t) => {
   const place = await Place.make(t)

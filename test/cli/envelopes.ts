@@ -8,7 +8,7 @@ import type { ExecutionContext } from 'ava'
 
 /** Files and processes for the tests of `keyrise envelope …`. */
 
-const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
+const COMMAND = fileURLToPath(new URL('../../bin/keyrise.js', import.meta.url))
 
 /** Debian’s `age`, where it is installed. */
 export const hasAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0

@@ -15,6 +15,8 @@ interface Manifest {
 }
 const manifest = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as Manifest
 
+const LARGE_SIZE_BYTES = 40 * 1024 * 1024
+
 const folder = mkdtempSync(path.join(tmpdir(), 'keyrise-package-'))
 
 const run = (command: string, args: readonly string[], cwd = folder): string => {
@@ -81,6 +83,13 @@ try {
   expect('an envelope is sealed, opened and resealed', envelope, /with the new key: 5 bytes/)
 
   expect('keyrise --help', run('npx', ['keyrise', '--help']), /Usage: keyrise/)
+  // The one file and its worker: two threads open a file of this size.
+  writeFileSync(path.join(folder, 'plain'), new Uint8Array(LARGE_SIZE_BYTES))
+  run('npx', ['keyrise', 'envelope', 'keygen', '-o', 'key.txt'])
+  const recipient = /age1\w+/.exec(readFileSync(path.join(folder, 'key.txt'), 'utf8'))?.[0] ?? ''
+  run('npx', ['keyrise', 'envelope', 'seal', '-r', recipient, '-o', 'sealed.age', 'plain'])
+  const opened = run('npx', ['keyrise', 'envelope', 'open', '-i', 'key.txt', '-o', 'opened', '--json', 'sealed.age'])
+  expect('keyrise envelope seals and opens', opened, new RegExp(`"sizeBytes":${LARGE_SIZE_BYTES}\\b`))
 
   const project = path.join(folder, 'counter')
   expect('keyrise init', run('npx', ['keyrise', 'init', project]), /npm start/)
