@@ -1,3 +1,4 @@
+import type { Parts } from './copies.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { LedgerState } from './kms-client.js'
@@ -18,10 +19,10 @@ export const findUnfinishedBirth = async (
   ports: FlowPorts,
   ledger: LedgerState,
   names: readonly ObjectName[],
-): Promise<{ keys: FlowKeys; state: EpochState } | undefined> => {
+): Promise<{ keys: FlowKeys; state: EpochState; parts: Parts } | undefined> => {
   const name = names.find(({ incarnation }) => incarnation === ledger.incarnation)
   const opened = name && (await openRoot(ports, name))
-  return opened && { keys: opened.keys, state: newbornState(opened.object) }
+  return opened && { keys: opened.keys, state: newbornState(opened.object), parts: opened.parts }
 }
 
 /**

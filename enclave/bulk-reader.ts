@@ -4,6 +4,7 @@ import type { EntryName } from '../protocol/names.js'
 import type { CancelSignal, Clock, SegmentChannel } from '../protocol/ports.js'
 import { BulkPayload } from './bulk-payload.js'
 import { BulkStreams } from './bulk-streams.js'
+import { copiesOf } from './copies.js'
 import { DirectObjects, type Place } from './direct-objects.js'
 import { isOfItem, lost, mismatch } from './entry-failures.js'
 import type { Location } from './epoch-file.js'
@@ -106,7 +107,7 @@ class BulkRun {
     this.#streams.close()
   }
 
-  /** @returns undefined where `read` must say: the entry has changed meanwhile, or another of its headers may serve. */
+  /** @returns undefined where `read` must say: the entry has changed meanwhile, or another of its headers or copies may serve. */
   async #takePayload(name: EntryName, location: Location): Promise<BulkItem | undefined> {
     if (this.#queue.length === 0) this.#plan()
     this.#isWanted = true
@@ -118,7 +119,8 @@ class BulkRun {
     payload?.handOver()
     if (outcome !== undefined && 'bytes' in outcome) return { name, bytes: outcome.bytes }
     const isFinal = payload?.isAmbiguous === false && this.#request.isCurrent(name, location)
-    return outcome && isFinal ? { name, error: outcome.error } : undefined
+    if (outcome === undefined || !isFinal) return undefined
+    return (await copiesOf(this.#options.store)).length > 1 ? undefined : { name, error: outcome.error }
   }
 
   #assertGoingOn(): void {

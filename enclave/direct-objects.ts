@@ -4,15 +4,21 @@ import { findContextStanza } from '../protocol/crypto/origin.js'
 import { PAYLOAD_NONCE_SIZE } from '../protocol/crypto/payload.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
-import { FIRST_GENERATION, getHeaders, pairsAmong, payloadName, type PairHalves } from '../protocol/sealed-pair.js'
+import {
+  FIRST_GENERATION,
+  getHeaders,
+  pairsAmong,
+  payloadName,
+  type PairHalves,
+  type StoredHeader,
+} from '../protocol/sealed-pair.js'
 import { lost, mismatch } from './entry-failures.js'
 import type { StoredObject } from './epoch-file.js'
 import { pairName, storePrefix } from './object-names.js'
 import { orUndefined } from './root.js'
 
 /** A generation of an object's header. */
-export interface DirectHeader {
-  readonly bytes: Bytes
+export interface DirectHeader extends StoredHeader {
   /** The context stanza's body, which the object's digest covers. */
   readonly context: Bytes
 }
@@ -39,9 +45,9 @@ export class DirectObjects {
     const name = pairName(flow, object.name)
     // What is not listed was written since.
     const generations = (await this.#list()).get(name)?.generations ?? [FIRST_GENERATION]
-    const headers = (await getHeaders(store, name, generations)).flatMap(({ bytes }) => {
+    const headers = (await getHeaders(store, name, generations)).flatMap(({ generation, bytes }) => {
       const context = orUndefined(() => findContextStanza(parseHeader(bytes))?.body)
-      return context === undefined ? [] : [{ bytes, context }]
+      return context === undefined ? [] : [{ generation, bytes, context }]
     })
     if (headers.length === 0) throw lost(object)
     return headers

@@ -12,7 +12,7 @@ const HELD_COUNT_MAX = 4096
 const BATCH_COUNT_MAX = 256
 
 export interface FileKeysOptions {
-  readonly objects: DirectObjects
+  readonly objects: Pick<DirectObjects, 'getHeaders' | 'forgetList'>
   readonly kms: KmsClient
   /** True for an object whose key nobody will ask for soon. */
   readonly isOpen: (object: StoredObject) => boolean

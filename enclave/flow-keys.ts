@@ -52,7 +52,8 @@ export const rootContext = (identity: FlowIdentity, incarnation: number): Envelo
 /** Everything that hangs from one business root key. It holds what it is given, and zero-fills it on disposal. */
 export class FlowKeys implements Disposable {
   readonly #identity: FlowIdentity
-  /** The root object's name, which ties every epoch to its root. */
+  /** The root's object, whose name ties every epoch to its root. */
+  readonly rootObject: ObjectName
   readonly rootName: string
   readonly #root: Secret
   readonly #origin: Origin
@@ -68,6 +69,7 @@ export class FlowKeys implements Disposable {
     random: Random
   }) {
     this.#identity = options.identity
+    this.rootObject = options.rootObject
     this.rootName = formatObjectName(options.rootObject)
     this.#root = options.root
     this.#origin = options.origin

@@ -2,6 +2,7 @@ import type { Bytes } from '../protocol/bytes.js'
 import type { Flow } from '../protocol/contract.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
+import type { Finding } from './copies.js'
 import type { IdempotentCalls } from './idempotency.js'
 import { KmsClient } from './kms-client.js'
 import { LiveFlow } from './live-flow.js'
@@ -20,6 +21,8 @@ export interface FlowOptions {
   readonly image: Bytes
   readonly random: Random
   readonly clock: Clock
+  /** Told what is found out about objects in the store; nothing depends on it. */
+  readonly found?: Finding
 }
 
 export interface OpenedFlow {
@@ -46,11 +49,13 @@ export interface OpenedFlow {
  */
 export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
   const { store, kms: channel, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
+  const { found = () => undefined } = options
   const identity = { flow, task, image }
   const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task })
   try {
-    const recovered = await recover({ identity, store, kms, kmsIdentity, random })
-    const live = new LiveFlow({ identity, store, kms, segments, clock, kmsIdentity, recovered })
+    const ports = { identity, store, kms, kmsIdentity, random, found }
+    const recovered = await recover(ports)
+    const live = new LiveFlow({ ...ports, segments, clock, recovered })
     const { kind, adopted, state } = recovered
     return {
       flow: live,

@@ -1,9 +1,10 @@
 import { RUNTIME_OCALLS, type RuntimeOcallName } from '../protocol/calls.js'
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
-import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import { DELIVERED_SEGMENT_SIZE_BYTES_MAX, STORE_COPY_COUNT_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
 import type { Attester, KmsChannel, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Bytes } from '../protocol/bytes.js'
+import type { Finding } from './copies.js'
 import type { OutputLine } from './diagnostics.js'
 import type { OutgoingCalls } from './ocalls.js'
 
@@ -49,27 +50,60 @@ export const hostStore = (calls: OutgoingCalls): Store => {
     }
     throw new KeyriseError('ERR_STORE_IO', { detail: 'not a list of names' })
   }
-  return {
+  const counted = (reply: unknown): number => {
+    if (Number.isSafeInteger(reply) && (reply as number) >= 1 && (reply as number) <= STORE_COPY_COUNT_MAX)
+      return reply as number
+    throw new KeyriseError('ERR_STORE_IO', { detail: 'not a number of copies' })
+  }
+  /** @param which - names one copy, or none, which is the store as a whole. */
+  const storeOf = (which: { readonly copy?: number }): Store => ({
     put: async (name, bytes) => {
-      await call(RUNTIME_OCALLS.storePut, { name, bytes })
+      await call(RUNTIME_OCALLS.storePut, { name, bytes, ...which })
     },
     get: async (name) => {
-      const reply = await call(RUNTIME_OCALLS.storeGet, { name })
+      const reply = await call(RUNTIME_OCALLS.storeGet, { name, ...which })
       return reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
     },
     read: async (name, offset, sizeBytes) => {
-      const reply = await call(RUNTIME_OCALLS.storeRead, { name, offset, sizeBytes })
+      const reply = await call(RUNTIME_OCALLS.storeRead, { name, offset, sizeBytes, ...which })
       const bytes = reply === null ? undefined : expectBytes(reply, 'ERR_STORE_IO')
       if (bytes !== undefined && bytes.length > sizeBytes)
         throw new KeyriseError('ERR_STORE_IO', { detail: 'more bytes than were asked for' })
       return bytes
     },
-    list: async (prefix) => listed(await call(RUNTIME_OCALLS.storeList, { prefix }), prefix),
+    list: async (prefix) => listed(await call(RUNTIME_OCALLS.storeList, { prefix, ...which }), prefix),
     delete: async (name) => {
-      await call(RUNTIME_OCALLS.storeDelete, { name })
+      await call(RUNTIME_OCALLS.storeDelete, { name, ...which })
+    },
+  })
+  let copies: Promise<readonly Store[]> | undefined
+  const askCopies = async (): Promise<readonly Store[]> => {
+    const count = counted(await call(RUNTIME_OCALLS.storeCopies, undefined))
+    return count === 1 ? [] : Array.from({ length: count }, (_, copy) => storeOf({ copy }))
+  }
+  return {
+    ...storeOf({}),
+    copies: () => {
+      const asked = (copies ??= askCopies())
+      // Where the host did not answer, the next asks again.
+      asked.catch(() => (copies = undefined))
+      return asked
     },
   }
 }
+
+/** Tells the host what was found out about an object. Nobody waits for it, and nothing depends on it. */
+export const hostFindings =
+  (calls: OutgoingCalls): Finding =>
+  (object, status) => {
+    calls
+      .call(
+        RUNTIME_OCALLS.storeFinding,
+        { object, status },
+        { deadlineMs: STORE_DEADLINE_MS, codes: [], otherwise: 'ERR_OCALL_FAILED' },
+      )
+      .catch(() => undefined)
+  }
 
 export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
   exchange: async (frame) => {

@@ -17,8 +17,10 @@ export type {
   Flow,
   FlowEntry,
   OcallLimits,
+  ObjectStatus,
   ResealedEntry,
   RosterMember,
+  VerifiedObject,
 } from '../protocol/contract.js'
 export type { CancelSignal } from '../protocol/ports.js'
 export { wipeAtExit } from '../protocol/live-secrets.js'

@@ -1,22 +1,34 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
-import type { BulkItem, CheckpointValue, Flow, FlowEntry, ResealedEntry, RosterMember } from '../protocol/contract.js'
+import type {
+  BulkItem,
+  CheckpointValue,
+  Flow,
+  FlowEntry,
+  ResealedEntry,
+  RosterMember,
+  VerifiedObject,
+} from '../protocol/contract.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { lend } from '../protocol/live-secrets.js'
 import { MESSAGE_SIZE_BYTES_MAX, ROSTER_VALUE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { isRuntimeEntry, kindOf, parseEntryName, parsePath, type EntryName, type FlowId } from '../protocol/names.js'
-import type { CancelSignal, Clock, SegmentChannel, Store } from '../protocol/ports.js'
+import type { CancelSignal, Clock, Random, SegmentChannel, Store } from '../protocol/ports.js'
 import { BulkReader } from './bulk-reader.js'
 import { Checkpoints, type Change } from './checkpoint.js'
+import { statusOf, type Finding } from './copies.js'
 import { isOfItem } from './entry-failures.js'
 import { EntryReader } from './entry-reader.js'
 import type { FlowIdentity, FlowKeys } from './flow-keys.js'
 import { IdempotentCalls, type CallJournal } from './idempotency.js'
 import type { KmsClient } from './kms-client.js'
+import { formatObjectName } from './object-names.js'
 import type { Recovered } from './recovery.js'
 import { resealEntries } from './reseal.js'
+import { inspectRoot } from './root.js'
 import { verifyRoster } from './roster.js'
 import { deleteObjects, listObjects } from './stored-objects.js'
+import { Verifier } from './verify.js'
 
 /** What surrounds an entry on its way to the store and back: header, tags of chunks, the call. */
 const DIRECT_OVERHEAD_BYTES_MAX = 128 * 1024
@@ -31,6 +43,8 @@ export interface LiveFlowOptions {
   readonly segments: SegmentChannel
   readonly clock: Clock
   readonly kmsIdentity: Bytes
+  readonly random: Random
+  readonly found: Finding
   readonly recovered: Recovered
 }
 
@@ -41,6 +55,7 @@ export class LiveFlow implements Flow {
   readonly #reader: EntryReader
   readonly #bulk: BulkReader
   readonly #checkpoints: Checkpoints
+  readonly #verifier: Verifier
   /** Of the keyed call that sees the flow so. */
   readonly #journal: CallJournal | undefined
 
@@ -52,13 +67,14 @@ export class LiveFlow implements Flow {
       this.#reader = options.#reader
       this.#bulk = options.#bulk
       this.#checkpoints = options.#checkpoints
+      this.#verifier = options.#verifier
       return
     }
-    const { identity, store, kms, segments, clock, recovered } = options
+    const { identity, store, kms, segments, clock, found, recovered } = options
     const { keys, incarnation, state, garbage, plaintext } = recovered
     this.#options = options
     this.#keys = keys
-    this.#reader = new EntryReader({ flow: identity.flow, store, keys, kms })
+    this.#reader = new EntryReader({ flow: identity.flow, store, keys, kms, found })
     this.#bulk = new BulkReader({ flow: identity.flow, store, kms, segments, clock })
     this.#checkpoints = new Checkpoints({
       flow: identity.flow,
@@ -69,6 +85,13 @@ export class LiveFlow implements Flow {
       incarnation,
       state,
       garbage,
+    })
+    this.#verifier = new Verifier({
+      settled: () => this.#checkpoints.settled(),
+      root: keys.rootObject,
+      inspect: (wanted) => this.#reader.inspect(wanted),
+      inspectRoot: () => inspectRoot(options, keys.rootObject),
+      found,
     })
     if (plaintext !== undefined) this.#reader.hold(state.object, plaintext)
   }
@@ -127,7 +150,9 @@ export class LiveFlow implements Flow {
       } catch (error) {
         this.#checkpoints.assertLive()
         // Once a newer state has dropped the object, its absence is no loss.
-        if (this.#checkpoints.state.entries.get(name) === location) throw error
+        if (this.#checkpoints.state.entries.get(name) !== location) continue
+        if (isOfItem(error)) this.#options.found(formatObjectName(location.object.name), statusOf(error))
+        throw error
       }
     }
   }
@@ -156,6 +181,11 @@ export class LiveFlow implements Flow {
       since,
       signal,
     })
+  }
+
+  verify({ after, signal }: Parameters<Flow['verify']>[0] = {}): AsyncIterable<VerifiedObject> {
+    this.#checkpoints.assertLive()
+    return this.#verifier.verify(after, signal)
   }
 
   seal(step: string, bytes: Uint8Array): Bytes {

@@ -1,12 +1,15 @@
 import type { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import type { FlowId } from '../protocol/names.js'
+import type { Store } from '../protocol/ports.js'
 import { equalHeads, type Head } from '../protocol/session.js'
 import { beginFlow, findUnfinishedBirth, isBeyondBirth, newbornState } from './birth.js'
+import { copiesOf, restoreParts, type Copies, type Parts } from './copies.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import { ledgerRolledBack, type LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
-import { byAge, formatObjectName, parseObjectName, type ObjectName } from './object-names.js'
+import { byAge, formatObjectName, parseObjectName, storeName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
 import { acknowledgedAhead, findShownState } from './shown-state.js'
 import { listObjects } from './stored-objects.js'
@@ -15,7 +18,7 @@ import {
   fork,
   isHead,
   openSighting,
-  sight,
+  sightInCopies,
   stateOfAuthentic,
   type Authentic,
   type Sighting,
@@ -34,7 +37,10 @@ export interface Recovered {
   readonly garbage: readonly ObjectName[]
 }
 
-type Found = Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'>
+type Found = Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'> & {
+  /** The state's own object, as the store holds it. */
+  readonly parts: Parts
+}
 
 /** Each attempt starts from the ledger, so that an answer that was lost is seen in what the ledger has become. */
 const ATTEMPT_COUNT_MAX = 3
@@ -98,6 +104,7 @@ const takeOver = async (
   found: Found | undefined,
 ): Promise<Recovered> => {
   const adopt = found?.adopted === true ? { ...found.state.head, incarnation: ledger.incarnation } : null
+  if (found?.adopted === true) await makeDurable(ports, found.parts)
   const incarnation = await ports.kms.claim(ledger, adopt)
   if (found !== undefined)
     return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, found.state, found.keys) }
@@ -113,6 +120,22 @@ const takeOver = async (
   }
 }
 
+/**
+ * What a crash left can be seen before it is durable, or in some of the copies alone: it is put again, so that the ledger never
+ * names what the store may still lose.
+ */
+const makeDurable = async ({ store }: FlowPorts, parts: Parts): Promise<void> => {
+  for (const [name, bytes] of parts) {
+    try {
+      await store.put(name, bytes)
+    } catch (error) {
+      if (!isKeyriseError(error, 'ERR_STORE_CONFLICT')) throw error
+      await Promise.all((await copiesOf(store)).map((copy) => restoreParts(copy, [[name, bytes]])))
+      await store.put(name, bytes)
+    }
+  }
+}
+
 /** The state that the ledger's `head` names, or the one right after it. */
 const findState = async (
   ports: FlowPorts,
@@ -121,40 +144,65 @@ const findState = async (
 ): Promise<Found> => {
   const { head, incarnation } = ledger
   const { store, identity } = ports
+  const { flow } = identity
+  const copies = await copiesOf(store)
   const files = names.filter(({ kind }) => kind !== 'direct').sort(byAge)
-  const seen = await sight(
-    store,
-    identity.flow,
-    files.filter(({ epoch }) => epoch >= head.epoch),
-  )
+  const newer = files.filter(({ epoch }) => epoch >= head.epoch)
+  const { seen, copyCount } = await sightInCopies(copies, flow, newer, (all) => all.some((one) => isHead(one, head)))
   const current = seen.find((sighting) => isHead(sighting, head))
-  const older =
-    current === undefined
-      ? await sight(store, identity.flow, files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX))
-      : []
-  const keys = await openKeys(ports, head, current ?? seen[0] ?? older[0])
+  const older = files.filter(({ epoch }) => epoch < head.epoch).slice(0, OLDER_COUNT_MAX)
+  const behind = current === undefined ? (await sightInCopies(copies, flow, older, (all) => all.length > 0)).seen : []
+  const keys = await openKeys(ports, head, current ?? seen[0] ?? behind[0])
   const opened: Authentic[] = []
   let kept: Secret | undefined
   try {
-    for (const sighting of [...seen, ...older]) {
-      const authentic = openSighting(keys, sighting)
-      if (authentic !== undefined) opened.push(authentic)
-    }
+    for (const sighting of [...seen, ...behind]) openInto(opened, keys, sighting)
+    await openElsewhere(opened, keys, { copies, flow, newer: newer.filter(({ epoch }) => epoch > head.epoch) })
     for (const epoch of opened) assertLedgerKnows(ports, epoch, ledger)
     const chosen = choose(opened, current, head, incarnation)
     if (chosen !== undefined) {
-      kept = chosen.epoch.plaintext
-      return { adopted: chosen.adopted, keys, state: stateOfAuthentic(chosen.epoch), plaintext: kept }
+      const { sighting, plaintext } = chosen.epoch
+      const parts: Parts = [[storeName(flow, sighting.name), sighting.envelope]]
+      if (copyCount > 1) await restoreHead(ports, copies.slice(0, copyCount - 1), current ?? sighting)
+      kept = plaintext
+      return { adopted: chosen.adopted, keys, state: stateOfAuthentic(chosen.epoch), plaintext: kept, parts }
     }
     if (current?.name.kind === 'root')
-      return { adopted: false, keys, state: newbornState(current), plaintext: undefined }
-    throw nameLoss(opened, files, head)
+      return { adopted: false, keys, state: newbornState(current), plaintext: undefined, parts: [] }
+    throw nameLoss(ports, opened, files, head)
   } catch (error) {
     keys[Symbol.dispose]()
     throw error
   } finally {
     for (const { plaintext } of opened) if (plaintext !== kept) plaintext[Symbol.dispose]()
   }
+}
+
+const openInto = (opened: Authentic[], keys: FlowKeys, sighting: Sighting): void => {
+  const authentic = openSighting(keys, sighting)
+  if (authentic !== undefined) opened.push(authentic)
+}
+
+/** What is newer than the head, and did not open in the copies that were looked at, may be whole in another. */
+const openElsewhere = async (
+  opened: Authentic[],
+  keys: FlowKeys,
+  { copies, flow, newer }: { readonly copies: Copies; readonly flow: FlowId; readonly newer: readonly ObjectName[] },
+): Promise<void> => {
+  const known = new Set(opened.map(({ sighting }) => formatObjectName(sighting.name)))
+  const damaged = newer.filter((name) => !known.has(formatObjectName(name)))
+  const [, second, ...others] = copies
+  if (damaged.length === 0 || second === undefined) return
+  // Nobody was told that any of these counts: one that cannot be read now need not be adopted.
+  const { seen } = await sightInCopies([second, ...others], flow, damaged, () => false).catch(() => ({ seen: [] }))
+  for (const sighting of seen) openInto(opened, keys, sighting)
+}
+
+const restoreHead = async (ports: FlowPorts, copies: readonly Store[], { name, envelope }: Sighting): Promise<void> => {
+  if (name.kind === 'root') return
+  const parts: Parts = [[storeName(ports.identity.flow, name), envelope]]
+  const restored = await Promise.all(copies.map((copy) => restoreParts(copy, parts)))
+  if (restored.includes('repaired')) ports.found(formatObjectName(name), 'repaired')
 }
 
 /** The head + 1 where there is an adoptable one, else the head. */
@@ -194,18 +242,27 @@ const openKeys = async (ports: FlowPorts, head: Head, anchor: Sighting | undefin
   if (anchor === undefined) throw lost(`epoch ${head.epoch} and all before it`)
   const name = anchor.name.kind === 'root' ? anchor.name : parseObjectName(anchor.claimed.name)
   const opened = name?.kind === 'root' ? await openRoot(ports, name) : undefined
-  if (opened === undefined) throw lost(`the root key of epoch ${head.epoch}`)
-  return opened.keys
+  if (opened !== undefined) return opened.keys
+  if (name?.kind === 'root') ports.found(formatObjectName(name), 'missing')
+  throw lost(`the root key of epoch ${head.epoch}`)
 }
 
 /** Why there is no head: in its place stands another epoch, or damage, or the store is an older one, or it is empty. */
-const nameLoss = (opened: readonly Authentic[], files: readonly ObjectName[], head: Head): KeyriseError => {
+const nameLoss = (
+  ports: FlowPorts,
+  opened: readonly Authentic[],
+  files: readonly ObjectName[],
+  head: Head,
+): KeyriseError => {
   if (opened.some(({ epoch }) => epoch >= head.epoch)) return fork(`another epoch ${head.epoch} than the ledger’s`)
   const authentic = new Set(opened.map(({ sighting }) => formatObjectName(sighting.name)))
   const damaged = files.find(
     (name) => name.kind === 'epoch' && name.epoch >= head.epoch && !authentic.has(formatObjectName(name)),
   )
-  if (damaged !== undefined) return lost(`epoch ${head.epoch} is damaged`)
+  if (damaged !== undefined) {
+    ports.found(formatObjectName(damaged), 'damaged')
+    return lost(`epoch ${head.epoch} is damaged`)
+  }
   // The root opened, or there would be no keys: it is epoch 1.
   const newest = Math.max(1, ...opened.map(({ epoch }) => epoch))
   if (newest >= head.epoch) return lost(`epoch ${head.epoch}`)

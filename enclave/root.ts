@@ -1,14 +1,17 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { envelopeDigest, openPayloadOf } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
+import type { ObjectStatus } from '../protocol/contract.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { Random, Store } from '../protocol/ports.js'
 import { splitEnvelope } from '../protocol/sealed-pair.js'
 import { FlowKeys, makeRoot, rootContext, ROOT_SIZE_BYTES, type FlowIdentity } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import type { StoredObject } from './epoch-file.js'
-import type { ObjectName } from './object-names.js'
-import { getEnvelopes } from './stored-objects.js'
+import { copiesOf, CopyFailures, restoreParts, statusOf, type Finding, type Parts } from './copies.js'
+import { GatheredPair } from './gathered-pair.js'
+import { formatObjectName, type ObjectName } from './object-names.js'
+import { getHalves, partsOfPair } from './stored-objects.js'
 
 /** What opening and making a flow's keys needs. */
 export interface FlowPorts {
@@ -18,6 +21,7 @@ export interface FlowPorts {
   /** Ed25519, 32 bytes: whose origin tags count. */
   readonly kmsIdentity: Bytes
   readonly random: Random
+  readonly found: Finding
 }
 
 /** @param root - taken over, also where this fails. */
@@ -39,27 +43,73 @@ const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret,
 
 /**
  * The keys of the root that stands under `name`: the one asymmetric unwrap of a recovery, unless the newest header is damaged.
- * @returns undefined where the object is missing, halved, damaged, forged or another's.
+ * Copies that were read before a whole one, and that lack it, are written again.
+ * @returns undefined where the object is missing, halved, damaged, forged or another's, in all copies.
  * @throws {KeyriseError} ERR_STORE_*, ERR_KMS_*: nobody can say now.
  */
 export const openRoot = async (ports: FlowPorts, name: ObjectName): Promise<OpenedRoot | undefined> => {
-  for (const envelope of await getEnvelopes(ports.store, ports.identity.flow, name)) {
-    const opened = await openRootEnvelope(ports, name, envelope)
-    if (opened !== undefined) return opened
+  const { opened, failures } = await readRoot(ports, name)
+  if (opened === undefined) {
+    const why = failures.why(lost(name))
+    if (statusOf(why) === 'unreadable') throw why
+    return undefined
   }
-  return undefined
+  const copies = await copiesOf(ports.store)
+  const lacking = copies.filter(
+    (_, index) => failures.statuses[index] === 'missing' || failures.statuses[index] === 'damaged',
+  )
+  const restored = await Promise.all(lacking.map((copy) => restoreParts(copy, opened.parts)))
+  if (restored.includes('repaired')) ports.found(formatObjectName(name), 'repaired')
+  return opened
 }
 
-interface OpenedRoot {
+/** What each copy of the root is, once those that lacked what another has were written again. @throws {KeyriseError} ERR_KMS_*, … */
+export const inspectRoot = async (ports: FlowPorts, name: ObjectName): Promise<readonly ObjectStatus[]> => {
+  const { opened, failures } = await readRoot(ports, name)
+  if (opened === undefined) return failures.statuses
+  opened.keys[Symbol.dispose]()
+  const copies = await copiesOf(ports.store)
+  return copies.length === 1 ? ['intact'] : Promise.all(copies.map((copy) => restoreParts(copy, opened.parts)))
+}
+
+export interface OpenedRoot {
   readonly keys: FlowKeys
   readonly object: StoredObject
+  /** As the store holds it. */
+  readonly parts: Parts
 }
+
+/** The root out of the first copy, or halves of several, that has it whole, and what the copies before were. */
+const readRoot = async (
+  ports: FlowPorts,
+  name: ObjectName,
+): Promise<{ readonly opened?: OpenedRoot; readonly failures: CopyFailures }> => {
+  const { flow } = ports.identity
+  const failures = new CopyFailures()
+  const gathered = new GatheredPair()
+  for (const copy of await copiesOf(ports.store)) {
+    try {
+      const { headers, payload } = await getHalves(copy, flow, name)
+      for (const candidate of gathered.add(headers, payload)) {
+        const opened = await openRootEnvelope(ports, name, candidate.envelope)
+        if (opened !== undefined) return { opened: { ...opened, parts: partsOfPair(flow, name, candidate) }, failures }
+      }
+      const isHalved = headers.length === 0 || payload === undefined
+      failures.add(isHalved ? lost(name) : new KeyriseError('ERR_ENVELOPE_INVALID'))
+    } catch (error) {
+      failures.add(error)
+    }
+  }
+  return { failures }
+}
+
+const lost = (name: ObjectName): KeyriseError => new KeyriseError('ERR_STATE_LOST', { detail: formatObjectName(name) })
 
 const openRootEnvelope = async (
   ports: FlowPorts,
   name: ObjectName,
   envelope: Uint8Array,
-): Promise<OpenedRoot | undefined> => {
+): Promise<Omit<OpenedRoot, 'parts'> | undefined> => {
   const header = orUndefined(() => copyBytes(splitEnvelope(envelope).header))
   const fileKey = header && (await unwrapOne(ports.kms, header))
   if (fileKey === undefined) return undefined

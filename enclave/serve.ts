@@ -7,7 +7,7 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { diagnostics } from './diagnostics.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
-import { hostKms, hostSegments, hostStore, platformAttester, printOnHost } from './host-services.js'
+import { hostFindings, hostKms, hostSegments, hostStore, platformAttester, printOnHost } from './host-services.js'
 import type { Launched } from './launched.js'
 import { OutgoingCalls } from './ocalls.js'
 
@@ -42,6 +42,7 @@ export const serveInstance = async (options: ServeOptions): Promise<void> => {
     image: instance.measurement,
     random: nodeRandom,
     clock,
+    found: hostFindings(ocalls),
   })
   wipeAtExit(() => opened.wipe())
   instance.ecalls.post(encodeLifecycle({ type: 'READY' }).message)

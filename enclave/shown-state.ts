@@ -2,11 +2,12 @@ import type { Secret } from '../protocol/crypto/secret.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { encodeAcknowledgement, isAhead, type Acknowledged } from '../protocol/statements.js'
 import { newbornState } from './birth.js'
+import { copiesOf } from './copies.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import { byAge, parseObjectName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
-import { isNamed, openSighting, sight, stateOfAuthentic, type Authentic } from './survey.js'
+import { isNamed, openSighting, sightInCopies, stateOfAuthentic, type Authentic } from './survey.js'
 
 /** The newest state that a store shows, whatever the ledger says of it. The caller disposes of keys and plaintext. */
 export interface ShownState {
@@ -45,7 +46,9 @@ export const findShownState = async (
 }
 
 const openEpoch = async (ports: FlowPorts, roots: OpenedRoots, name: ObjectName): Promise<ShownState | undefined> => {
-  for (const sighting of await sight(ports.store, ports.identity.flow, [name])) {
+  // In all copies: what is the newest in one may be damaged in another.
+  const { seen } = await sightInCopies(await copiesOf(ports.store), ports.identity.flow, [name], () => false)
+  for (const sighting of seen) {
     const root = parseObjectName(sighting.claimed.name)
     const keys = root?.kind === 'root' ? (await roots.open(root))?.keys : undefined
     const epoch = keys && openSighting(keys, sighting)

@@ -1,7 +1,17 @@
 import { concatBytes } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
-import { deletePair, getHeaders, pairsAmong, payloadName, putPair } from '../protocol/sealed-pair.js'
+import {
+  deletePair,
+  getHeaders,
+  headerName,
+  pairsAmong,
+  payloadName,
+  putPair,
+  type StoredHeader,
+} from '../protocol/sealed-pair.js'
+import type { Parts } from './copies.js'
+import type { Candidate } from './gathered-pair.js'
 import { isPair, pairName, parseStoreNames, storeName, storePrefix, type ObjectName } from './object-names.js'
 
 /** A flow's objects in its store: an epoch file is one object there, what is sealed straight to the KMS is a pair. */
@@ -23,14 +33,33 @@ export const getEnvelopes = async (store: Store, flow: FlowId, object: ObjectNam
     const envelope = await store.get(storeName(flow, object))
     return envelope === undefined ? [] : [envelope]
   }
-  const name = pairName(flow, object)
-  const [headers, payload] = await Promise.all([getHeaders(store, name), store.get(payloadName(name))])
+  const { headers, payload } = await getHalves(store, flow, object)
   // Joined one at a time: the payload may be large, and the first is nearly always the one.
   return payload === undefined
     ? []
     : (function* () {
         for (const { bytes } of headers) yield concatBytes(bytes, payload)
       })()
+}
+
+/** The halves of a pair in one copy, headers newest first. @throws {KeyriseError} ERR_STORE_*. */
+export const getHalves = async (
+  store: Store,
+  flow: FlowId,
+  object: ObjectName,
+): Promise<{ headers: StoredHeader[]; payload: Uint8Array | undefined }> => {
+  const name = pairName(flow, object)
+  const [headers, payload] = await Promise.all([getHeaders(store, name), store.get(payloadName(name))])
+  return { headers, payload }
+}
+
+/** What a copy must hold of a pair: the payload, then the header that opened. */
+export const partsOfPair = (flow: FlowId, object: ObjectName, { header, payload }: Candidate): Parts => {
+  const name = pairName(flow, object)
+  return [
+    [payloadName(name), payload],
+    [headerName(name, header.generation), header.bytes],
+  ]
 }
 
 /** Deletes all halves and generations of `objects`. What fails to go stays. Fine where there are none. */

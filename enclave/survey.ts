@@ -3,10 +3,11 @@ import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import type { EnvelopeContext } from '../protocol/context.js'
 import { claimedContext, envelopeDigest } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
-import { KeyriseError } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
 import { equalHeads, type Head } from '../protocol/session.js'
+import type { Copies } from './copies.js'
 import { stateOf, unpackIndex, type EpochIndex, type EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { ObjectName } from './object-names.js'
@@ -31,7 +32,7 @@ export interface Authentic {
 }
 
 /** Looks at each of `names`, at each generation of a root; what is missing, or no envelope with a context, isn't seen. */
-export const sight = async (store: Store, flow: FlowId, names: readonly ObjectName[]): Promise<Sighting[]> => {
+const sight = async (store: Store, flow: FlowId, names: readonly ObjectName[]): Promise<Sighting[]> => {
   const seen = await Promise.all(
     names.map(async (name) =>
       [...(await getEnvelopes(store, flow, name))].flatMap(
@@ -44,6 +45,31 @@ export const sight = async (store: Store, flow: FlowId, names: readonly ObjectNa
     ),
   )
   return seen.flat()
+}
+
+/**
+ * The same in one copy after the other, until what was seen is enough; `copyCount` copies were looked at.
+ * @throws {KeyriseError} ERR_STORE_*: it is not enough, and a copy that does not answer may have more.
+ */
+export const sightInCopies = async (
+  copies: Copies,
+  flow: FlowId,
+  names: readonly ObjectName[],
+  isEnough: (seen: readonly Sighting[]) => boolean,
+): Promise<{ seen: Sighting[]; copyCount: number }> => {
+  const seen: Sighting[] = []
+  let failure: KeyriseError | undefined
+  for (const [index, copy] of copies.entries()) {
+    try {
+      seen.push(...(await sight(copy, flow, names)))
+    } catch (error) {
+      if (!isKeyriseError(error)) throw error
+      failure ??= error
+    }
+    if (isEnough(seen)) return { seen, copyCount: index + 1 }
+  }
+  if (failure !== undefined) throw failure
+  return { seen, copyCount: copies.length }
 }
 
 /** Opens an epoch file; undefined when it is damaged, forged or another's. */

@@ -14,6 +14,9 @@ export type Around = <T>(call: WorldCall, work: () => Promise<T>) => Promise<T>
 
 /** `store`, with every call passed through `around`. */
 export const aroundStore = (store: Store, around: Around): Store => ({
+  ...(store.copies === undefined
+    ? {}
+    : { copies: async () => ((await store.copies?.()) ?? []).map((copy) => aroundStore(copy, around)) }),
   put: (name, bytes) => around({ operation: 'store-put', subject: name, bytes }, () => store.put(name, bytes)),
   get: (name) => around({ operation: 'store-get', subject: name }, () => store.get(name)),
   read: (name, offset, sizeBytes) =>

@@ -1,6 +1,6 @@
 import { copyBytes } from '../protocol/bytes.js'
 import { encodeConfiguration, type Isolation } from '../protocol/configuration.js'
-import type { EcallsOf, OcallsOf, PlainCallOptions, SwitchlessOf } from '../protocol/contract.js'
+import type { EcallsOf, FoundStatus, OcallsOf, PlainCallOptions, SwitchlessOf } from '../protocol/contract.js'
 import type { DeclaredEcall } from '../protocol/declared-calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
@@ -138,7 +138,8 @@ const instanceLauncher = (
   const missing = namesOf(image.manifest.ocalls).filter((name) => !Object.hasOwn(authors, name))
   if (missing.length > 0) throw new KeyriseError('ERR_OCALL_UNKNOWN', { detail: missing.join(', ') })
   const print = printOcall((level, text) => report({ type: 'output', level, text }))
-  const table = new Map([...ocallTable(flow, store, kms, authors), ...(image.manifest.debug ? [print] : [])])
+  const found = (object: string, status: FoundStatus): void => report({ type: 'found', object, status })
+  const table = new Map([...ocallTable({ flow, store, kms, authors, found }), ...(image.manifest.debug ? [print] : [])])
   const yielding = new Set(namesOf(image.manifest.ocalls.filter(({ yields }) => yields)))
   const task = parseFlowId(options.task ?? flow)
   const { isolation = 'worker' } = options

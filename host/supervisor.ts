@@ -1,5 +1,5 @@
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
-import type { CallOptions, PlainCallOptions } from '../protocol/contract.js'
+import type { CallOptions, FoundStatus, PlainCallOptions } from '../protocol/contract.js'
 import type { CancelSignal, Clock } from '../protocol/ports.js'
 import type { Source } from '../protocol/stream-sender.js'
 import type { Instance } from '../platform/platform.js'
@@ -11,6 +11,8 @@ import { Connection, type ConnectionLimits } from './connection.js'
  * - `ready`: it recovered and serves; `tookMs` since the launch began, or since the instance before was lost.
  * - `lost`: it died, and `callsPending` calls rejected with ERR_ENCLAVE_LOST.
  * - `ocall-failed`: with its cause, of which the enclave learns no more than a code.
+ * - `found`: what the enclave found out about an object in the store: written again from another copy, or lost. In which entries
+ *   are, only the enclave knows (`flow.verify`).
  * - `output`: of a debug image alone: what it printed, or failed with, and by which of the console's methods.
  * - `closed`: for good; `error` says why, unless the host closed it.
  */
@@ -20,6 +22,7 @@ export type EnclaveEvent = { readonly atMs: number } & (
   | { readonly type: 'launch-failed'; readonly error: KeyriseError }
   | { readonly type: 'lost'; readonly reason: string; readonly callsPending: number }
   | { readonly type: 'ocall-failed'; readonly name: string; readonly error: unknown }
+  | { readonly type: 'found'; readonly object: string; readonly status: FoundStatus }
   | { readonly type: 'output'; readonly level: string; readonly text: string }
   | { readonly type: 'closed'; readonly error?: KeyriseError }
 )

@@ -9,7 +9,10 @@ import { releaseValue, type ValueLimits } from './values.js'
  * ours beside it are keys, synchronous calls, streams and cancelling.
  */
 
-/** The OCALLs of the runtime itself, with what they carry and answer. Authors' names cannot contain `:`. */
+/**
+ * The OCALLs of the runtime itself, with what they carry and answer. Authors' names cannot contain `:`. Those of the store may
+ * carry `copy` besides: which of its copies is meant, from 0; none is the store as a whole.
+ */
 export const RUNTIME_OCALLS = {
   /** { name, bytes } → nothing */
   storePut: 'keyrise:store-put',
@@ -21,6 +24,10 @@ export const RUNTIME_OCALLS = {
   storeList: 'keyrise:store-list',
   /** { name } → nothing */
   storeDelete: 'keyrise:store-delete',
+  /** nothing → how many copies the store keeps of everything */
+  storeCopies: 'keyrise:store-copies',
+  /** { object, status } → nothing: what the enclave found out about an object in the store */
+  storeFinding: 'keyrise:store-finding',
   /** { frame } → bytes */
   kmsExchange: 'keyrise:kms-exchange',
   /** { name, offset, sizeBytes, stream, index } → the segment as the KMS delivers it, or null where there is no such name */

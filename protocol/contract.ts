@@ -169,6 +169,27 @@ export type BulkItem =
 export type ResealedEntry =
   { readonly name: EntryName; readonly epoch: number } | { readonly name: EntryName; readonly error: KeyriseError }
 
+/** What an enclave may find out about an object that its state needs, or about one copy of it. */
+export const FOUND_STATUSES = ['repaired', 'missing', 'damaged', 'unreadable'] as const
+/**
+ * `repaired`: it was missing or damaged, and was written again from another copy. `unreadable`: the store failed, so that nobody
+ * can say.
+ */
+export type FoundStatus = (typeof FOUND_STATUSES)[number]
+export type ObjectStatus = 'intact' | FoundStatus
+
+/** What `flow.verify()` found out about one object in the store. */
+export interface VerifiedObject {
+  /** Its name, as in `epoch-0000000002-0000000001-000001`: an epoch file, the root key, or an entry sealed straight to the KMS. */
+  readonly object: string
+  /** `intact` or `repaired` where it can be read. */
+  readonly status: ObjectStatus
+  /** Of each copy, in the order of the store’s: what it is now. */
+  readonly copies: readonly ObjectStatus[]
+  /** What is lost where it cannot be read; where it is the root key, all of the flow is. */
+  readonly entries: readonly EntryName[]
+}
+
 /** A member of a task, as the KMS vouches for it. */
 export interface RosterMember {
   readonly flow: FlowId
@@ -219,6 +240,15 @@ export interface Flow {
    * @throws RangeError: `since` lies ahead. {KeyriseError} as `checkpoint`; what was said to be resealed, is.
    */
   reseal(options?: { readonly since?: number; readonly signal?: CancelSignal }): AsyncIterable<ResealedEntry>
+  /**
+   * Reads every object that the flow needs, in every copy that the store keeps, and opens it; what is missing or damaged in one
+   * copy and whole in another is written again. The root key comes first, then the objects by age.
+   * @param options.after - goes on behind this object, the last that an earlier call told of.
+   * @param options.signal - heeded between two objects.
+   * @returns a status for each object. To stop early, leave the loop. What a checkpoint drops meanwhile is left out.
+   * @throws {KeyriseError} ERR_KMS_*, ERR_POLICY_DENIED, …: what says nothing of an object. The signal's reason.
+   */
+  verify(options?: { readonly after?: string; readonly signal?: CancelSignal }): AsyncIterable<VerifiedObject>
   /** Seals under the sub key of `step` for data kept outside the store: an envelope that `open` of the same flow and step opens. */
   seal(step: string, bytes: Uint8Array): Uint8Array<ArrayBuffer>
   open(step: string, envelope: Uint8Array): Uint8Array<ArrayBuffer>

@@ -40,6 +40,8 @@ export const SCRYPT_LOG_N_MAX = 22
 export const ENTRY_COUNT_MAX = 100_000
 export const CHECKPOINT_SIZE_BYTES_MAX = 1024 * 1024 * 1024
 export const NAME_LENGTH_MAX = 256
+/** Copies that a store may keep of everything. */
+export const STORE_COPY_COUNT_MAX = 16
 
 /** One frame to or from the KMS: 256 of the largest headers. */
 export const KMS_FRAME_SIZE_BYTES_MAX = 20 * 1024 * 1024

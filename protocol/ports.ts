@@ -97,6 +97,11 @@ export interface Store {
   list(prefix: string): Promise<string[]>
   /** Fine where there is none. */
   delete(name: string): Promise<void>
+  /**
+   * Of a store that keeps several copies of everything: the stores that each hold one, in the order in which they are read. Only
+   * an enclave can tell a good copy from a damaged one, so it is the enclave that asks for another and writes it back.
+   */
+  copies?(): Promise<readonly Store[]>
 }
 
 /** A way to a KMS: opaque frames, one answer each. The host carries them and can read none that matters. */

@@ -1,4 +1,5 @@
 import { aroundStore, type Around } from '../../faults/around.js'
+import type { Finding } from '../../enclave/copies.js'
 import { openFlow, type OpenedFlow } from '../../enclave/flow.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
@@ -90,6 +91,7 @@ export interface LaunchOptions {
   /** Whose evidence that KMS believes. */
   readonly platform?: TestPlatform
   readonly random?: Random
+  readonly found?: Finding
 }
 
 /** One KMS, one store, and instances of flows between them: all in this process, so that any operation can be made the last. */
@@ -129,6 +131,7 @@ export const startWorld = async () => {
       image,
       random: options.random ?? nodeRandom,
       clock: hastyClock,
+      ...(options.found === undefined ? {} : { found: options.found }),
     })
   }
   return { kms, store, launch }
