@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { EXIT, printError, printText } from './terminal.js'
 
-/** The groups of commands, and `init`, which is one by itself. Only the one that is called is loaded: most of a short command’s time is loading. */
+/** The groups of commands, and `init` and `sweep`, which are one each. Only the one that is called is loaded: most of a short command’s time is loading. */
 const GROUPS = [
   {
     name: 'envelope',
@@ -23,6 +23,11 @@ const GROUPS = [
     name: 'kms',
     description: 'run a key management server',
     load: async () => (await import('./kms-commands.js')).addKmsCommands,
+  },
+  {
+    name: 'sweep',
+    description: 'recover a scenario from every crash that can come',
+    load: async () => (await import('./sweep-commands.js')).addSweepCommand,
   },
 ] as const
 

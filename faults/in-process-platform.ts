@@ -1,4 +1,4 @@
-import { openFlow } from '../enclave/flow.js'
+import { openFlow, type OpenedFlow } from '../enclave/flow.js'
 import { serveInstance } from '../enclave/serve.js'
 import { claimedId, encodeLifecycle, encodeRefusal, encodeReply, parseCall } from '../protocol/calls.js'
 import type { EnclaveDefinition } from '../protocol/contract.js'
@@ -13,24 +13,36 @@ import type { Image } from '../platform/image.js'
 import type { Instance, LaunchOptions, Platform } from '../platform/platform.js'
 import { portPair } from './port-pair.js'
 
+export interface InProcessPlatformOptions {
+  /** Of what runs inside. */
+  readonly clock?: Clock
+  /** Called with the flow of each instance that has opened it, before the instance serves. */
+  readonly onOpened?: (opened: OpenedFlow) => void
+}
+
 /** A platform that isolates nothing: its instances run a definition in the host's own thread and realm. */
 export class InProcessPlatform implements Platform {
   readonly publicKey: Bytes
   readonly #signer: KeyPairSigner
   readonly #definition: EnclaveDefinition
+  readonly #clock: Clock
+  readonly #onOpened: (opened: OpenedFlow) => void
   readonly #live = new Set<Instance>()
 
-  constructor(signer: KeyPairSigner, definition: EnclaveDefinition) {
+  constructor(signer: KeyPairSigner, definition: EnclaveDefinition, options: InProcessPlatformOptions = {}) {
+    const { clock = nodeClock, onOpened = () => undefined } = options
     this.publicKey = signer.publicKey
     this.#signer = signer
     this.#definition = definition
+    this.#clock = clock
+    this.#onOpened = onOpened
   }
 
   launch(image: Image, options: LaunchOptions): Instance {
     const [ecalls, ecallsInside] = portPair()
     const [ocalls, ocallsInside] = portPair()
     const [platform, platformInside] = portPair()
-    const clock = new StoppableClock(nodeClock)
+    const clock = new StoppableClock(this.#clock)
     const wipers = new Set<() => void>()
     let resolveExit: (exit: { readonly reason: string }) => void = () => undefined
     const exited = new Promise<{ readonly reason: string }>((resolve) => (resolveExit = resolve))
@@ -64,7 +76,11 @@ export class InProcessPlatform implements Platform {
     const inside = { ecalls: ecallsInside, ocalls: ocallsInside, platform: platformInside, onRelease: () => undefined }
     serveInstance({
       definition: this.#definition,
-      openFlow,
+      openFlow: async (flowOptions) => {
+        const opened = await openFlow(flowOptions)
+        this.#onOpened(opened)
+        return opened
+      },
       instance: { ...inside, isolation, configuration, measurement: image.measurement, flow, task },
       clock,
       wipeAtExit: (each) => wipers.add(each),

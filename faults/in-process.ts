@@ -2,10 +2,11 @@ import { Buffer } from 'node:buffer'
 import type { EnclaveDefinition, EcallDeclaration } from '../protocol/contract.js'
 import { declaredCalls } from '../protocol/declared-calls.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import type { Store } from '../protocol/ports.js'
+import type { Clock, Store } from '../protocol/ports.js'
 import { sha256 } from '../protocol/sha256.js'
 import { launch, type EnclaveHandle, type LaunchLimits, type LaunchOptions } from '../host/launch.js'
 import type { EnclaveEvent } from '../host/supervisor.js'
+import type { OpenedFlow } from '../enclave/flow.js'
 import type { Image } from '../platform/image.js'
 import { MemoryStore } from '../storage/index.js'
 import { startInProcessKms, type InProcessKms } from './in-process-kms.js'
@@ -29,6 +30,10 @@ export type InProcessOptions<Definition> = Pick<LaunchOptions<Definition>, 'ocal
   readonly onEvent?: (event: EnclaveEvent) => void
   /** Called with what a handler throws, of which the caller learns a code only. Printed on standard error unless told. */
   readonly onError?: (error: unknown) => void
+  /** Of host and enclave; the system’s unless told. */
+  readonly clock?: Clock
+  /** Called with the flow that an instance has opened. @internal */
+  readonly onOpened?: (opened: OpenedFlow) => void
 }
 
 export interface InProcessEnclave<Definition> extends EnclaveHandle<Definition> {
@@ -54,11 +59,14 @@ export const launchInProcess = async <Definition extends EnclaveDefinition>(
   const image = describedImage(definition)
   const kms = options.kms ?? (await startInProcessKms())
   kms.allow({ name: image.manifest.name, measurement: image.measurement })
-  const platform = new InProcessPlatform(kms.platform, watched(definition, options.onError ?? printError))
+  const { ocalls, task, onEvent, limits, clock, onOpened } = options
+  const platform = new InProcessPlatform(kms.platform, watched(definition, options.onError ?? printError), {
+    ...(clock === undefined ? {} : { clock }),
+    ...(onOpened === undefined ? {} : { onOpened }),
+  })
   const closeKms = async (): Promise<void> => {
     if (options.kms === undefined) await kms.close()
   }
-  const { ocalls, task, onEvent, limits } = options
   const handle = await launch({
     image,
     platform,
@@ -69,6 +77,7 @@ export const launchInProcess = async <Definition extends EnclaveDefinition>(
     ...(ocalls === undefined ? {} : { ocalls }),
     ...(task === undefined ? {} : { task }),
     ...(onEvent === undefined ? {} : { onEvent }),
+    ...(clock === undefined ? {} : { clock }),
   } as unknown as LaunchOptions<Definition>).catch(async (error: unknown) => {
     await closeKms()
     throw error
@@ -87,7 +96,7 @@ export const launchInProcess = async <Definition extends EnclaveDefinition>(
 }
 
 /** What an image of the module would say of itself. Its digest stands for the measurement: code that differs in no declaration has the same. */
-const describedImage = <Definition extends EnclaveDefinition>(definition: Definition): Image<Definition> => {
+export const describedImage = <Definition extends EnclaveDefinition>(definition: Definition): Image<Definition> => {
   if (typeof (definition as Partial<Definition>).ecalls !== 'object')
     throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the definition is not what defineEnclave(…) returns' })
   const { name, svn, refusals } = definition

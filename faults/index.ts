@@ -13,5 +13,7 @@ export { openCustody, type Custody, type CustodyOptions } from './open-custody.j
 export { Recorder } from './recorder.js'
 export { scanMemory, type MemoryLeak, type MemoryScan } from './scan-memory.js'
 export { scanForSecrets, type KnownSecret, type Leak, type ScanResult } from './scan.js'
+export { defineScenario, type FlowScenario, type Operator, type Party, type Scenario } from './scenario.js'
 export { SeededRandom } from './seeded-random.js'
+export { sweep, type SweepOptions, type SweepProgress, type SweepReport } from './sweep.js'
 export { SimulatedClock } from './simulated-clock.js'

@@ -9,7 +9,7 @@ import { identify, readKeyringFile, type KmsIdentity, type PlaceOptions } from '
 import { checkPolicy, type Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import { KmsService, type KmsEvent } from './service.js'
-import type { UnsealKeys } from './unseal.js'
+import type { Unsealer, UnsealKeys } from './unseal.js'
 import { SimulatedVerifier } from './verifier.js'
 
 export interface OpenKmsOptions extends PlaceOptions {
@@ -18,6 +18,8 @@ export interface OpenKmsOptions extends PlaceOptions {
   readonly clock: Clock
   readonly random: Random
   readonly onEvent?: (event: KmsEvent) => void
+  /** What opens envelopes; a pool of threads unless told. */
+  readonly startUnsealer?: (keys: UnsealKeys) => Promise<Unsealer>
 }
 
 /** A running KMS: keyring open, ledger open, pool started. */
@@ -34,7 +36,8 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   const file = await readKeyringFile(options)
   const keyring = Keyring.open(file, options.passphrase)
   try {
-    const unsealer = await UnsealPool.start(unsealKeys(keyring))
+    const { startUnsealer = (keys: UnsealKeys) => UnsealPool.start(keys) } = options
+    const unsealer = await startUnsealer(unsealKeys(keyring))
     try {
       // Last, because it takes the ledger from whoever has it open.
       const ledger = await FileLedger.open(options.fs, options.place.directory, keyring.identity)
@@ -62,7 +65,7 @@ export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
 
 const assemble = (
   options: OpenKmsOptions,
-  parts: { policy: Policy; keyring: Keyring; unsealer: UnsealPool; ledger: FileLedger },
+  parts: { policy: Policy; keyring: Keyring; unsealer: Unsealer; ledger: FileLedger },
 ): OpenKms => {
   const { policy, keyring, unsealer, ledger } = parts
   const { random, clock, onEvent } = options

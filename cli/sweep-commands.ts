@@ -1,0 +1,137 @@
+import { writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import type { Command } from 'commander'
+import { recordRun } from '../faults/crash-check.js'
+import { replay } from '../faults/shrink.js'
+import { watchFor, type CrashPlace, type FoundViolation } from '../faults/state-checker.js'
+import { sweep, type SweepProgress, type SweepReport } from '../faults/sweep.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { wholeNumber } from './arguments.js'
+import { loadScenario } from './sweep-scenario.js'
+import { startCheckers } from './sweep-threads.js'
+import { EXIT, printText, table } from './terminal.js'
+
+interface SweepFlags {
+  readonly states?: number
+  readonly seed: string
+  readonly long?: true
+  readonly threads?: number
+  readonly json?: string
+  readonly replay?: string
+}
+
+/** `keyrise sweep SCENARIO…` */
+export const addSweepCommand = (sweeping: Command): void => {
+  sweeping
+    .argument('<scenario...>', 'modules whose default export is a scenario (docs/fault-injection.md)')
+    .option(
+      '--states <count>',
+      'crash states of each scenario to recover at most, those of crashed recoveries not counted',
+      wholeNumber(1, 100_000_000),
+    )
+    .option('--long', 'every state that the engine finds, and crashes of every recovery')
+    .option('--seed <text>', 'of what is chosen at random', '1')
+    .option('--threads <count>', 'as many as the machine has cores unless told', wholeNumber(1, 64))
+    .option('--json <file>', 'write a report')
+    .option('--replay <crashes>', 'recover from one crash, as a violation names it')
+    .action(run)
+}
+
+const run = async (paths: readonly string[], flags: SweepFlags): Promise<void> => {
+  if (flags.replay !== undefined) return replayOne(paths[0] ?? '', flags.replay)
+  const threadCount = flags.threads ?? availableParallelism()
+  const reports: SweepReport[] = []
+  for (const path of paths) {
+    const scenario = await loadScenario(path)
+    const report = await sweep(scenario, {
+      seed: flags.seed,
+      isLong: flags.long === true,
+      ...(flags.states === undefined ? {} : { statesMax: flags.states }),
+      startCheckers: (reference, options) => startCheckers(path, threadCount, reference, options),
+      onProgress: showProgress,
+    })
+    reports.push(report)
+    printReport(path, report)
+  }
+  const total = totalOf(reports)
+  if (reports.length > 1) printText(`\n${lines(total).join('\n')}\n`)
+  if (flags.json !== undefined)
+    await writeFile(flags.json, `${JSON.stringify({ ...total, scenarios: reports }, null, 2)}\n`)
+  if (total.violations.length > 0) process.exitCode = EXIT.failed
+}
+
+const totalOf = (reports: readonly SweepReport[]) => {
+  const sum = (count: (report: SweepReport) => number): number => reports.reduce((all, each) => all + count(each), 0)
+  return {
+    states: sum(({ states }) => states),
+    distinctStates: sum(({ distinctStates }) => distinctStates),
+    crashPoints: sum(({ crashPoints }) => crashPoints.length),
+    crashPointsCovered: sum(({ crashPointsCovered }) => crashPointsCovered.length),
+    faultKinds: [...new Set(reports.flatMap(({ faultKinds }) => faultKinds))],
+    violations: reports.flatMap(({ scenario, violations }) => violations.map((each) => ({ scenario, ...each }))),
+    seed: reports[0]?.seed ?? '',
+    seconds: sum(({ seconds }) => seconds),
+  }
+}
+
+const showProgress = ({ scenario, checkedCount, totalCount, violationCount }: SweepProgress): void => {
+  if (!process.stderr.isTTY) return
+  const found = violationCount === 0 ? '' : `, ${String(violationCount)} violations`
+  process.stderr.write(`\r\u001b[K${scenario}: ${String(checkedCount)} of ${String(totalCount)} states${found}`)
+  if (checkedCount === totalCount) process.stderr.write('\r\u001b[K')
+}
+
+const lines = (total: ReturnType<typeof totalOf>): string[] =>
+  table([
+    ['states', `${String(total.states)}, of which ${String(total.distinctStates)} distinct, each recovered`],
+    ['crash points', `${String(total.crashPointsCovered)} of ${String(total.crashPoints)} covered`],
+    ['fault kinds', String(total.faultKinds.length)],
+    ['violations', String(total.violations.length)],
+    [
+      'time',
+      `${total.seconds.toFixed(1)} s, ${String(Math.round(total.distinctStates / total.seconds))} distinct states a second`,
+    ],
+    ['seed', total.seed],
+  ])
+
+const printReport = (path: string, report: SweepReport): void => {
+  const covered = new Set(report.crashPointsCovered)
+  const missed = report.crashPoints.filter((name) => !covered.has(name))
+  printText(
+    [
+      report.scenario,
+      ...lines(totalOf([report])),
+      ...missed.map((name) => `not covered: ${name}`),
+      ...report.violations.flatMap((violation) => violationLines(path, violation)),
+      '',
+    ].join('\n'),
+  )
+}
+
+const violationLines = (path: string, { what, crashes }: FoundViolation): string[] => [
+  `VIOLATION ${what}`,
+  ...crashes.map(({ at, crash, kept }) => {
+    const count = kept.host.length + kept.kms.length
+    return `  power cut of ${crash} after ${at}; unsynced changes kept: ${String(count)}`
+  }),
+  `  replay: keyrise sweep ${path} --replay '${JSON.stringify(crashes).replaceAll("'", '\\u0027')}'`,
+]
+
+const replayOne = async (path: string, claimed: string): Promise<void> => {
+  const scenario = await loadScenario(path)
+  const reference = await recordRun(scenario, { leaks: watchFor(scenario) })
+  const crashes = readCrashes(claimed)
+  const what = await replay(scenario, reference, crashes)
+  printText(what === undefined ? 'nothing is wrong\n' : `VIOLATION ${what}\n`)
+  if (what !== undefined) process.exitCode = EXIT.failed
+}
+
+/** @throws {KeyriseError} ERR_CONFIG_INVALID. */
+const readCrashes = (claimed: string): CrashPlace[] => {
+  try {
+    const crashes = JSON.parse(claimed) as CrashPlace[]
+    return crashes.map(({ at, crash, kept }) => ({ at, crash, kept: { host: [...kept.host], kms: [...kept.kms] } }))
+  } catch (cause) {
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--replay: as a violation prints it', cause })
+  }
+}

@@ -1,0 +1,78 @@
+import type { EcallsOf, EnclaveDefinition } from '../protocol/contract.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { parseFlowId } from '../protocol/names.js'
+
+/** What `sweep` runs again and again: enclaves, each with a flow of its own, and what is asked of them, step by step. */
+
+/** What the operator of the KMS does meanwhile. Each resolves when it is acknowledged; `rewrap` when all pairs are current. */
+export interface Operator {
+  /** A new newest root key; the KMS starts again with it. */
+  rotate(): Promise<void>
+  /** All that is sealed to a root key, for the newest one alone. */
+  rewrap(): Promise<void>
+  /** Ends the KMS and starts it again. */
+  restart(): Promise<void>
+  /** A copy of the keyring is put back, and the KMS starts from it and its ledger. */
+  restore(): Promise<void>
+}
+
+/** What a step has in hand. */
+export interface Party<Definition> {
+  readonly ecalls: EcallsOf<Definition>
+  readonly operator: Operator
+  /** Drops the instance as a power cut would; the next call waits for one that has recovered. */
+  crash(): Promise<void>
+}
+
+export interface FlowScenario<Definition> {
+  /** The default export of an enclave module, of the image’s source. */
+  readonly enclave: Definition
+  /**
+   * One after the other. Each may change the flow’s state once, all or nothing: after a crash it is there as a whole or not at
+   * all, and it is there once the step has resolved. A step that changes the state more often has `between`.
+   */
+  readonly steps: readonly ((party: Party<Definition>) => Promise<unknown>)[]
+  /**
+   * What the state is, as plain values; all entries of the flow unless told. Needed where runs of the steps do not store the same
+   * bytes each time. It changes nothing.
+   */
+  readonly observe?: (party: Party<Definition>) => Promise<unknown>
+  /** True for a state that may be found between two of `observe`, the first of which was acknowledged. */
+  readonly between?: (observed: unknown, before: unknown, after: unknown) => boolean
+  /** What the host does for the enclave. */
+  readonly ocalls?: object
+  /** As of `launch`: flows of one task are members of it. */
+  readonly task?: string
+}
+
+export interface Scenario {
+  readonly name: string
+  /** By the name of each flow. Flows run at the same time, their steps one after the other. */
+  readonly flows: Readonly<Record<string, FlowScenario<EnclaveDefinition>>>
+  /** Values that lie in entries and may appear nowhere else; 16 bytes or more each. */
+  readonly secrets?: readonly Uint8Array[]
+}
+
+/**
+ * A scenario, with its enclaves’ types in its steps.
+ * @throws {KeyriseError} ERR_CONFIG_INVALID, ERR_NAME_INVALID: what a compiler would have said.
+ */
+export const defineScenario = <Definitions extends Readonly<Record<string, EnclaveDefinition>>>(scenario: {
+  readonly name: string
+  readonly flows: { readonly [Flow in keyof Definitions]: FlowScenario<Definitions[Flow]> }
+  readonly secrets?: readonly Uint8Array[]
+}): Scenario => checkScenario(scenario)
+
+/** @throws {KeyriseError} ERR_CONFIG_INVALID, ERR_NAME_INVALID. */
+export const checkScenario = (claimed: unknown): Scenario => {
+  const scenario = claimed as Partial<Scenario> | null | undefined
+  const flows = scenario?.flows
+  if (typeof scenario?.name !== 'string' || typeof flows !== 'object' || Object.keys(flows).length === 0)
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'not a scenario: it has a name, and at least one flow' })
+  for (const [flow, { enclave, steps }] of Object.entries(flows)) {
+    parseFlowId(flow)
+    if (typeof (enclave as Partial<EnclaveDefinition> | undefined)?.ecalls !== 'object' || !Array.isArray(steps))
+      throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `the flow ${flow} has an enclave, and steps` })
+  }
+  return scenario as Scenario
+}

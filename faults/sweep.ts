@@ -1,0 +1,203 @@
+import { recordRun, type Reference } from './crash-check.js'
+import { shrink } from './shrink.js'
+import type { Scenario } from './scenario.js'
+import { StateChecker, watchFor, type Checkers, type CheckerOptions, type FoundViolation } from './state-checker.js'
+import { chooser, crashStates, narrowed, type CrashState } from './trace.js'
+
+export interface SweepOptions {
+  /** Of what is chosen at random; told in the report. */
+  readonly seed?: string
+  /** How many states of crashes of the scenario are recovered at most; of more, so many are chosen, every crash point among them. */
+  readonly statesMax?: number
+  /** All that the engine has, for as long as it takes. */
+  readonly isLong?: boolean
+  /** Several threads, say; this one unless told. */
+  readonly startCheckers?: (reference: Reference, options: CheckerOptions) => Checkers
+  readonly onProgress?: (progress: SweepProgress) => void
+}
+
+export interface SweepProgress {
+  readonly scenario: string
+  readonly checkedCount: number
+  readonly totalCount: number
+  readonly violationCount: number
+}
+
+export interface SweepReport {
+  readonly scenario: string
+  readonly seed: string
+  /** Every state that was enumerated. */
+  readonly states: number
+  /** Those that differ in what the disks hold, each recovered by the real code. */
+  readonly distinctStates: number
+  /** Operations and messages, of the scenario and of recoveries, by name. */
+  readonly crashPoints: readonly string[]
+  readonly crashPointsCovered: readonly string[]
+  readonly faultKinds: readonly string[]
+  /** Smallest first. */
+  readonly violations: readonly FoundViolation[]
+  readonly seconds: number
+}
+
+const STATES_MAX = 2000
+const BATCH_SIZE = 16
+const VIOLATION_COUNT_MAX = 20
+
+/**
+ * Runs a scenario once, with every operation and message recorded; then recovers every state in which a crash could have left
+ * the disks, and crashes recoveries too.
+ * @throws {Violation} where the scenario does not run by itself.
+ */
+export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Promise<SweepReport> => {
+  const startMs = performance.now()
+  const { seed = '1', isLong = false, statesMax = isLong ? Infinity : STATES_MAX, onProgress } = options
+  const reference = await recordRun(scenario, { leaks: watchFor(scenario) })
+  const found = enumerate(reference, seed, isLong)
+  const chosen = choose(found, statesMax, seed)
+  const checkerOptions = {
+    seed,
+    thoroughEvery: isLong ? 2 : 8,
+    nestedEvery: isLong ? 1 : 16,
+    nestedSubsetCountMax: isLong ? 64 : 8,
+  }
+  const start = options.startCheckers ?? ((known, how) => new StateChecker(scenario, known, how))
+  const tally = new Tally(reference, found)
+  await using checkers = start(reference, checkerOptions)
+  await inBatches(
+    chosen,
+    checkers,
+    (checkedCount) => {
+      onProgress?.({
+        scenario: scenario.name,
+        checkedCount,
+        totalCount: chosen.length,
+        violationCount: tally.violations.length,
+      })
+    },
+    tally,
+  )
+  const violations = await Promise.all(
+    tally.violations.slice(0, 1).map((violation) => shrink(scenario, reference, violation)),
+  )
+  return {
+    scenario: scenario.name,
+    seed,
+    ...tally.counts(),
+    faultKinds: ['power cut of all', 'power cut of the host', 'power cut of the KMS'],
+    violations: [...violations, ...tally.violations.slice(1)],
+    seconds: (performance.now() - startMs) / 1000,
+  }
+}
+
+interface Enumerated {
+  readonly count: number
+  readonly states: ReadonlyMap<string, CrashState>
+  /** For each point some states that lead through it. */
+  readonly byPoint: readonly (readonly string[])[]
+}
+
+/** How many of the states of a point are its own, first in line to be recovered. */
+const OWN_COUNT = 6
+
+const enumerate = ({ points }: Reference, seed: string, isLong: boolean): Enumerated => {
+  const choose = chooser(`${seed} subsets`)
+  const states = new Map<string, CrashState>()
+  let count = 0
+  const byPoint = points.map((_, point) => {
+    const keys = new Set<string>()
+    for (const state of crashStates(points, point, { choose, subsetCountMax: isLong ? 2 ** 14 : 2 ** 10 })) {
+      count++
+      const known = states.get(state.key)
+      states.set(
+        state.key,
+        known === undefined ? state : { ...known, progress: narrowed(known.progress, state.progress) },
+      )
+      if (keys.size < OWN_COUNT) keys.add(state.key)
+    }
+    return [...keys]
+  })
+  return { count, states, byPoint }
+}
+
+/** All of them; of too many, those that every point has first, and others at random. */
+const choose = ({ states, byPoint }: Enumerated, statesMax: number, seed: string): CrashState[] => {
+  if (states.size <= statesMax) return [...states.values()]
+  const chosen = new Map<string, CrashState>()
+  for (let round = 0; round < OWN_COUNT; round++)
+    for (const keys of byPoint) {
+      const state = states.get(keys[round] ?? '')
+      if (state !== undefined && (round === 0 || chosen.size < statesMax)) chosen.set(state.key, state)
+    }
+  const rest = [...states.values()].filter(({ key }) => !chosen.has(key))
+  const draw = chooser(`${seed} states`)
+  while (chosen.size < statesMax && rest.length > 0) {
+    const [state] = rest.splice(draw(rest.length), 1)
+    if (state !== undefined) chosen.set(state.key, state)
+  }
+  return [...chosen.values()]
+}
+
+class Tally {
+  readonly violations: FoundViolation[] = []
+  readonly #recovered = new Set<string>()
+  readonly #nestedPoints = new Set<string>()
+  readonly #reference: Reference
+  readonly #found: Enumerated
+  #nestedCount = 0
+
+  constructor(reference: Reference, found: Enumerated) {
+    this.#reference = reference
+    this.#found = found
+  }
+
+  add({
+    key,
+    violations,
+    nestedCount,
+    nestedKeys,
+    nestedPoints,
+  }: Awaited<ReturnType<Checkers['check']>>[number]): void {
+    this.#recovered.add(key)
+    for (const nested of nestedKeys) this.#recovered.add(nested)
+    for (const name of nestedPoints) this.#nestedPoints.add(`recovery: ${name}`)
+    this.#nestedCount += nestedCount
+    this.violations.push(...violations)
+    this.violations.sort((a, b) => sizeOf(a) - sizeOf(b))
+    this.violations.splice(VIOLATION_COUNT_MAX)
+  }
+
+  counts() {
+    const points = this.#reference.points.map(({ name }) => name)
+    const covered = points.filter((_, point) => this.#found.byPoint[point]?.some((key) => this.#recovered.has(key)))
+    const nested = [...this.#nestedPoints].sort()
+    return {
+      states: this.#found.count + this.#nestedCount,
+      distinctStates: this.#recovered.size,
+      crashPoints: [...points, ...nested],
+      crashPointsCovered: [...covered, ...nested],
+    }
+  }
+}
+
+/** Fewest crashes first, then fewest changes kept. */
+const sizeOf = ({ crashes }: FoundViolation): number =>
+  crashes.reduce((sum, { kept }) => sum + 1000 + kept.host.length + kept.kms.length, 0)
+
+const inBatches = async (
+  states: readonly CrashState[],
+  checkers: Checkers,
+  progressed: (checkedCount: number) => void,
+  tally: Tally,
+): Promise<void> => {
+  let next = 0
+  let done = 0
+  const work = async (): Promise<void> => {
+    while (next < states.length) {
+      const batch = states.slice(next, (next += BATCH_SIZE))
+      for (const result of await checkers.check(batch)) tally.add(result)
+      done += batch.length
+      progressed(done)
+    }
+  }
+  await Promise.all(Array.from({ length: checkers.count }, work))
+}

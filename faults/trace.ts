@@ -1,0 +1,205 @@
+import { createHash } from 'node:crypto'
+import { crashImage, seenImage, type DiskImage, type DiskMoment } from './disk.js'
+import { SeededRandom } from './seeded-random.js'
+import type { Disks, Machine, WorldOperation } from './simulated-world.js'
+
+/**
+ * A run as the moments between its operations, and from it every state in which a crash could leave the disks: each prefix of
+ * the run × each subset of what no fsync had settled.
+ */
+
+/** How far a flow is: states are numbered, 0 after its first launch, n after its n-th step. */
+export interface Progress {
+  /** The last state that somebody was told of; -1 before the launch resolved. */
+  readonly acknowledged: number
+  /** The last state that may have come about. */
+  readonly begun: number
+}
+export type FlowProgress = Readonly<Record<string, Progress>>
+
+/** A moment just after an operation. */
+export interface TracePoint {
+  /** The operation, and how often it had come before: `kms sync /kms/ledger.log #2`. */
+  readonly name: string
+  readonly on: WorldOperation['on']
+  readonly disks: Readonly<Record<Machine, DiskMoment>>
+  readonly progress: FlowProgress
+}
+
+/** Which machines lose their power; the other goes on with what was under way, until it needs the one that is gone. */
+export const CRASHES = ['both', 'host', 'kms'] as const
+export type Crash = (typeof CRASHES)[number]
+
+/** One state of all disks after a crash, by where it came from. */
+export interface CrashState {
+  readonly point: number
+  readonly crash: Crash
+  /** Which unsynced changes of each machine’s disk were kept, by index. */
+  readonly kept: Readonly<Record<Machine, readonly number[]>>
+  readonly progress: FlowProgress
+  /** A digest of what the disks hold. */
+  readonly key: string
+}
+
+export class TraceRecorder {
+  readonly points: TracePoint[] = []
+  readonly #counts = new Map<string, number>()
+  readonly #moments: () => Readonly<Record<Machine, DiskMoment>>
+  readonly #progress: () => FlowProgress
+
+  constructor(moments: () => Readonly<Record<Machine, DiskMoment>>, progress: () => FlowProgress) {
+    this.#moments = moments
+    this.#progress = progress
+  }
+
+  record({ on, name }: WorldOperation): void {
+    const operation = on === name ? name : `${on} ${name}`
+    const count = (this.#counts.get(operation) ?? 0) + 1
+    this.#counts.set(operation, count)
+    const point = `${operation} #${String(count)}`
+    this.points.push({ name: point, on, disks: this.#moments(), progress: this.#progress() })
+  }
+}
+
+/** At most so many unsynced changes have all their subsets tried; of more, so many subsets are chosen at random. */
+export const EXHAUSTIVE_COUNT_MAX = 14
+const OTHER: Readonly<Record<Machine, Machine>> = { host: 'kms', kms: 'host' }
+
+/** The moments from which the disks of a crash at `point` come: a machine that lives on gets further than the other. */
+const momentsOf = (points: readonly TracePoint[], point: number, crash: Crash): readonly [TracePoint, TracePoint] => {
+  const dead = points[point] as TracePoint
+  if (crash === 'both') return [dead, dead]
+  // What would have needed the dead machine never happens: a host asks, a KMS answers and may have its operator at work.
+  const ending: readonly WorldOperation['on'][] = crash === 'host' ? ['request'] : ['reply', 'kms']
+  let last = point
+  for (let next = point + 1; next < points.length; next++) {
+    const { on } = points[next] as TracePoint
+    if (ending.includes(on)) break
+    if (on === OTHER[crash]) last = next
+  }
+  return [dead, points[last] as TracePoint]
+}
+
+/** The disks of a crash state, for `Disk.of`. */
+export const disksOf = (
+  points: readonly TracePoint[],
+  { point, crash, kept }: Pick<CrashState, 'point' | 'crash' | 'kept'>,
+): Disks => {
+  const [dead, living] = momentsOf(points, point, crash)
+  const image = (machine: Machine): DiskImage => {
+    if (crash !== 'both' && crash !== machine) return seenImage(living.disks[machine])
+    const chosen = new Set(kept[machine])
+    return crashImage(dead.disks[machine], (index) => chosen.has(index))
+  }
+  return { host: image('host'), kms: image('kms') }
+}
+
+/** Chooses at random: a number from 0 to below `limit`. */
+export type Choose = (limit: number) => number
+
+/** The same choices for the same seed. */
+export const chooser = (seed: string): Choose => {
+  const random = new SeededRandom(seed)
+  const words = new Uint32Array(256)
+  let used = words.length
+  return (limit) => {
+    if (used === words.length) {
+      random.fill(new Uint8Array(words.buffer))
+      used = 0
+    }
+    return (words[used++] as number) % limit
+  }
+}
+
+/** The subsets of `count` changes, as lists of indexes: all of them, or `sampleCount` with none, all and each single one among them. */
+function* subsets(count: number, choose: Choose, sampleCount: number): Generator<readonly number[]> {
+  const all = Array.from({ length: count }, (_, index) => index)
+  if (count <= EXHAUSTIVE_COUNT_MAX && 2 ** count <= sampleCount) {
+    for (let bits = 0; bits < 2 ** count; bits++) yield all.filter((index) => (bits & (1 << index)) !== 0)
+    return
+  }
+  yield []
+  yield all
+  for (const index of all) {
+    yield [index]
+    yield all.filter((other) => other !== index)
+    // Disks mostly keep the order in which they were told.
+    yield all.slice(0, index)
+  }
+  for (let sample = 3 * count + 2; sample < sampleCount; sample++) yield all.filter(() => choose(2) === 1)
+}
+
+export interface EnumerateOptions {
+  readonly choose: Choose
+  /** Of one point, crash and machine. */
+  readonly subsetCountMax: number
+  readonly crashes?: readonly Crash[]
+}
+
+/** Every state that a crash at `point` could leave, some of them the same. */
+export function* crashStates(
+  points: readonly TracePoint[],
+  point: number,
+  { choose, subsetCountMax, crashes = CRASHES }: EnumerateOptions,
+): Generator<CrashState> {
+  for (const crash of crashes) {
+    const [dead, living] = momentsOf(points, point, crash)
+    // Nobody hears what a KMS does for a host that is gone.
+    const progress = crash === 'kms' ? joined(dead.progress, living.progress) : dead.progress
+    for (const host of subsetsOf(dead, 'host', crash, choose, subsetCountMax))
+      for (const kms of subsetsOf(dead, 'kms', crash, choose, subsetCountMax)) {
+        const state = { point, crash, kept: { host, kms }, progress }
+        yield { ...state, key: keyOf(disksOf(points, state)) }
+      }
+  }
+}
+
+const NOTHING: readonly (readonly number[])[] = [[]]
+const subsetsOf = (point: TracePoint, machine: Machine, crash: Crash, choose: Choose, countMax: number) =>
+  crash === 'both' || crash === machine ? subsets(point.disks[machine].unsynced.length, choose, countMax) : NOTHING
+
+/** What was acknowledged by the earlier point or by what the living machine did afterwards. */
+const joined = (dead: FlowProgress, living: FlowProgress): FlowProgress =>
+  Object.fromEntries(
+    Object.entries(dead).map(([flow, { acknowledged, begun }]) => [
+      flow,
+      {
+        acknowledged: Math.max(acknowledged, living[flow]?.acknowledged ?? -1),
+        begun: Math.max(begun, living[flow]?.begun ?? 0),
+      },
+    ]),
+  )
+
+/** Where two ways lead to one state of the disks, it has to satisfy both. */
+export const narrowed = (a: FlowProgress, b: FlowProgress): FlowProgress =>
+  Object.fromEntries(
+    Object.entries(a).map(([flow, { acknowledged, begun }]) => [
+      flow,
+      {
+        acknowledged: Math.max(acknowledged, b[flow]?.acknowledged ?? -1),
+        begun: Math.min(begun, b[flow]?.begun ?? begun),
+      },
+    ]),
+  )
+
+const digests = new WeakMap<Uint8Array, Buffer>()
+const digestOf = (bytes: Uint8Array): Buffer => {
+  const known = digests.get(bytes)
+  if (known !== undefined) return known
+  const digest = createHash('sha256').update(bytes).digest()
+  digests.set(bytes, digest)
+  return digest
+}
+
+/** Twelve bytes of a digest of what the disks hold: the names of temporary files count without the process in them. */
+export const keyOf = (disks: Disks): string => {
+  const hash = createHash('sha256')
+  for (const image of [disks.host, disks.kms]) {
+    for (const [path, bytes] of image) {
+      hash.update(`${path.replace(/\.\d+-\d+\.tmp$/, '.tmp')}\0`)
+      if (bytes !== null) hash.update(digestOf(bytes))
+    }
+    hash.update('\0\0')
+  }
+  return hash.digest('base64url').slice(0, 16)
+}
