@@ -6,6 +6,7 @@ import { endpointOf } from './bare-endpoint.js'
 /** The control of the attacks on the KMS's side: a worker that believes whoever answers. */
 if (parentPort === null) throw new Error('This module is started as a worker')
 const answers = new Map<string, Uint8Array>()
+let total = 0
 let key = new Uint8Array(32)
 const vault = {
   /** The key that the "KMS" gives back, as the host relays it. */
@@ -19,6 +20,7 @@ const vault = {
     answers.set(round, given)
     return given
   },
+  count: (): number => ++total,
   /** The peers' keys, as the host relays them. */
   peerKey: (relayed: Uint8Array): Uint8Array => relayed,
 }

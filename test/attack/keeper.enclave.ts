@@ -39,6 +39,8 @@ export default defineEnclave({
     rejectLater: ecall({ input: nothing, output: v.number() }, () => keeper.rejectLater()),
     print: ecall({ input: nothing, output: v.number() }, () => keeper.print()),
     merge: ecall({ input: v.any(), output: v.string() }, (_, input: Record<string, unknown>) => keeper.merge(input)),
+    measure: ecall({ input: v.any(), output: v.number() }, (_, input: Uint8Array) => keeper.measure(input)),
+    kind: ecall({ input: v.any(), output: v.string() }, (_, input) => keeper.kind(input)),
     hoard: ecall({ input: nothing, output: v.number() }, () => keeper.hoard()),
     spin: ecall({ input: nothing, output: v.number() }, () => keeper.spin()),
     hang: ecall({ input: nothing, output: v.number() }, () => keeper.hang()),

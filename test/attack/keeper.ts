@@ -68,6 +68,10 @@ export const keeperOf = (key: Bytes) => {
       }
       return String(({} as Record<string, unknown>)['polluted'])
     },
+    /** Waits for what may be a promise, as one may who serves others too. */
+    measure: async (bytes: { readonly length: number | Promise<number> }): Promise<number> => (await bytes.length) + 0,
+    /** What its argument is. */
+    kind: (input: unknown): string => Object.prototype.toString.call(input),
     /** Runs out of memory. */
     hoard: (): number => {
       const hoard: unknown[] = []

@@ -7,12 +7,14 @@ import { INSPECTOR_ATTACKS } from './attacks/inspector.js'
 import { OCALL_ATTACKS } from './attacks/ocalls.js'
 import { PRELOAD_ATTACKS } from './attacks/preload.js'
 import { KMS_THREAD_ATTACKS } from './attacks/kms-threads.js'
+import { REPLAY_ATTACKS } from './attacks/replays.js'
 import { RELAY_ATTACKS } from './attacks/relay.js'
 import { KMS_ATTACKS } from './attacks/kms.js'
 import { MEMORY_ATTACKS } from './attacks/memory.js'
 import { PROCESS_ATTACKS } from './attacks/processes.js'
 import { REALM_ATTACKS } from './attacks/realm.js'
 import { REPLACEMENT_ATTACKS } from './attacks/replaced.js'
+import { SMUGGLING_ATTACKS } from './attacks/smuggling.js'
 import { THREAD_ATTACKS } from './attacks/threads.js'
 import { VALUE_ATTACKS } from './attacks/values.js'
 
@@ -24,6 +26,7 @@ export const ATTACKS: readonly Attack[] = [
   ...THREAD_ATTACKS,
   ...COMLINK_ATTACKS,
   ...VALUE_ATTACKS,
+  ...SMUGGLING_ATTACKS,
   ...REALM_ATTACKS,
   ...FLAG_ATTACKS,
   ...OCALL_ATTACKS,
@@ -31,6 +34,7 @@ export const ATTACKS: readonly Attack[] = [
   ...KMS_THREAD_ATTACKS,
   ...KMS_ATTACKS,
   ...RELAY_ATTACKS,
+  ...REPLAY_ATTACKS,
   ...MEMORY_ATTACKS,
   ...PROCESS_ATTACKS,
   ...REPLACEMENT_ATTACKS,

@@ -2,6 +2,8 @@ import { randomFillSync } from 'node:crypto'
 import * as v from 'valibot'
 import { defineEnclave, ecall } from '../../enclave/index.js'
 
+const TOTAL = 'intermediate-result/total'
+
 /** An enclave with a state that survives: what attacks on the KMS's side of the boundary are tried on. */
 export default defineEnclave({
   name: 'vault',
@@ -15,6 +17,12 @@ export default defineEnclave({
       const answer = randomFillSync(new Uint8Array(new ArrayBuffer(32)))
       await flow.checkpoint({ [name]: answer })
       return answer
+    }),
+    /** Counts its calls, and keeps the count. */
+    count: ecall({ input: v.optional(v.undefined()), output: v.number() }, async ({ flow }) => {
+      const [total = 0] = (await flow.read(TOTAL)) ?? []
+      await flow.checkpoint({ [TOTAL]: Uint8Array.of(total + 1) })
+      return total + 1
     }),
     publish: ecall({ input: v.instance(Uint8Array<ArrayBuffer>), output: v.boolean() }, async ({ flow }, key) => {
       await flow.publish({ key })

@@ -88,7 +88,7 @@ export const probeCapabilities = (): string[] => {
 /** What surrounds code inside, beside its arguments: names of variables, and data that the host gave all of its threads. */
 export const listSurroundings = (): string[] => [
   ...Object.keys(process.env),
-  ...tryEach({ 'data of all threads': () => workerThreads.getEnvironmentData(SHARED_DATA) ?? undefined }),
+  ...tryEach({ 'data of all threads': () => workerThreads.getEnvironmentData(SHARED_DATA) }),
 ]
 export const SHARED_DATA = 'attack'
 

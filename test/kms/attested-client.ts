@@ -40,7 +40,7 @@ export class TestPlatform {
 export interface ClientOptions {
   readonly kms: KmsChannel
   readonly kmsIdentity: Uint8Array
-  readonly platform: TestPlatform
+  readonly platform: Pick<TestPlatform, 'attest'>
   readonly image: Bytes
   /** Changes the evidence. */
   readonly claims?: Partial<Claims>

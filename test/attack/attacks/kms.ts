@@ -1,73 +1,9 @@
 import { createHash } from 'node:crypto'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
-import * as Comlink from 'comlink'
-import { buildImage, launch, MemoryStore, type EnclaveHandle, type Image } from '../../../host/index.js'
-import { startKms, type EmbeddedKms } from '../../../kms/index.js'
-import { isKeyriseError } from '../../../protocol/errors.js'
-import type { KmsLink } from '../../../protocol/ports.js'
-import { leaks, stops, STOPPED, type Attack, type Level } from '../attack.js'
-import { endpointOf } from '../bare-endpoint.js'
-import type { Stage } from '../stage.js'
-import type vault from '../vault.enclave.js'
+import type { EmbeddedKms } from '../../../kms/index.js'
+import { leaks, stops, STOPPED, type Attack } from '../attack.js'
+import { bareVault, linkOf, refusal, World } from '../world.js'
 
 /** Between an enclave and its KMS stands the host: what it can pretend, swap and run twice. */
-
-type BareVault = Comlink.Remote<{
-  recover(relayed: Uint8Array): void
-  seal(): string
-  answer(round: string): Uint8Array
-  peerKey(relayed: Uint8Array): Uint8Array
-}>
-
-const bareVault = (): BareVault => {
-  const worker = new Worker(new URL('../bare-vault.js', import.meta.url))
-  return Comlink.wrap(endpointOf(worker as unknown as Parameters<typeof endpointOf>[0])) as unknown as BareVault
-}
-
-type Vault = EnclaveHandle<typeof vault>
-
-/** A KMS, and enclaves that trust it, over links that may be anybody's. */
-class World {
-  readonly store = new MemoryStore()
-  private constructor(
-    readonly stage: Stage,
-    readonly image: Image<typeof vault>,
-    readonly kms: EmbeddedKms,
-  ) {}
-
-  static async open(stage: Stage): Promise<World> {
-    const image = await buildImage<typeof vault>(fileURLToPath(new URL('../vault.enclave.js', import.meta.url)))
-    return new World(stage, image, await World.kms(stage, image, 'kms'))
-  }
-
-  static kms(stage: Stage, image: Image, name: string): Promise<EmbeddedKms> {
-    return startKms({
-      directory: join(stage.directory, name),
-      passphrase: new TextEncoder().encode('correct horse'),
-      policy: {
-        platforms: [stage.platform.publicKey],
-        images: [{ name: 'vault', measurement: image.measurement }],
-      },
-      workFactor: 4,
-    })
-  }
-
-  launch(kms: KmsLink = this.kms, flow = 'flow'): Promise<Vault> {
-    const { level, platform } = this.stage
-    const isolation = level as Exclude<Level, 'bare'>
-    return launch({ image: this.image, platform, store: this.store, kms, flow, task: 'task', isolation })
-  }
-}
-
-/** The real KMS's link, but for what `exchange` does. */
-const linkOf = (kms: EmbeddedKms, exchange: KmsLink['exchange']): KmsLink => ({
-  identity: kms.identity,
-  exchange,
-  close: () => Promise.resolve(),
-  [Symbol.asyncDispose]: () => Promise.resolve(),
-})
 
 const impersonation: Attack = {
   name: 'kms-impersonation',
@@ -102,12 +38,6 @@ const impersonation: Attack = {
       : leaks(`a relaunch: ${relaunched}`)
   },
 }
-
-const refusal = async (attempt: Promise<unknown>): Promise<string> =>
-  attempt.then(
-    () => 'none',
-    (error: unknown) => (isKeyriseError(error) ? error.code : String(error)),
-  )
 
 const keySubstitution: Attack = {
   name: 'key-substitution',

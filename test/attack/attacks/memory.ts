@@ -72,6 +72,39 @@ const procMem: Attack = {
   },
 }
 
+/** What the kernel shows of a process to whoever may trace it. */
+const ENTRIES = 'environ maps smaps mem auxv io syscall stack pagemap fd fdinfo map_files cwd root exe'.split(' ')
+/** Prints those that it could read. */
+const ENTRY_READER = `
+  const fs = require('node:fs'), [pid, ...names] = process.argv.slice(1)
+  const isRead = (path) => {
+    for (const read of [() => fs.readlinkSync(path), () => fs.readdirSync(path), () => fs.closeSync(fs.openSync(path))])
+      try { read(); return true } catch {}
+    return false
+  }
+  console.log(names.filter((name) => isRead('/proc/' + pid + '/' + name)).join())`
+
+const procEntries: Attack = {
+  name: 'proc-entries-same-uid',
+  attacker: 'H3',
+  tries:
+    'what /proc/PID has of environment, mappings, open files and directories, read by another process of the same user',
+  expected: { bare: 'leaks', worker: 'leaks', process: 'stops' },
+  async run(stage) {
+    needsLinux()
+    const { uid } = ordinaryUser()
+    const host = await stage.host({ stays: true, calls: [], ...(uid === undefined ? {} : { uid }) })
+    await host.ready()
+    const { stdout } = spawnSync(
+      process.execPath,
+      ['--eval', ENTRY_READER, '--', String(holderOf(stage, host)), ...ENTRIES],
+      { encoding: 'utf8', cwd: '/', ...(uid === undefined ? {} : { uid, gid: uid }) },
+    )
+    const names = stdout.trim().split(',')
+    return names[0] === '' ? stops('the kernel denies each') : leaks('it reads the environment, and more')
+  },
+}
+
 /** For as long as this, `strace` holds what it attached to. */
 const ATTACHED_MS = 1_000
 
@@ -165,4 +198,12 @@ const searchSelf = async (stage: Stage, told: Uint8Array): Promise<Finding> => {
   return isLeft ? leaks('half the key, at least, outlives the enclave') : stops('no half of the key is left')
 }
 
-export const MEMORY_ATTACKS: readonly Attack[] = [zeroise, rawTerminate, selfMem, procMem, ptrace, rootReads]
+export const MEMORY_ATTACKS: readonly Attack[] = [
+  zeroise,
+  rawTerminate,
+  selfMem,
+  procMem,
+  procEntries,
+  ptrace,
+  rootReads,
+]
