@@ -109,7 +109,13 @@ export default defineConfig(
   },
   {
     // Standard output is the interface here.
-    files: ['cli/**/*.ts', 'examples/**/*.ts', 'bench/**/*.ts', 'test/project/*.ts', 'test/attack/main.ts'],
+    files: [
+      'cli/**/*.ts',
+      'examples/**/*.ts',
+      'bench/**/*.ts',
+      'test/project/*.ts',
+      'test/{attack,mutants,real}/main.ts',
+    ],
     rules: { 'no-console': 'off' },
   },
 )

@@ -6,7 +6,7 @@ import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { x25519Recipient } from '../../protocol/crypto/recipients.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from '../kms/in-process.js'
-import { readAll, readText, startWorld, text, type Interrupt, type World } from './flow-world.js'
+import { failing, readAll, readText, startWorld, text, type Interrupt, type World } from './flow-world.js'
 import { copyOfLedger, restartedWith } from './ledger-world.js'
 
 /** A flow at epoch 4, with its store's contents at each epoch. */
@@ -58,6 +58,21 @@ test('case 9: an older file of the same flow under the newest one’s name is ER
   await world.store.replace(world.head, older ?? text(''))
   await t.throwsAsync(world.launch(), { code: 'ERR_ROLLBACK', message: /newest epoch is 3, the ledger’s 4/ })
   t.true(await recoversWith(world, world.at(4)))
+})
+
+test('an honest head + 1 under another epoch’s name is not adopted, and moves no epoch', async (t) => {
+  const world = await worldAtEpoch4()
+  const cut = failing('kms-exchange', 'before', 'ERR_KMS_UNREACHABLE')
+  const { flow } = await world.launch({ interrupt: cut.interrupt })
+  cut.state.active = true
+  await t.throwsAsync(flow.checkpoint({ 'password/a': text('epoch 5') }), { code: 'ERR_KMS_UNREACHABLE' })
+  const fifth = await nameOf(world, 5)
+  const bytes = (await world.store.get(fifth)) ?? text('')
+  await world.store.delete(fifth)
+  await world.store.put(fifth.replace('epoch-0000000005', 'epoch-0000000009'), bytes)
+  const recovered = await world.launch()
+  t.is(recovered.flow.epoch, 4)
+  t.deepEqual(await readAll(recovered), STATE)
 })
 
 test('case 14: an empty store under a ledger that knows better is ERR_STATE_LOST, never a fresh start', async (t) => {

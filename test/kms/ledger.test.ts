@@ -59,6 +59,15 @@ test('of two swaps at once from one state, one wins', async (t) => {
   t.deepEqual(await ledger.read(flowOf('a')), stateOf(1))
 })
 
+test('a state is shown once it is durable, and not while it is being written', async (t) => {
+  const { open } = await makeDisk()
+  const ledger = await open()
+  const swapped = ledger.compareAndSwap(flowOf('a'), undefined, stateOf(1))
+  t.is(await ledger.read(flowOf('a')), undefined)
+  t.true(await swapped)
+  t.deepEqual(await ledger.read(flowOf('a')), stateOf(1))
+})
+
 test('swaps of one moment share one fsync', async (t) => {
   const { open, setFault } = await makeDisk()
   const ledger = await open()

@@ -1,0 +1,103 @@
+import type { PlantedFault } from '../fault.js'
+
+const PUBLISH = { file: 'storage/durable.ts', test: 'storage/publish.test' }
+const STORE = { file: 'storage/directory-store.ts', test: 'storage/directory-store.test' }
+const LOG = { file: 'kms/log.ts', test: 'kms/ledger.test' }
+
+/** What makes a write durable, and what sees that it was not. */
+export const DURABILITY: readonly PlantedFault[] = [
+  { ...PUBLISH, name: 'a published file is not synced', find: 'await syncFile(file)', put: '' },
+  {
+    ...PUBLISH,
+    name: 'the directory of a published file is not synced',
+    find: 'join(directory, name), bytes) await syncDirectory(fs, directory)',
+    put: 'join(directory, name), bytes)',
+  },
+  {
+    ...PUBLISH,
+    name: 'a removal is not synced',
+    find: 'await fs.unlink(join(directory, name)) await syncDirectory(fs, directory)',
+    put: 'await fs.unlink(join(directory, name))',
+  },
+  {
+    ...PUBLISH,
+    name: 'a file is written in its place, not beside it',
+    find: 'join(directory, temporaryName(name, writer))',
+    put: 'join(directory, name)',
+  },
+  {
+    ...PUBLISH,
+    name: 'a short write is taken for a whole one',
+    find: "{ code: 'EIO' }) done += count",
+    put: "{ code: 'EIO' }); done = bytes.length",
+  },
+  {
+    ...PUBLISH,
+    name: 'a failed fsync is not marked as final',
+    find: 'throw new SyncFailure(error)',
+    put: 'throw error',
+  },
+  {
+    ...STORE,
+    name: 'a store’s new directory is not synced',
+    find: 'await syncDirectory(this.#fs, dirname(root))',
+    put: '',
+  },
+  {
+    ...STORE,
+    name: 'a new directory in a store is not synced',
+    find: 'await syncDirectory(this.#fs, parent)',
+    put: '',
+  },
+  { ...STORE, name: 'a store goes on after a failed fsync', find: 'this.#stopped = failure', put: ';' },
+  {
+    ...STORE,
+    name: 'a store overwrites other bytes under one name',
+    find: '!equalPublicBytes(present, bytes)',
+    put: 'false',
+    test: 'storage/stores.test',
+  },
+  {
+    ...STORE,
+    name: 'a store follows a planted symbolic link',
+    file: 'storage/node-file-system.ts',
+    find: 'O_NOFOLLOW | O_NONBLOCK',
+    put: 'O_NONBLOCK',
+  },
+  {
+    ...LOG,
+    name: 'the ledger’s records are not synced',
+    find: 'await writeAll(this.#file, frame, this.#end.size) await syncFile(this.#file)',
+    put: 'await writeAll(this.#file, frame, this.#end.size)',
+  },
+  {
+    ...LOG,
+    name: 'the ledger goes on after a failed fsync',
+    find: 'if (cause instanceof SyncFailure) throw cause',
+    put: '',
+  },
+  {
+    ...LOG,
+    name: 'the ledger keeps half a record after a failed write',
+    find: 'await this.#file.truncate(this.#end.size)',
+    put: '',
+  },
+  {
+    name: 'a KMS’s new directory is not synced',
+    file: 'kms/place.ts',
+    find: 'await syncDirectory(fs, dirname(path))',
+    put: '',
+    test: 'kms/place.test',
+  },
+  {
+    name: 'the keyring is made before the ledger that it needs',
+    file: 'kms/place.ts',
+    find: `await FileLedger.create(fs, place.directory, keyring.identity)
+  await publish(fs, dirname(path), basename(path), file)
+  return identify(keyring)`,
+    put: `await publish(fs, dirname(path), basename(path), file)
+  await FileLedger.create(fs, place.directory, keyring.identity)
+  return identify(keyring)`,
+    test: 'kms/place.test',
+  },
+]

@@ -1,0 +1,103 @@
+import { spawn } from 'node:child_process'
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import typescript from 'typescript'
+import { plant, type PlantedFault } from './fault.js'
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
+/** What a test may read beside the compiled code. */
+const COPIED = ['dist', 'package.json', 'docs', 'examples', 'test/vectors']
+
+/** How a file of tests ended. */
+export interface Outcome {
+  readonly status: 'passed' | 'failed' | 'broken'
+  /** The test that failed, or what was said instead. */
+  readonly detail: string
+}
+
+const readSource = (file: string): Promise<string> => readFile(join(ROOT, file), 'utf8')
+
+/** The source of `fault.file` with the fault in it, compiled. @throws {Error} as `plant`, or where it does not parse. */
+const compile = async (fault: PlantedFault): Promise<string> => {
+  const { outputText, diagnostics = [] } = typescript.transpileModule(plant(fault, await readSource(fault.file)), {
+    compilerOptions: {
+      target: typescript.ScriptTarget.ES2023,
+      module: typescript.ModuleKind.ESNext,
+      verbatimModuleSyntax: true,
+    },
+    reportDiagnostics: true,
+  })
+  const [wrong] = diagnostics
+  if (wrong !== undefined)
+    throw new Error(`"${fault.name}": ${typescript.flattenDiagnosticMessageText(wrong.messageText, '\n')}`)
+  return outputText
+}
+
+/** Asks of every fault whether its place is there. @throws {Error} naming the first that has drifted. */
+export const checkPlaces = async (faults: readonly PlantedFault[]): Promise<void> => {
+  for (const fault of faults) plant(fault, await readSource(fault.file))
+}
+
+/** A copy of the built product in a temporary directory, in which faults are planted one after the other. */
+export class Workshop implements AsyncDisposable {
+  readonly #directory: string
+
+  private constructor(directory: string) {
+    this.#directory = directory
+  }
+
+  static async open(): Promise<Workshop> {
+    const directory = await mkdtemp(join(tmpdir(), 'keyrise-mutants-'))
+    for (const name of COPIED) await cp(join(ROOT, name), join(directory, name), { recursive: true })
+    await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
+    return new Workshop(directory)
+  }
+
+  /** Runs the tests of `fault` without it. */
+  runSound(fault: PlantedFault): Promise<Outcome> {
+    return this.#run(fault)
+  }
+
+  /** Plants `fault`, runs its tests, and takes it out again. */
+  async runPlanted(fault: PlantedFault): Promise<Outcome> {
+    const compiled = join(this.#directory, 'dist', fault.file.replace(/\.ts$/, '.js'))
+    const sound = await readFile(compiled)
+    await writeFile(compiled, await compile(fault))
+    try {
+      return await this.#run(fault)
+    } finally {
+      await writeFile(compiled, sound)
+    }
+  }
+
+  #run({ test, title }: PlantedFault): Promise<Outcome> {
+    const ava = join(ROOT, 'node_modules/ava/entrypoints/cli.mjs')
+    const chosen = title === undefined ? [] : [`--match=*${title}*`]
+    const child = spawn(process.execPath, [ava, '--tap', '--fail-fast', ...chosen, `dist/test/${test}.js`], {
+      cwd: this.#directory,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const said: Buffer[] = []
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk))
+    return new Promise((resolve, reject) => {
+      child.on('error', reject)
+      child.on('close', (code) => {
+        resolve(judge(code, Buffer.concat(said).toString()))
+      })
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.#directory, { recursive: true, force: true })
+  }
+}
+
+/** A test that fails is what is wanted; a file that cannot be loaded, or that runs no test, proves nothing. */
+const judge = (code: number | null, tap: string): Outcome => {
+  if (code === 0 && /^ok \d/m.test(tap)) return { status: 'passed', detail: '' }
+  const failed = /^not ok \d+ - (.*)$/m.exec(tap)?.[1]
+  const isTest = failed !== undefined && !/^dist\/|^No tests|^Couldn’t find/.test(failed)
+  return isTest ? { status: 'failed', detail: failed } : { status: 'broken', detail: tap.slice(-1500) }
+}
