@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { parseArgs, styleText } from 'node:util'
 import type { PlantedFault } from './fault.js'
 import { FAULTS } from './registry.js'
-import { checkPlaces, Workshop } from './workshop.js'
+import { findDrift, Workshop } from './workshop.js'
 
 const HELP = `npm run mutants [-- options]
 
@@ -10,7 +10,7 @@ Plants one fault after the other in a copy of the built product, and runs the te
 which is removed is missed. The copy lies in a temporary directory; nothing here is changed.
 
   --json FILE  also write planted, caught, missed
-  --only TEXT  only the faults with this in their names
+  --only TEXT  only the faults with this in their names, or in the names of their sources
   --help
 
 Exit code 1 when a fault was missed, 2 when one cannot be planted or its tests fail without it.
@@ -44,8 +44,12 @@ const inLanes = async <T>(
   )
 }
 
-const faults = FAULTS.filter(({ name }) => name.includes(values.only ?? ''))
-await checkPlaces(faults)
+const faults = FAULTS.filter(({ name, file }) => `${name} ${file}`.includes(values.only ?? ''))
+const drifted = await findDrift(faults)
+if (drifted.length > 0) {
+  console.error(paint('red', drifted.join('\n')))
+  process.exit(2)
+}
 const lanes = await Promise.all(Array.from({ length: LANE_COUNT }, () => Workshop.open()))
 const broken: string[] = []
 const caught: { readonly name: string; readonly by: string }[] = []

@@ -35,9 +35,17 @@ const compile = async (fault: PlantedFault): Promise<string> => {
   return outputText
 }
 
-/** Asks of every fault whether its place is there. @throws {Error} naming the first that has drifted. */
-export const checkPlaces = async (faults: readonly PlantedFault[]): Promise<void> => {
-  for (const fault of faults) plant(fault, await readSource(fault.file))
+/** Which faults have lost their place, each with why: the sources have moved on, and the list must follow. */
+export const findDrift = async (faults: readonly PlantedFault[]): Promise<string[]> => {
+  const drifted: string[] = []
+  for (const fault of faults) {
+    try {
+      plant(fault, await readSource(fault.file))
+    } catch (error) {
+      drifted.push(error instanceof Error ? error.message : String(error))
+    }
+  }
+  return drifted
 }
 
 /** A copy of the built product in a temporary directory, in which faults are planted one after the other. */

@@ -56,6 +56,13 @@ export const AUTHENTICITY: readonly PlantedFault[] = [
     find: '!verifyEd25519(this.#kmsIdentity, body, signature)',
     put: 'false',
   },
+  {
+    ...CLIENT,
+    name: 'the KMS’s acknowledgements are not verified',
+    find: '!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#openRequest.flow, acknowledged), signature)',
+    put: 'false',
+    test: 'enclave/recovery-ledger.test',
+  },
   { ...CLIENT, name: 'proofs by root keys are not verified', find: 'proved !== true', put: 'false' },
   {
     name: 'a roster’s signature is not verified',

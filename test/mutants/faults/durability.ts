@@ -2,6 +2,7 @@ import type { PlantedFault } from '../fault.js'
 
 const PUBLISH = { file: 'storage/durable.ts', test: 'storage/publish.test' }
 const STORE = { file: 'storage/directory-store.ts', test: 'storage/directory-store.test' }
+const MIRROR = { file: 'storage/mirror-store.ts', test: 'storage/mirror-store.test' }
 const LOG = { file: 'kms/log.ts', test: 'kms/ledger.test' }
 
 /** What makes a write durable, and what sees that it was not. */
@@ -63,6 +64,18 @@ export const DURABILITY: readonly PlantedFault[] = [
     file: 'storage/node-file-system.ts',
     find: 'O_NOFOLLOW | O_NONBLOCK',
     put: 'O_NONBLOCK',
+  },
+  {
+    ...MIRROR,
+    name: 'a mirror acknowledges the first copy',
+    find: 'doneCount >= this.#required',
+    put: 'doneCount >= 1',
+  },
+  {
+    ...MIRROR,
+    name: 'a mirror takes a copy out of reach for an empty one',
+    find: 'failureCount >= this.#required',
+    put: 'false',
   },
   {
     ...LOG,

@@ -11,18 +11,21 @@ export const FRESHNESS: readonly PlantedFault[] = [
     name: 'a head + 1 of another parent is adopted',
     find: '&& equalHeads(epoch.index.parent, head)',
     put: '',
+    test: 'enclave/recovery-ledger.test',
   },
   {
     ...SURVEY,
     name: 'epochs far above the ledger’s are passed over',
     find: 'epoch.epoch > head.epoch && !follows',
     put: 'false',
+    test: 'enclave/recovery-ledger.test',
   },
   {
     ...SURVEY,
     name: 'an incarnation that was never issued is believed',
     find: 'epoch.incarnation > incarnation',
     put: 'false',
+    test: 'enclave/recovery-ledger.test',
   },
   {
     ...SURVEY,
@@ -50,6 +53,13 @@ export const FRESHNESS: readonly PlantedFault[] = [
     file: 'enclave/birth.ts',
     find: "names.some(({ kind, incarnation }) => kind !== 'root' || incarnation > ledger.incarnation)",
     put: 'false',
+  },
+  {
+    name: 'a ledger that was rolled back is not told from an honest one',
+    file: 'protocol/statements.ts',
+    find: 'newer.incarnation > claimed.incarnation || epoch > claimedEpoch',
+    put: 'false',
+    test: 'enclave/recovery-ledger.test',
   },
   {
     ...CHECKPOINT,

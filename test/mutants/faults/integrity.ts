@@ -10,15 +10,15 @@ export const INTEGRITY: readonly PlantedFault[] = [
   {
     ...FRESHNESS,
     name: 'an entry’s epoch file is not compared with its digest',
-    file: 'enclave/entry-reader.ts',
+    file: 'enclave/object-opener.ts',
     find: 'if (!hasDigest(envelope, object)) throw mismatch(object)',
     put: '',
   },
   {
     name: 'an entry sealed to the KMS is not compared with its digest',
-    file: 'enclave/entry-reader.ts',
-    find: 'joined.filter(({ envelope }) => hasDigest(envelope, object))',
-    put: 'joined',
+    file: 'enclave/object-opener.ts',
+    find: 'candidates.filter(({ envelope }) => hasDigest(envelope, object))',
+    put: '[...candidates]',
     test: 'enclave/recovery-pairs.test',
   },
   {
