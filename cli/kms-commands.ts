@@ -9,6 +9,7 @@ import { parsePolicy, serveKms, type KmsEvent, type Policy, type ServedKms } fro
 import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
+import { addAcceptStaleCommand } from './accept-stale.js'
 import { wholeNumber } from './arguments.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { addRotationCommands } from './rotation-commands.js'
@@ -32,6 +33,7 @@ export const addKmsCommands = (kms: Command): void => {
   withPlace(kms.command('restore').description('check that a KMS can start from its keyring and ledger'))
     .option('--new-ledger', 'begin a new ledger: the old one, and with it which state is the newest, is lost for good')
     .action(restore)
+  addAcceptStaleCommand(kms)
   addRotationCommands(kms)
   kms
     .command('identity')

@@ -100,12 +100,14 @@ export class Checkpoints {
     return this.inTurn(async () => {
       await this.#settle()
       const made = typeof changes === 'function' ? await changes(this.#state) : changes
-      if (made.length > 0) {
-        this.#doubt = { kind: 'written', next: await this.#write(made) }
-        await this.#settle()
-      }
+      if (made.length > 0) await this.#checkpoint(made)
       return this.#state.head.epoch
     })
+  }
+
+  /** A checkpoint that changes nothing: the state's entries become those of the next epoch. */
+  restate(): Promise<void> {
+    return this.inTurn(() => this.#checkpoint([]))
   }
 
   /** Deletes all of what no state lists any more; a checkpoint alone deletes some. */
@@ -123,6 +125,11 @@ export class Checkpoints {
     })
     this.#turn = turn.catch(() => undefined)
     return turn
+  }
+
+  async #checkpoint(changes: readonly Change[]): Promise<void> {
+    this.#doubt = { kind: 'written', next: await this.#write(changes) }
+    await this.#settle()
   }
 
   async #settle(): Promise<void> {

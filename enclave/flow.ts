@@ -30,7 +30,8 @@ export interface OpenedFlow {
   /** Its calls with an idempotency key. */
   readonly calls: IdempotentCalls
   readonly recovery: {
-    readonly kind: 'fresh' | 'recovered'
+    /** `stale`: what the store showed, in place of the newest state, since an operator accepted that. */
+    readonly kind: 'fresh' | 'recovered' | 'stale'
     /** True when a crash had left a checkpoint that nobody acknowledged, and it was taken over. */
     readonly adopted: boolean
     /** The epoch that the flow starts from; 1 when fresh. */
@@ -56,15 +57,26 @@ export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
     const ports = { identity, store, kms, kmsIdentity, random, found }
     const recovered = await recover(ports)
     const live = new LiveFlow({ ...ports, segments, clock, recovered })
-    const { kind, adopted, state } = recovered
+    const { kind, adopted } = recovered
+    // Until a commit holds it, no later launch would take it for the flow's state.
+    if (kind === 'stale' && !adopted) await restate(live)
     return {
       flow: live,
       calls: LiveFlow.callsOf(live),
-      recovery: { kind, adopted, epoch: state.head.epoch },
+      recovery: { kind, adopted, epoch: live.epoch },
       wipe: () => live.wipe(),
     }
   } catch (error) {
     kms[Symbol.dispose]()
+    throw error
+  }
+}
+
+const restate = async (live: LiveFlow): Promise<void> => {
+  try {
+    await LiveFlow.restate(live)
+  } catch (error) {
+    live.wipe()
     throw error
   }
 }

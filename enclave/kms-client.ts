@@ -34,6 +34,8 @@ export interface LedgerState {
   readonly head: Head | null
   /** 0 when nobody ever did. */
   readonly incarnation: number
+  /** An operator lets this recovery take what the store shows. */
+  readonly staleAccepted: boolean
 }
 
 /** What became of one item of a batch: its bytes, which the caller disposes of, or why there are none. */
@@ -92,10 +94,15 @@ export class KmsClient implements Disposable {
 
   /**
    * Takes the flow over. Never repeated blindly: success changes what it compares.
+   * @param stale - that an operator accepted it is made use of.
    * @returns the new incarnation. @throws {KeyriseError} ERR_LEDGER_CONFLICT.
    */
-  async claim(seen: LedgerState, adopt: (Head & { readonly incarnation: number }) | null): Promise<number> {
-    const request = { op: 'claim', head: seen.head, incarnation: seen.incarnation, adopt } as const
+  async claim(
+    seen: LedgerState,
+    adopt: (Head & { readonly incarnation: number }) | null,
+    stale = false,
+  ): Promise<number> {
+    const request = { op: 'claim', head: seen.head, incarnation: seen.incarnation, adopt, stale } as const
     const { incarnation, acknowledgement } = await this.#ask(request, { repeatable: false })
     this.#keepAcknowledgement({ head: adopt ? headOf(adopt) : seen.head, incarnation }, acknowledgement)
     return incarnation
@@ -177,7 +184,8 @@ export class KmsClient implements Disposable {
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = Secret.take(answer.secrets)
-    const ledger = { head: reply.head, incarnation: reply.incarnation }
+    const { head, incarnation, staleAccepted } = reply
+    const ledger = { head, incarnation, staleAccepted }
     if (this.#acknowledged !== undefined && isAhead(this.#acknowledged, ledger))
       throw ledgerRolledBack(this.#acknowledged, ledger)
     return ledger

@@ -105,6 +105,11 @@ export class LiveFlow implements Flow {
     })
   }
 
+  /** Commits the flow's entries, as they are, as its next epoch: for the runtime. */
+  static async restate(flow: LiveFlow): Promise<void> {
+    await flow.#checkpoints.restate()
+  }
+
   get id(): FlowId {
     return this.#options.identity.flow
   }

@@ -11,7 +11,7 @@ import { ledgerRolledBack, type LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
 import { byAge, formatObjectName, parseObjectName, storeName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
-import { acknowledgedAhead, findShownState } from './shown-state.js'
+import { acknowledgedAhead, findShownState, type ShownState } from './shown-state.js'
 import { listObjects } from './stored-objects.js'
 import {
   chooseAdoptable,
@@ -25,7 +25,8 @@ import {
 } from './survey.js'
 
 export interface Recovered {
-  readonly kind: 'fresh' | 'recovered'
+  /** `stale`: not the ledger's newest state but what the store shows, since an operator accepted that. */
+  readonly kind: 'fresh' | 'recovered' | 'stale'
   /** True when the state is a head + 1 that a crash had left. */
   readonly adopted: boolean
   readonly incarnation: number
@@ -37,9 +38,11 @@ export interface Recovered {
   readonly garbage: readonly ObjectName[]
 }
 
-type Found = Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'> & {
+interface Found extends Pick<Recovered, 'adopted' | 'keys' | 'state' | 'plaintext'> {
   /** The state's own object, as the store holds it. */
   readonly parts: Parts
+  /** The incarnation that wrote it, where it is what an operator accepted. */
+  readonly staleOf?: number
 }
 
 /** Each attempt starts from the ledger, so that an answer that was lost is seen in what the ledger has become. */
@@ -69,7 +72,7 @@ export const recover = async (ports: FlowPorts): Promise<Recovered> => {
 
 const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recovered> => {
   const names = await listObjects(ports.store, ports.identity.flow)
-  const found = await find(ports, ledger, names)
+  const found = await findOrAccept(ports, ledger, names)
   try {
     return await takeOver(ports, ledger, names, found)
   } catch (error) {
@@ -84,6 +87,28 @@ const hasMoved = async ({ kms }: FlowPorts, seen: LedgerState, verdict: unknown)
   if (!isKeyriseError(verdict, ...VERDICTS)) return false
   const now = await kms.open()
   return now.incarnation !== seen.incarnation || !equalHeads(seen.head, now.head)
+}
+
+/** As `find`; but in place of a refusal what the store shows, where an operator accepted that. */
+const findOrAccept = async (
+  ports: FlowPorts,
+  ledger: LedgerState,
+  names: readonly ObjectName[],
+): Promise<Found | undefined> => {
+  try {
+    return await find(ports, ledger, names)
+  } catch (refusal) {
+    if (!ledger.staleAccepted || !isKeyriseError(refusal, ...VERDICTS)) throw refusal
+    const shown = await findShownState(ports, names)
+    if (shown === undefined) throw refusal
+    return acceptStale(ledger, shown)
+  }
+}
+
+/** No epoch that was acknowledged gets another content: what isn't above the ledger's head is restated as the epoch after it. */
+const acceptStale = ({ head }: LedgerState, { state, incarnation, ...shown }: ShownState): Found => {
+  const isBelow = head !== null && state.head.epoch <= head.epoch
+  return { ...shown, adopted: !isBelow, state: isBelow ? { ...state, head } : state, staleOf: incarnation }
 }
 
 const find = async (
@@ -103,11 +128,15 @@ const takeOver = async (
   names: readonly ObjectName[],
   found: Found | undefined,
 ): Promise<Recovered> => {
-  const adopt = found?.adopted === true ? { ...found.state.head, incarnation: ledger.incarnation } : null
-  if (found?.adopted === true) await makeDurable(ports, found.parts)
-  const incarnation = await ports.kms.claim(ledger, adopt)
-  if (found !== undefined)
-    return { ...found, kind: 'recovered', incarnation, garbage: findGarbage(names, found.state, found.keys) }
+  const writer = found?.staleOf ?? ledger.incarnation
+  const adopt = found?.adopted === true ? { ...found.state.head, incarnation: writer } : null
+  const isStale = found?.staleOf !== undefined
+  if (found?.adopted === true || isStale) await makeDurable(ports, found.parts)
+  const incarnation = await ports.kms.claim(ledger, adopt, isStale)
+  if (found !== undefined) {
+    const garbage = findGarbage(names, found.state, found.keys)
+    return { ...found, kind: isStale ? 'stale' : 'recovered', incarnation, garbage }
+  }
   const { keys, state } = await beginFlow(ports, incarnation)
   return {
     kind: 'fresh',

@@ -2,10 +2,10 @@ import type { Secret } from '../protocol/crypto/secret.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { encodeAcknowledgement, isAhead, type Acknowledged } from '../protocol/statements.js'
 import { newbornState } from './birth.js'
-import { copiesOf } from './copies.js'
+import { copiesOf, type Parts } from './copies.js'
 import type { EpochState } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
-import { byAge, parseObjectName, type ObjectName } from './object-names.js'
+import { byAge, parseObjectName, storeName, type ObjectName } from './object-names.js'
 import { openRoot, type FlowPorts } from './root.js'
 import { isNamed, openSighting, sightInCopies, stateOfAuthentic, type Authentic } from './survey.js'
 
@@ -18,6 +18,8 @@ export interface ShownState {
   /** The epoch file; undefined where only the root opens. */
   readonly epoch: Authentic | undefined
   readonly plaintext: Secret | undefined
+  /** The state's own object, as the store holds it. */
+  readonly parts: Parts
 }
 
 /** How many roots are asked of the KMS: a flow has one, and a few from births that crashes cut short. */
@@ -54,7 +56,8 @@ const openEpoch = async (ports: FlowPorts, roots: OpenedRoots, name: ObjectName)
     const epoch = keys && openSighting(keys, sighting)
     if (keys === undefined || epoch === undefined) continue
     const { incarnation, plaintext } = epoch
-    if (isNamed(name, epoch)) return { keys, state: stateOfAuthentic(epoch), incarnation, epoch, plaintext }
+    const parts: Parts = [[storeName(ports.identity.flow, name), sighting.envelope]]
+    if (isNamed(name, epoch)) return { keys, state: stateOfAuthentic(epoch), incarnation, epoch, plaintext, parts }
     plaintext[Symbol.dispose]()
   }
   return undefined
@@ -79,8 +82,9 @@ class OpenedRoots {
   async newborn(name: ObjectName): Promise<ShownState | undefined> {
     const root = await this.open(name)
     if (root === undefined) return undefined
-    const { keys, object } = root
-    return { keys, state: newbornState(object), incarnation: name.incarnation, epoch: undefined, plaintext: undefined }
+    const { keys, object, parts } = root
+    const { incarnation } = name
+    return { keys, state: newbornState(object), incarnation, epoch: undefined, plaintext: undefined, parts }
   }
 
   disposeAllBut(kept: FlowKeys | undefined): void {

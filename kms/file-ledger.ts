@@ -2,8 +2,12 @@ import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { FileSystem } from '../protocol/ports.js'
+import type { Head } from '../protocol/session.js'
+import { encodeStaleAcceptance, type StaleAcceptance } from '../protocol/statements.js'
+import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
 import { AppendLog } from './log.js'
 
@@ -16,6 +20,12 @@ interface Contents {
   readonly identity: Bytes
   readonly flows: Map<FlowId, FlowState>
   readonly publications: Map<FlowId, Publication>
+  readonly acceptances: StaleReceipt[]
+}
+
+/** A `StaleAcceptance` and the KMS identity’s signature over it, 64 bytes. */
+export interface StaleReceipt extends StaleAcceptance {
+  readonly signature: Bytes
 }
 
 /** A ledger in one append-only log of the KMS’s directory. */
@@ -39,11 +49,11 @@ export class FileLedger implements Ledger {
   }
 
   /** What a ledger’s file says, without opening it for writing. Undefined where there is none. */
-  static async inspect(fs: FileSystem, directory: string): Promise<{ identity: Bytes; flowCount: number } | undefined> {
+  static async inspect(fs: FileSystem, directory: string): Promise<Inspected | undefined> {
     const records = await AppendLog.read(fs, directory, LEDGER_NAME)
     if (records === undefined) return undefined
-    const { identity, flows } = readContents(records)
-    return { identity, flowCount: flows.size }
+    const { identity, flows, acceptances } = readContents(records)
+    return { identity, flowCount: flows.size, acceptances }
   }
 
   /**
@@ -89,6 +99,15 @@ export class FileLedger implements Ledger {
     return true
   }
 
+  /**
+   * Lets the next recovery of a flow take what the store shows, durably. The flow is known, and the state that the receipt names
+   * is its own: the caller has the ledger to itself (accept-stale.ts).
+   */
+  async acceptStale(receipt: StaleReceipt): Promise<void> {
+    await this.#log.append(encodeCbor(['stale-acceptance', { ...receipt, head: receipt.head && { ...receipt.head } }]))
+    for (const states of [this.#latest, this.#durable]) setAccepted(states, receipt.flow)
+  }
+
   async publish(flow: FlowId, { signingKey, values }: Publication): Promise<void> {
     await this.#log.append(encodeCbor(['publication', { flow, signingKey, values }]))
     this.#publications.set(flow, { signingKey, values })
@@ -109,8 +128,26 @@ export class FileLedger implements Ledger {
   }
 }
 
+interface Inspected {
+  readonly identity: Bytes
+  readonly flowCount: number
+  /** Of operators who let a flow recover what was not its newest state, oldest first. */
+  readonly acceptances: readonly StaleReceipt[]
+}
+
+const setAccepted = (flows: Map<FlowId, FlowState>, flow: FlowId): void => {
+  const state = flows.get(flow)
+  if (state === undefined) throw new KeyriseError(CODE, { detail: 'an acceptance for a flow that it does not know' })
+  flows.set(flow, { ...state, staleAccepted: true })
+}
+
 const readContents = (records: readonly Bytes[]): Contents => {
-  const contents: Contents = { identity: readIdentity(records[0]), flows: new Map(), publications: new Map() }
+  const contents: Contents = {
+    identity: readIdentity(records[0]),
+    flows: new Map(),
+    publications: new Map(),
+    acceptances: [],
+  }
   for (const record of records.slice(1)) {
     const [tag, claimed] = readTagged(record)
     if (tag === 'flow') {
@@ -119,6 +156,10 @@ const readContents = (records: readonly Bytes[]): Contents => {
     } else if (tag === 'publication') {
       const [flow, publication] = readPublication(claimed)
       contents.publications.set(flow, publication)
+    } else if (tag === 'stale-acceptance') {
+      const receipt = readReceipt(claimed, contents.identity)
+      contents.acceptances.push(receipt)
+      setAccepted(contents.flows, receipt.flow)
     } else if (tag !== 'start') {
       throw new KeyriseError(CODE, { detail: 'a record of a later version' })
     }
@@ -138,19 +179,42 @@ const readIdentity = (first: Uint8Array | undefined): Bytes => {
   return new FieldReader(claimed, ['identity'], CODE).bytes('identity', 32)
 }
 
+const STATE_KEYS = ['flow', 'task', 'image', 'head', 'incarnation', 'destroyed', 'staleAccepted']
+
 const readState = (claimed: unknown): [FlowId, FlowState] => {
-  const f = new FieldReader(claimed, ['flow', 'task', 'image', 'head', 'incarnation', 'destroyed'], CODE)
-  const head = f.has('head') ? new FieldReader(f.claimed('head'), ['epoch', 'digest'], CODE) : undefined
+  const f = new FieldReader(claimed, STATE_KEYS, CODE)
   return [
     parseFlowId(f.claimed('flow')),
     {
       task: parseFlowId(f.claimed('task')),
       image: f.bytes('image', 32),
-      head: head === undefined ? null : { epoch: head.count('epoch'), digest: head.bytes('digest', 32) },
+      head: readHead(f),
       incarnation: f.count('incarnation'),
       destroyed: f.flag('destroyed'),
+      // Not in ledgers that were written before there was such a thing.
+      staleAccepted: f.has('staleAccepted') && f.flag('staleAccepted'),
     },
   ]
+}
+
+const readHead = (fields: FieldReader): Head | null => {
+  if (!fields.has('head')) return null
+  const head = new FieldReader(fields.claimed('head'), ['epoch', 'digest'], CODE)
+  return { epoch: head.count('epoch'), digest: head.bytes('digest', 32) }
+}
+
+/** Its signature is checked with each reading: the log’s chain alone says nothing of who wrote to it. */
+const readReceipt = (claimed: unknown, identity: Bytes): StaleReceipt => {
+  const f = new FieldReader(claimed, ['flow', 'reason', 'timeMs', 'head', 'incarnation', 'signature'], CODE)
+  const receipt = {
+    flow: parseFlowId(f.claimed('flow')),
+    reason: f.text('reason', REASON_LENGTH_MAX),
+    timeMs: f.count('timeMs'),
+    head: readHead(f),
+    incarnation: f.count('incarnation'),
+    signature: f.bytes('signature', 64),
+  }
+  return verifyEd25519(identity, encodeStaleAcceptance(receipt), receipt.signature) ? receipt : f.refuse('signature')
 }
 
 const readPublication = (claimed: unknown): [FlowId, Publication] => {

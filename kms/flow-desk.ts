@@ -38,10 +38,11 @@ export class FlowDesk {
       this.#admit(known, image)
       if (known.task !== task)
         throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
-      return { incarnation: known.incarnation, head: known.head }
+      return { incarnation: known.incarnation, head: known.head, staleAccepted: known.staleAccepted }
     }
-    await this.#swap(flow, undefined, { task, image, head: null, incarnation: 0, destroyed: false })
-    return { incarnation: 0, head: null }
+    const born: FlowState = { task, image, head: null, incarnation: 0, destroyed: false, staleAccepted: false }
+    await this.#swap(flow, undefined, born)
+    return { incarnation: 0, head: null, staleAccepted: false }
   }
 
   /** Refuses a caller whose flow is no longer its own to read. */
@@ -53,12 +54,14 @@ export class FlowDesk {
    * The one compare-and-swap of a recovery: the newest claim holds the flow, older instances are fenced from here on.
    * @returns what is durable now, for the KMS identity to sign.
    */
-  async claim({ flow, image }: FlowCaller, { head, incarnation, adopt }: Request<'claim'>): Promise<Acknowledged> {
+  async claim(
+    { flow, image }: FlowCaller,
+    { head, incarnation, adopt, stale }: Request<'claim'>,
+  ): Promise<Acknowledged> {
     const state = await this.#read(flow, image)
     if (incarnation !== state.incarnation || !equalHeads(head, state.head)) return refuse('ERR_LEDGER_CONFLICT')
-    if (adopt !== null && !isHonest(adopt, state)) return refuse('ERR_FORK')
-    const adopted = adopt === null ? state.head : { epoch: adopt.epoch, digest: adopt.digest }
-    const next = { ...state, head: adopted, incarnation: state.incarnation + 1 }
+    if (stale && !state.staleAccepted) return refuse('ERR_LEDGER_CONFLICT')
+    const next = adopt === null ? claimed(state, stale) : stale ? adoptStale(state, adopt) : adoptHonest(state, adopt)
     await this.#swap(flow, state, next)
     return acknowledge(next)
   }
@@ -72,7 +75,7 @@ export class FlowDesk {
     if (head.epoch !== epochOf(parent) + 1) return refuse('ERR_REQUEST_INVALID')
     if (equalHeads(head, state.head)) return acknowledge(state)
     if (!equalHeads(parent, state.head)) return refuse('ERR_LEDGER_CONFLICT')
-    const next = { ...state, head }
+    const next = { ...state, head, staleAccepted: false }
     await this.#swap(flow, state, next)
     return acknowledge(next)
   }
@@ -161,6 +164,28 @@ const acknowledge = ({ head, incarnation }: FlowState): Acknowledged => ({ head,
 
 const epochOf = (head: Head | null): number => head?.epoch ?? 0
 
+type Adopted = Head & { readonly incarnation: number }
+
+/** The head stays; so does an operator’s acceptance that the claim makes use of, until a commit has moved the head. */
+const claimed = (state: FlowState, stale: boolean): FlowState => ({
+  ...state,
+  incarnation: state.incarnation + 1,
+  staleAccepted: stale,
+})
+
 /** An epoch that a crash left unacknowledged: right after the head, by an instance that the ledger once issued. */
-const isHonest = (adopt: Head & { readonly incarnation: number }, state: FlowState): boolean =>
-  adopt.epoch === epochOf(state.head) + 1 && adopt.incarnation >= 1 && adopt.incarnation <= state.incarnation
+const adoptHonest = (state: FlowState, { epoch, digest, incarnation }: Adopted): FlowState => {
+  const isHonest = epoch === epochOf(state.head) + 1 && incarnation >= 1 && incarnation <= state.incarnation
+  if (!isHonest) return refuse('ERR_FORK')
+  return { ...claimed(state, false), head: { epoch, digest } }
+}
+
+/** A ledger that was rolled back may have issued more incarnations than the store shows: their instances stay fenced. */
+const FORGOTTEN_INCARNATION_COUNT_MAX = 1_000_000
+
+/** An epoch that the ledger has forgotten, which an operator accepted: head and incarnation go up, as ever. */
+const adoptStale = (state: FlowState, { epoch, digest, incarnation }: Adopted): FlowState => {
+  const next = Math.max(state.incarnation, incarnation) + FORGOTTEN_INCARNATION_COUNT_MAX
+  if (epoch <= epochOf(state.head) || !Number.isSafeInteger(next)) return refuse('ERR_FORK')
+  return { ...state, head: { epoch, digest }, incarnation: next, staleAccepted: false }
+}

@@ -13,6 +13,8 @@ export interface FlowState {
   readonly incarnation: number
   /** A tombstone: nothing of the flow opens again. */
   readonly destroyed: boolean
+  /** An operator lets the next recovery take what the store shows, until the head has moved: accept-stale.ts. */
+  readonly staleAccepted: boolean
 }
 
 /** What a member of a task made known to the others. */
@@ -46,4 +48,5 @@ export const equalStates = (a: FlowState | undefined, b: FlowState | undefined):
       equalPublicBytes(a.image, b.image) &&
       equalHeads(a.head, b.head) &&
       a.incarnation === b.incarnation &&
-      a.destroyed === b.destroyed
+      a.destroyed === b.destroyed &&
+      a.staleAccepted === b.staleAccepted

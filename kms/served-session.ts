@@ -89,6 +89,7 @@ export class ServedSession {
         event: request.op,
         image: this.#options.image.name,
         ...(this.#flow === undefined ? {} : { flow: this.#flow }),
+        ...(request.op === 'claim' && request.stale ? { detail: 'of a stale state, as accepted' } : {}),
       })
       return parts
     } catch (error) {

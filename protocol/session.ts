@@ -42,13 +42,15 @@ export type SessionRequest =
   | { readonly op: 'open'; readonly flow: FlowId; readonly task: FlowId }
   /**
    * Takes the flow over: the one compare-and-swap of a recovery. `head` and `incarnation` are as `open` gave them; `adopt`
-   * is an honest head + 1 that a crash left unacknowledged.
+   * is an honest head + 1 that a crash left unacknowledged. `stale`: the state is not the ledger's, and an operator accepted
+   * that; `adopt` is then any epoch above the head.
    */
   | {
       readonly op: 'claim'
       readonly head: Head | null
       readonly incarnation: number
       readonly adopt: (Head & { readonly incarnation: number }) | null
+      readonly stale: boolean
     }
   | { readonly op: 'commit'; readonly incarnation: number; readonly parent: Head | null; readonly head: Head }
   /** Headers of envelopes sealed to root keys; the file keys come back. */
@@ -73,6 +75,8 @@ export interface OpenReply {
   /** The incarnation that holds the flow; 0 when none ever did. */
   readonly incarnation: number
   readonly head: Head | null
+  /** An operator accepted that the next recovery takes what the store shows: docs/kms.md. */
+  readonly staleAccepted: boolean
 }
 export interface ItemStatus {
   /** The root key that opened the item, as `root@1`; or the code that says why it did not open. */
@@ -108,6 +112,7 @@ const REQUEST_KEYS = [
   'head',
   'incarnation',
   'adopt',
+  'stale',
   'parent',
   'headers',
   'items',
@@ -176,6 +181,7 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
         head: readHeadOrNull(f.claimed('head')),
         incarnation: f.count('incarnation'),
         adopt: readAdopted(f.claimed('adopt')),
+        stale: f.flag('stale'),
       }
     case 'commit':
       return {
@@ -232,11 +238,12 @@ const REPLY_READERS: {
   ]
 } = {
   open: [
-    ['certificates', 'incarnation', 'head'],
+    ['certificates', 'incarnation', 'head', 'staleAccepted'],
     (f) => ({
       certificates: f.list('certificates', ROOT_KEY_COUNT_MAX, readBytes(4096)),
       incarnation: f.count('incarnation'),
       head: readHeadOrNull(f.claimed('head')),
+      staleAccepted: f.flag('staleAccepted'),
     }),
   ],
   claim: [

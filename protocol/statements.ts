@@ -89,6 +89,19 @@ export interface Acknowledged {
 export const encodeAcknowledgement = (flow: FlowId, { head, incarnation }: Acknowledged): Bytes =>
   encodeCbor(['keyrise/v1/acknowledgement', { flow, head: head && { ...head }, incarnation }])
 
+/** That an operator lets one recovery of a flow take what the store shows, and the ledger's state that is given up for it. */
+export interface StaleAcceptance extends Acknowledged {
+  readonly flow: FlowId
+  /** The operator’s, 1 to REASON_LENGTH_MAX characters. */
+  readonly reason: string
+  /** Since the epoch, by the operator’s machine. */
+  readonly timeMs: number
+}
+
+/** What the KMS identity signs as the receipt of a `StaleAcceptance`. */
+export const encodeStaleAcceptance = ({ flow, reason, timeMs, head, incarnation }: StaleAcceptance): Bytes =>
+  encodeCbor(['keyrise/v1/stale-acceptance', { flow, reason, timeMs, head: head && { ...head }, incarnation }])
+
 /** True when a ledger that acknowledged `newer` cannot be in the state `claimed`: neither ever falls, and no epoch has two contents. */
 export const isAhead = (newer: Acknowledged, claimed: Acknowledged): boolean => {
   const [epoch, claimedEpoch] = [newer.head?.epoch ?? 0, claimed.head?.epoch ?? 0]

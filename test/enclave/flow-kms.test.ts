@@ -87,7 +87,10 @@ test('a KMS that certifies no root key leaves nothing to seal to, and says so', 
   const kms = new ScriptedKms()
   kms.script = (right, { op }) =>
     op === 'open'
-      ? { ...right, meta: encodeSessionReply('open', { certificates: [], incarnation: 0, head: null }) }
+      ? {
+          ...right,
+          meta: encodeSessionReply('open', { certificates: [], incarnation: 0, head: null, staleAccepted: false }),
+        }
       : right
   const client = connect(kms)
   await client.open()
@@ -124,7 +127,12 @@ test('items and bytes that do not add up are refused, and a failed item is only 
 
 test('a certificate that the KMS identity did not sign is refused', async (t) => {
   const kms = kmsWithKey()
-  const meta = encodeSessionReply('open', { certificates: [kms.certificate(stranger())], incarnation: 0, head: null })
+  const meta = encodeSessionReply('open', {
+    certificates: [kms.certificate(stranger())],
+    incarnation: 0,
+    head: null,
+    staleAccepted: false,
+  })
   kms.script = (right, { op }) => (op === 'open' ? { ...right, meta } : right)
   await t.throwsAsync(connect(kms).open(), { code: 'ERR_KMS_UNTRUSTED' })
 })

@@ -83,7 +83,12 @@ export class ScriptedKms implements KmsChannel {
 
   #answer(request: SessionRequest, claimed: Uint8Array, session: Session): Parts {
     if (request.op === 'open') {
-      const meta = encodeSessionReply('open', { certificates: [this.certificate()], incarnation: 0, head: null })
+      const meta = encodeSessionReply('open', {
+        certificates: [this.certificate()],
+        incarnation: 0,
+        head: null,
+        staleAccepted: false,
+      })
       return { meta, secrets: nodeRandom.fill(allocate(32)), proof: NOTHING }
     }
     const meta = encodeSessionReply('unwrap', { items: this.items })

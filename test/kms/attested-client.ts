@@ -119,7 +119,7 @@ export class AttestedClient {
   /** Opens and claims, as a first launch does. */
   async launch(flow = 'flow-1', task = 'task-1'): Promise<number> {
     const { head, incarnation } = await this.open(flow, task)
-    const { reply } = await this.call({ op: 'claim', head, incarnation, adopt: null })
+    const { reply } = await this.call({ op: 'claim', head, incarnation, adopt: null, stale: false })
     return reply.incarnation
   }
 }

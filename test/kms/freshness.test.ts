@@ -29,7 +29,7 @@ test('a claim and a commit are acknowledged under the KMS identity, over exactly
   const isSigned = (signature: Uint8Array, acknowledged: Acknowledged, flow = 'flow-1'): boolean =>
     verifyEd25519(keyring.identity, encodeAcknowledgement(parseFlowId(flow), acknowledged), signature)
   await client.open()
-  const claimed = (await client.call({ op: 'claim', head: null, incarnation: 0, adopt: null })).reply
+  const claimed = (await client.call({ op: 'claim', head: null, incarnation: 0, adopt: null, stale: false })).reply
   t.true(isSigned(claimed.acknowledgement, { head: null, incarnation: 1 }))
   const commit = { op: 'commit', incarnation: 1, parent: null, head: headOf(1) } as const
   const { acknowledgement } = (await client.call(commit)).reply
@@ -44,7 +44,7 @@ test('a claim and a commit are acknowledged under the KMS identity, over exactly
   t.false(isSigned(acknowledgement, { head: headOf(1), incarnation: 1 }, 'flow-2'))
   t.deepEqual((await client.call(commit)).reply.acknowledgement, acknowledgement)
   const adopt = { ...headOf(2), incarnation: 1 }
-  const adopted = (await client.call({ op: 'claim', head: headOf(1), incarnation: 1, adopt })).reply
+  const adopted = (await client.call({ op: 'claim', head: headOf(1), incarnation: 1, adopt, stale: false })).reply
   t.true(isSigned(adopted.acknowledgement, { head: headOf(2), incarnation: 2 }))
   const restarted = await startInProcess({ fs, keyring })
   t.like(await restarted.ledger.read(parseFlowId('flow-1')), { head: headOf(2), incarnation: 2 })
@@ -83,7 +83,7 @@ test('of two claims at once, one wins', async (t) => {
   const clients = [await connect(), await connect(), await connect()]
   await Promise.all(clients.map((client) => client.open()))
   const claims = await Promise.allSettled(
-    clients.map((client) => client.call({ op: 'claim', head: null, incarnation: 0, adopt: null })),
+    clients.map((client) => client.call({ op: 'claim', head: null, incarnation: 0, adopt: null, stale: false })),
   )
   t.deepEqual(claims.map(({ status }) => status).sort(), ['fulfilled', 'rejected', 'rejected'])
   for (const claim of claims) if (claim.status === 'rejected') t.like(claim.reason, { code: 'ERR_LEDGER_CONFLICT' })
@@ -94,7 +94,7 @@ test('of two that read one state before either writes, one wins', async (t) => {
   await (await connect()).open()
   const desk = new FlowDesk(ledger, { platforms: [], images: [] })
   const caller = { flow: parseFlowId('flow-1'), image: IMAGE }
-  const claim = () => desk.claim(caller, { op: 'claim', head: null, incarnation: 0, adopt: null })
+  const claim = () => desk.claim(caller, { op: 'claim', head: null, incarnation: 0, adopt: null, stale: false })
   const claims = await Promise.allSettled([claim(), claim()])
   t.deepEqual(
     claims.map((settled) =>
@@ -115,6 +115,7 @@ test('a claim adopts an honest head + 1 and nothing else', async (t) => {
       head,
       incarnation,
       adopt: adopt && { ...headOf(adopt.epoch), incarnation: adopt.incarnation },
+      stale: false,
     })
   await t.throwsAsync(claim({ epoch: 3, incarnation: 1 }), { code: 'ERR_FORK' })
   await t.throwsAsync(claim({ epoch: 1, incarnation: 1 }), { code: 'ERR_FORK' })

@@ -16,6 +16,7 @@ const stateOf = (epoch: number): FlowState => ({
   head: epoch === 0 ? null : { epoch, digest: digestOf(epoch) },
   incarnation: 1,
   destroyed: false,
+  staleAccepted: false,
 })
 
 /** A disk with a ledger, and a fault that can be set later. */
@@ -41,6 +42,7 @@ test('a state is swapped only for the one that was expected, and is there after 
   for (const other of [
     { incarnation: 2 },
     { destroyed: true },
+    { staleAccepted: true },
     { task: flowOf('other') },
     { image: digestOf(2) },
     { head: null },

@@ -59,6 +59,7 @@ test('init never writes over a keyring, nor makes one beside a ledger that knows
     head: null,
     incarnation: 0,
     destroyed: false,
+    staleAccepted: false,
   })
   await remove(fs, '/custody', 'keyring.age')
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_MISSING' })

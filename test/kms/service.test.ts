@@ -36,5 +36,5 @@ test('a first launch opens, claims, seals; a recovery unwraps what it sealed, wi
     secretsDigest: sha256(answer.secrets),
   })
   t.true(proof !== undefined && verifyEd25519(root.originKey, transcript, proof.signature))
-  t.is((await second.call({ op: 'claim', head: null, incarnation: 1, adopt: null })).reply.incarnation, 2)
+  t.is((await second.call({ op: 'claim', head: null, incarnation: 1, adopt: null, stale: false })).reply.incarnation, 2)
 })

@@ -42,7 +42,7 @@ test('nothing but open is served before open, and a session serves one flow', as
   const { connect } = await startInProcess()
   const client = await connect()
   const head = { epoch: 1, digest: digestOf(1) }
-  await t.throwsAsync(client.call({ op: 'claim', head: null, incarnation: 0, adopt: null }), {
+  await t.throwsAsync(client.call({ op: 'claim', head: null, incarnation: 0, adopt: null, stale: false }), {
     code: 'ERR_REQUEST_INVALID',
   })
   await t.throwsAsync(client.call({ op: 'commit', incarnation: 1, parent: null, head }), {

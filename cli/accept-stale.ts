@@ -1,0 +1,46 @@
+import type { Command } from 'commander'
+import { toHex } from '../protocol/bytes.js'
+import { parseFlowId } from '../protocol/names.js'
+import { Secret } from '../protocol/crypto/secret.js'
+import { acceptStale } from '../kms/accept-stale.js'
+import { placeOf } from '../kms/place.js'
+import { nodeClock, nodeFileSystem } from '../storage/index.js'
+import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { printResult, table } from './terminal.js'
+
+interface AcceptStaleFlags extends PlaceFlags {
+  readonly reason: string
+}
+
+/** `keyrise kms accept-stale` */
+export const addAcceptStaleCommand = (kms: Command): void => {
+  withPlace(
+    kms
+      .command('accept-stale')
+      .argument('<flow>', 'the flow whose recovery is refused')
+      .description('let the next recovery of a flow take what its store shows: what is newer is given up'),
+  )
+    .requiredOption('--reason <text>', 'why; the ledger keeps it, in a signed receipt')
+    .action(accept)
+}
+
+const accept = async (claimedFlow: string, flags: AcceptStaleFlags): Promise<void> => {
+  const flow = parseFlowId(claimedFlow)
+  const { head, incarnation, timeMs, reason, signature } = await withPassphrase(flags, false, async (bytes) => {
+    using passphrase = Secret.take(bytes)
+    const place = placeOf(flags)
+    return await acceptStale({ place, passphrase, fs: nodeFileSystem, clock: nodeClock, flow, reason: flags.reason })
+  })
+  const epoch = head?.epoch ?? 0
+  const time = new Date(timeMs).toISOString()
+  printResult(
+    flags.json === true,
+    { flow, reason, time, epoch, digest: head && toHex(head.digest), incarnation, signature: toHex(signature) },
+    table([
+      ['flow', flow],
+      ['given up', `epoch ${epoch}, where the store does not show it`],
+      ['reason', reason],
+      ['next', 'start the KMS again; then launch the enclave'],
+    ]),
+  )
+}
