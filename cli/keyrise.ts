@@ -2,8 +2,13 @@
 import { Command, CommanderError } from 'commander'
 import { EXIT, printError, printText } from './terminal.js'
 
-/** The groups of commands, and `init` and `sweep`, which are one each. Only the one that is called is loaded: most of a short command’s time is loading. */
+/** The groups of commands, and `drill`, `init` and `sweep`, which are one each. Only the one that is called is loaded: most of a short command’s time is loading. */
 const GROUPS = [
+  {
+    name: 'drill',
+    description: 'say what could not be recovered if an enclave or the KMS died now, and why',
+    load: async () => (await import('./drill-command.js')).addDrillCommand,
+  },
   {
     name: 'envelope',
     description: 'seal, open and inspect files',

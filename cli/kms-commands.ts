@@ -1,17 +1,17 @@
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { toHex } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
-import { parsePolicy, serveKms, type KmsEvent, type Policy, type ServedKms } from '../kms/index.js'
+import { serveKms, type KmsEvent, type ServedKms } from '../kms/index.js'
 import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { addAcceptStaleCommand } from './accept-stale.js'
 import { wholeNumber } from './arguments.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { readPolicy } from './policy-file.js'
 import { addRotationCommands } from './rotation-commands.js'
 import { emphasise, EXIT, printResult } from './terminal.js'
 
@@ -105,17 +105,6 @@ const serve = async (
 const warnOfDebug = ({ json, policy }: PlaceFlags & { readonly policy: string }): void => {
   const text = `${policy} has allowDebug: debug images get keys, and tell whoever runs them what they do with them`
   process.stderr.write(json === true ? `${JSON.stringify({ warning: text })}\n` : `${emphasise('WARNING')} ${text}\n`)
-}
-
-const readPolicy = async (path: string): Promise<Policy> => {
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (error) {
-    const code: unknown = error instanceof Error && 'code' in error ? error.code : 'unknown'
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--policy: ${path} cannot be read (${String(code)})` })
-  }
-  return parsePolicy(text)
 }
 
 /** Calls that an operator wants to see as they happen; the others are every enclave’s everyday. */

@@ -53,7 +53,7 @@ export class FileLedger implements Ledger {
     const records = await AppendLog.read(fs, directory, LEDGER_NAME)
     if (records === undefined) return undefined
     const { identity, flows, acceptances } = readContents(records)
-    return { identity, flowCount: flows.size, acceptances }
+    return { identity, flowCount: flows.size, flows, acceptances }
   }
 
   /**
@@ -131,6 +131,7 @@ export class FileLedger implements Ledger {
 interface Inspected {
   readonly identity: Bytes
   readonly flowCount: number
+  readonly flows: ReadonlyMap<FlowId, FlowState>
   /** Of operators who let a flow recover what was not its newest state, oldest first. */
   readonly acceptances: readonly StaleReceipt[]
 }

@@ -9,7 +9,7 @@ import { storeError, SyncFailure, systemCode } from './failures.js'
 import { nodeFileSystem } from './node-file-system.js'
 
 /** An epoch file is a checkpoint and its index. */
-const OBJECT_SIZE_BYTES_MAX = CHECKPOINT_SIZE_BYTES_MAX + 64 * 1024 * 1024
+export const OBJECT_SIZE_BYTES_MAX = CHECKPOINT_SIZE_BYTES_MAX + 64 * 1024 * 1024
 /** A file system takes 255 bytes, and the temporary file needs a few of them. */
 const SEGMENT_LENGTH_MAX = 200
 const PROBE = '.keyrise-probe'

@@ -1,3 +1,4 @@
+export { DirectoryReader } from './directory-reader.js'
 export { DirectoryStore } from './directory-store.js'
 export { publish, readWhole, remove, syncDirectory, syncFile, writeAll } from './durable.js'
 export { storeError, SyncFailure } from './failures.js'

@@ -139,6 +139,7 @@ test('every command has its help', async (t) => {
     ['kms', 'rotate'],
     ['kms', 'rewrap'],
     ['kms', 'identity'],
+    ['drill'],
     ['image'],
     ['image', 'build'],
     ['image', 'inspect'],
