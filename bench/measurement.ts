@@ -16,7 +16,7 @@ export const FULL: Scale = { runs: 5, sliceMs: 500, bytes: (sizeBytes) => sizeBy
 
 /** For a test that all of it runs: a thousandth of what is large. */
 export const QUICK: Scale = {
-  runs: 2,
+  runs: 1,
   sliceMs: 5,
   bytes: (sizeBytes) => Math.min(sizeBytes, Math.max(64 * 1024, sizeBytes / 1024)),
   count: (count) => Math.ceil(count / 256),

@@ -28,8 +28,9 @@ const MEASUREMENTS: readonly Measurement[] = [
   primitives,
 ]
 
-/** Graded rows, then curves. */
-export const NAMES: readonly string[] = MEASUREMENTS.flatMap(({ names }) => names)
+/** Of rows and curves that are measured together. */
+export const GROUPS: readonly (readonly string[])[] = MEASUREMENTS.map(({ names }) => names)
+export const NAMES: readonly string[] = GROUPS.flat()
 
 export interface RunOptions {
   /** All that there are, unless told. */

@@ -92,9 +92,18 @@ const scanFile = async (path: string, windows: WindowTable, found: Found): Promi
 interface Window {
   readonly secret: string
   readonly bytes: Uint8Array
+  /** Where in it the word is that it is found by. */
+  readonly place: number
 }
 
-/** Finds parts of secrets in bytes. Windows by their last four bytes; a bitmap in front keeps the common case, no such window, out of the map. */
+const WORD_SIZE_BYTES = 4
+const PLACE_MIN = WINDOW_SIZE_BYTES - 2 * WORD_SIZE_BYTES + 1
+
+/**
+ * Finds parts of secrets in bytes. Of these only every fourth word is looked up: wherever a window lies, exactly one such word is
+ * whole within its last seven bytes, and it is known by all four that this can be. A bitmap in front keeps the common case, no
+ * such window, out of the map.
+ */
 export class WindowTable {
   readonly #bits = new Uint8Array(1 << 20)
   readonly #windows = new Map<number, Window[]>()
@@ -105,10 +114,8 @@ export class WindowTable {
     for (const offset of windowOffsets(bytes.length)) {
       const window = bytes.subarray(offset, offset + WINDOW_SIZE_BYTES)
       if (new Set(window).size < DISTINCT_BYTES_MIN) continue
-      const key = window.subarray(-4).reduce((word, byte) => ((word << 8) | byte) >>> 0, 0)
-      const slot = slotOf(key)
-      this.#bits[slot >>> 3] = (this.#bits[slot >>> 3] ?? 0) | (1 << (slot & 7))
-      this.#windows.set(key, [...(this.#windows.get(key) ?? []), { secret: name, bytes: window }])
+      for (let place = PLACE_MIN; place < PLACE_MIN + WORD_SIZE_BYTES; place++)
+        this.#index(wordAt(window, place), { secret: name, bytes: window, place })
       count++
     }
     return count
@@ -117,19 +124,31 @@ export class WindowTable {
   /** Calls `found` with the offset in `data` of each window that lies in it. */
   search(data: Uint8Array, found: (secret: string, offset: number) => void): void {
     const bits = this.#bits
-    let word = 0
-    for (let index = 0; index < data.length; index++) {
-      word = ((word << 8) | (data[index] as number)) >>> 0
+    for (let position = 0; position + WORD_SIZE_BYTES <= data.length; position += WORD_SIZE_BYTES) {
+      const word = wordAt(data, position)
       const slot = slotOf(word)
       if (((bits[slot >>> 3] as number) & (1 << (slot & 7))) === 0) continue
-      const offset = index + 1 - WINDOW_SIZE_BYTES
-      if (offset < 0) continue
-      for (const window of this.#windows.get(word) ?? []) {
-        if (window.bytes.every((byte, at) => data[offset + at] === byte)) found(window.secret, offset)
+      for (const { secret, bytes, place } of this.#windows.get(word) ?? []) {
+        const offset = position - place
+        if (bytes.every((byte, at) => data[offset + at] === byte)) found(secret, offset)
       }
     }
   }
+
+  #index(word: number, window: Window): void {
+    const slot = slotOf(word)
+    this.#bits[slot >>> 3] = (this.#bits[slot >>> 3] ?? 0) | (1 << (slot & 7))
+    const known = this.#windows.get(word)
+    if (known === undefined) this.#windows.set(word, [window])
+    else known.push(window)
+  }
 }
+
+const wordAt = (bytes: Uint8Array, offset: number): number =>
+  ((bytes[offset] as number) << 24) |
+  ((bytes[offset + 1] as number) << 16) |
+  ((bytes[offset + 2] as number) << 8) |
+  (bytes[offset + 3] as number)
 
 /** A multiplicative hash to 23 bits (Knuth, vol. 3, §6.4). */
 const slotOf = (word: number): number => Math.imul(word, 0x9e3779b1) >>> 9
