@@ -98,7 +98,9 @@ export class ServedEcall {
 const declaredRefusal = (definition: EnclaveDefinition, error: unknown): unknown => {
   if (!(error instanceof KeyriseError) || error.code !== 'ERR_APPLICATION') return error
   const { reason } = error
-  if (reason === undefined || !Object.hasOwn(definition.refusals, reason)) return undefined
+  if (reason === undefined || !Object.hasOwn(definition.refusals, reason))
+    return new TypeError('A refusal that is not declared', { cause: error })
   const detail = definition.refusals[reason]
-  return new KeyriseError('ERR_APPLICATION', { reason, ...(detail === undefined ? {} : { detail }) })
+  // The cause stays inside, but for debug images, where it says who refused.
+  return new KeyriseError('ERR_APPLICATION', { reason, cause: error, ...(detail === undefined ? {} : { detail }) })
 }

@@ -32,18 +32,21 @@ export class ThreadHandles {
 
   /** Every port, Node’s own to its workers among them. */
   async ports(): Promise<MessagePort[]> {
-    const held = (await this.workers()).flatMap((worker) =>
-      Object.getOwnPropertySymbols(worker).map((key) => (worker as unknown as Record<symbol, unknown>)[key]),
-    )
+    const held = (await this.workers()).flatMap(portsOf)
     const found = await instancesOf('MessagePort', MessagePort)
-    return [...new Set([...this.#ports, ...held, ...found])].filter(
-      (port): port is MessagePort => port instanceof MessagePort && isInstance(port),
-    )
+    return [...new Set([...this.#ports, ...held, ...found.filter(isPort)])]
   }
 }
 
+/** The ports by which Node itself talks to a worker. */
+export const portsOf = (worker: Worker): MessagePort[] =>
+  Object.getOwnPropertySymbols(worker)
+    .map((key) => (worker as unknown as Record<symbol, unknown>)[key])
+    .filter(isPort)
+
 /** Prototypes are among what the inspector finds, and end the process where they are used. */
 const isInstance = (found: object): boolean => Object.getOwnPropertySymbols(found).length > 0
+const isPort = (found: unknown): found is MessagePort => found instanceof MessagePort && isInstance(found)
 
 const QUERIED = Symbol.for('attack’s query')
 type Queried = Record<symbol, unknown>

@@ -123,6 +123,10 @@ test('stacks go on across await; a thrown text, a wrong reply and a refusal say 
     t.regex(wrong.stack ?? '', /schema\.ts:\d+/)
     const refused = await settled(ecalls.refuses(''))
     t.like(refused, { code: 'ERR_APPLICATION', reason: 'too-late' })
+    t.regex(refused.stack ?? '', new RegExp(`cause[^]*at .*${SOURCE}:\\d+`))
+    const undeclared = await settled(ecalls.refusesOddly(''))
+    t.like(undeclared, { code: 'ERR_ENCLAVE_FAILED' })
+    t.regex(undeclared.stack ?? '', new RegExp(`A refusal that is not declared[^]*cause[^]*at .*${SOURCE}:\\d+`))
   })
 })
 

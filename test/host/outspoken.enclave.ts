@@ -30,6 +30,7 @@ export default defineEnclave({
       throw CANARY
     }),
     refuses: ecall(answers, () => refuse('too-late')),
+    refusesOddly: ecall(answers, () => refuse(CANARY)),
     repliesWrongly: ecall(answers, () => 7 as unknown as string),
     prints: ecall(answers, (_, text) => {
       console.log(`${CANARY} %s`, text, { list: [1, 'two', new Uint8Array(2)] })

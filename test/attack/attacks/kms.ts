@@ -43,7 +43,7 @@ const keySubstitution: Attack = {
   name: 'key-substitution',
   attacker: 'H1',
   tries:
-    'the aggregator’s own key in the place of a peer’s: in what is relayed, and by bit flips here and there in the frame that has the roster',
+    'the aggregator’s own key in the place of a peer’s: by an enclave of its own in another task, under another name and the peer’s; in what is relayed, and by bit flips here and there in the frame that has the roster',
   expected: STOPPED,
   async run(stage) {
     const own = new Uint8Array(32).fill(7)
@@ -63,6 +63,11 @@ const keySubstitution: Attack = {
     )
     const honest = await enclave.ecalls.peerKey('peer')
     if (honest?.[0] !== 1) throw new Error('The peer has no key')
+    const impostor = await world.launch(world.kms, 'rival', 'other-task')
+    await impostor.ecalls.publish(own)
+    if ((await enclave.ecalls.peerKey('rival')) !== null) return leaks('whoever is in another task is a peer')
+    const renamed = await refusal(world.launch(world.kms, 'peer', 'other-task'))
+    if (renamed !== 'ERR_POLICY_DENIED') return leaks(`the peer’s flow in another task: ${renamed}`)
     for (const at of [0.2, 0.5, 0.7, 0.99]) {
       tamper = (reply) => reply.map((byte, index) => (index === Math.floor(reply.length * at) ? byte ^ 6 : byte))
       const seen = await enclave.ecalls.peerKey('peer').catch(() => null)
