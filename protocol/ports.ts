@@ -95,7 +95,7 @@ export interface Store {
   read(name: string, offset: number, sizeBytes: number): Promise<Uint8Array | undefined>
   /** Names that start with `prefix`, sorted. */
   list(prefix: string): Promise<string[]>
-  /** Fine where there is none. */
+  /** Fine where there is none. It may come back after a power cut: whoever deletes it has ceased to need it, and sweeps again. */
   delete(name: string): Promise<void>
   /**
    * Of a store that keeps several copies of everything: the stores that each hold one, in the order in which they are read. Only

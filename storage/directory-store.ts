@@ -4,9 +4,10 @@ import { KeyriseError } from '../protocol/errors.js'
 import { CHECKPOINT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
 import type { FileSystem, Store } from '../protocol/ports.js'
-import { isTemporaryName, publish, readRange, readWhole, remove, syncDirectory } from './durable.js'
+import { discard, isTemporaryName, publish, readRange, readWhole, syncDirectory } from './durable.js'
 import { storeError, SyncFailure, systemCode } from './failures.js'
 import { nodeFileSystem } from './node-file-system.js'
+import { SharedSyncs } from './shared-syncs.js'
 
 /** An epoch file is a checkpoint and its index. */
 export const OBJECT_SIZE_BYTES_MAX = CHECKPOINT_SIZE_BYTES_MAX + 64 * 1024 * 1024
@@ -36,7 +37,7 @@ export class DirectoryStore implements Store {
   /** Touches nothing yet: the first operation says whether the directory can be used. */
   constructor(directory: string, fileSystem: FileSystem = nodeFileSystem) {
     this.#root = resolve(directory)
-    this.#fs = fileSystem
+    this.#fs = new SharedSyncs(fileSystem)
   }
 
   put(claimedName: string, bytes: Uint8Array): Promise<void> {
@@ -66,7 +67,7 @@ export class DirectoryStore implements Store {
 
   delete(claimedName: string): Promise<void> {
     return this.#inTurn(claimedName, async (directory, file) => {
-      if (await this.#isDirectory(directory)) await remove(this.#fs, directory, file)
+      if (await this.#isDirectory(directory)) await discard(this.#fs, directory, file)
     })
   }
 

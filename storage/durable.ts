@@ -49,11 +49,13 @@ const writeAndRename = async (fs: FileSystem, temporary: string, path: string, b
   }
 }
 
-/** Removes `directory/name`, durably; fine where there is none. @throws {KeyriseError} as `publish`. */
-export const remove = async (fs: FileSystem, directory: string, name: string): Promise<void> => {
+/**
+ * Removes `directory/name`; fine where there is none. Not synced: a crash may bring it back, until something else is published in
+ * the directory. @throws {KeyriseError} as `publish`.
+ */
+export const discard = async (fs: FileSystem, directory: string, name: string): Promise<void> => {
   try {
     await fs.unlink(join(directory, name))
-    await syncDirectory(fs, directory)
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw storeError(error, join(directory, name))
   }

@@ -1,6 +1,6 @@
 export { DirectoryReader } from './directory-reader.js'
 export { DirectoryStore } from './directory-store.js'
-export { publish, readWhole, remove, syncDirectory, syncFile, writeAll } from './durable.js'
+export { discard, publish, readWhole, syncDirectory, syncFile, writeAll } from './durable.js'
 export { storeError, SyncFailure } from './failures.js'
 export { MemoryStore } from './memory-store.js'
 export { MirrorStore, type MirrorFailure } from './mirror-store.js'

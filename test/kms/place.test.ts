@@ -18,7 +18,7 @@ import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { FileSystem } from '../../protocol/ports.js'
-import { nodeClock, publish, readWhole, remove } from '../../storage/index.js'
+import { discard, nodeClock, publish, readWhole } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
@@ -61,7 +61,7 @@ test('init never writes over a keyring, nor makes one beside a ledger that knows
     destroyed: false,
     staleAccepted: false,
   })
-  await remove(fs, '/custody', 'keyring.age')
+  await discard(fs, '/custody', 'keyring.age')
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_MISSING' })
   await t.throwsAsync(openKeyring({ place: PLACE, passphrase, fs }), { code: 'ERR_KEYRING_MISSING' })
   t.false(await hasKeyring(PLACE, fs))
@@ -70,7 +70,7 @@ test('init never writes over a keyring, nor makes one beside a ledger that knows
 test('a damaged ledger is no licence for a new keyring', async (t) => {
   const { fs, create } = await makeDisk()
   await create()
-  await remove(fs, '/custody', 'keyring.age')
+  await discard(fs, '/custody', 'keyring.age')
   await publish(fs, '/kms', LEDGER_NAME, new Uint8Array(100))
   await t.throwsAsync(create(), { code: 'ERR_LEDGER_DAMAGED' })
 })
@@ -101,7 +101,7 @@ test('a crash at any step of init leaves a KMS that is whole, or nothing that hi
 test('without its ledger a KMS does not start; a new one is begun only on the operator’s word', async (t) => {
   const { fs, create, restore } = await makeDisk()
   const made = await create()
-  await remove(fs, '/kms', LEDGER_NAME)
+  await discard(fs, '/kms', LEDGER_NAME)
   await t.throwsAsync(
     openKms({
       place: PLACE,

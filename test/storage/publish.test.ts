@@ -2,7 +2,7 @@ import test from 'ava'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import { equalPublicBytes } from '../../protocol/bytes.js'
 import { isKeyriseError, type ErrorCode } from '../../protocol/errors.js'
-import { publish, readWhole, remove, SyncFailure } from '../../storage/index.js'
+import { publish, readWhole, discard, SyncFailure } from '../../storage/index.js'
 
 // Several pages, the last one partial, so that torn writes have pieces to lose.
 const OLD = new Uint8Array(9_000).fill(1)
@@ -64,9 +64,12 @@ test('what was published survives the loss of everything unsynced', async (t) =>
   t.true(await isNew(fs))
 })
 
-test('what was removed is gone after the loss of everything unsynced', async (t) => {
+test('what was discarded is gone, durably once something else is published beside it', async (t) => {
   const { fs } = await diskWithOld()
-  await remove(fs, '/', 'state')
+  await discard(fs, '/', 'state')
+  await discard(fs, '/', 'state')
+  t.is(await read(fs), undefined)
+  await publish(fs, '/', 'other', NEW)
   fs.restart()
   t.is(await read(fs), undefined)
 })

@@ -16,9 +16,11 @@ export const DURABILITY: readonly PlantedFault[] = [
   },
   {
     ...PUBLISH,
-    name: 'a removal is not synced',
-    find: 'await fs.unlink(join(directory, name)) await syncDirectory(fs, directory)',
-    put: 'await fs.unlink(join(directory, name))',
+    name: 'an fsync that runs already is shared',
+    file: 'storage/shared-syncs.ts',
+    find: 'if (running === undefined) return this.#sync(path)',
+    put: 'if (running !== undefined) return running; return this.#sync(path)',
+    test: 'storage/shared-syncs.test',
   },
   {
     ...PUBLISH,
