@@ -13,6 +13,7 @@ import {
   type Platform,
 } from '../../host/index.js'
 import { startKms } from '../../kms/index.js'
+import type { Isolation } from '../../protocol/configuration.js'
 import { makePassphrase, RIGHT, WRONG } from './passphrase.js'
 import type vault from './vault.enclave.js'
 
@@ -26,9 +27,11 @@ export interface HostArguments {
   /** Of the KMS; where there is none, the scenario is about a KMS. */
   readonly url?: string
   readonly flow: string
+  /** A worker unless told. */
+  readonly isolation?: Isolation
 }
 
-const { scenario, directory, url, flow } = JSON.parse(process.argv[2] ?? '{}') as HostArguments
+const { scenario, directory, url, flow, isolation = 'worker' } = JSON.parse(process.argv[2] ?? '{}') as HostArguments
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
 /** What there is now. Resolves when the search is over. */
@@ -105,6 +108,7 @@ const setUp = async () => {
       store: new DirectoryStore(join(directory, 'sealed')),
       kms: link,
       flow,
+      isolation,
       limits: { launchDeadlineMs: LAUNCH_DEADLINE_MS, backoffMinMs: 10 },
       clock,
       onEvent: ({ type }) => {

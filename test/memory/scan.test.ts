@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import { open as openFile, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +12,7 @@ import { serveKms, type ServedKms } from '../../kms/index.js'
 import { createKms } from '../../kms/place.js'
 import { asciiBytes, copyBytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import type { Isolation } from '../../protocol/configuration.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { nodeFileSystem } from '../../storage/index.js'
 import { makePassphrase, RIGHT, WRONG } from './passphrase.js'
@@ -64,9 +66,10 @@ const states = async (
   scenario: Scenario,
   flow: string,
   search: (state: string, pid: number) => Promise<void>,
+  isolation: Isolation = 'worker',
 ): Promise<void> => {
   const script = fileURLToPath(new URL('./host.js', import.meta.url))
-  const shown: HostArguments = { scenario, directory, flow, url: kms.url }
+  const shown: HostArguments = { scenario, directory, flow, isolation, url: kms.url }
   const child = spawn(process.execPath, ['--max-old-space-size=128', script, JSON.stringify(shown)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -163,6 +166,41 @@ for (const [scenario, way] of Object.entries(LEAKING) as [Scenario, string][]) {
     const found = await searchAll(scenario)
     assertAlive(t, found.get('alive') ?? [])
     t.true((found.get('ended') ?? []).length > 0)
+  })
+}
+
+/** The last of the processes that `pid` started, and that those started. */
+const descendant = (pid: number): number => {
+  const children = readdirSync(`/proc/${String(pid)}/task`)
+    .map((task) => readFileSync(`/proc/${String(pid)}/task/${task}/children`, 'latin1').trim())
+    .filter((line) => line !== '')
+  const [last] = children.at(-1)?.split(' ').slice(-1) ?? []
+  return last === undefined ? pid : descendant(Number(last))
+}
+
+// Only root may read an enclave’s process, and without the control this would prove nothing.
+const scansAsRoot = process.getuid?.() === 0 ? scans : test.serial.skip
+for (const [scenario, way] of [
+  ['close', 'the handle’s close'],
+  ['kill', 'SIGKILL'],
+] as const) {
+  scansAsRoot(`an enclave’s process has its secrets; its host has none, neither then nor after ${way}`, async (t) => {
+    const flow = `process-${scenario}`
+    const inHost = new Map<string, readonly MemoryLeak[]>()
+    let inEnclave: readonly MemoryLeak[] = []
+    await states(
+      scenario,
+      flow,
+      async (state, pid) => {
+        if (state === 'prepared') return
+        inHost.set(state, await search(pid, flow))
+        if (state === 'alive') inEnclave = await search(descendant(pid), flow)
+      },
+      'process',
+    )
+    assertAlive(t, inEnclave)
+    t.deepEqual([...inHost.keys()], ['alive', 'ended'])
+    for (const leaks of inHost.values()) t.deepEqual(leaks, [])
   })
 }
 
