@@ -4,7 +4,7 @@ import { open, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { fileURLToPath } from 'node:url'
-import type { Measurement, Scale } from '../measurement.js'
+import type { Measurement } from '../measurement.js'
 import { randomBytes } from '../peers/files.js'
 import { identityText, sealOurs } from '../peers/keyrise.js'
 import { result, type Result, type Series } from '../report.js'
@@ -76,43 +76,49 @@ const withSealed = async (sizeBytes: number, use: (sealed: Sealed) => Promise<vo
   await use(sealed)
 }
 
-/** P4: whole processes, from start to exit, on the same file in the page cache. */
+const KINDS = [
+  ['keyrise > /dev/null', (sealed: Sealed) => toNothing('keyrise', sealed)],
+  ['age -d > /dev/null', (sealed: Sealed) => toNothing('age', sealed)],
+  ['keyrise -o file', (sealed: Sealed) => toFile('keyrise', sealed)],
+  ['age -d -o file', (sealed: Sealed) => toFile('age', sealed)],
+] as const
+const CURVE_RUN_COUNT_MAX = 3
+
+/** P4: whole processes, from start to exit, on the same file in the page cache. Each size’s file is made once for row and curve. */
 export const command: Measurement = {
   names: ['P4', 'command'],
   lacks: () => lackOf('age'),
   async measure(scale, { say, wants }) {
     const { runs, bytes } = scale
     const results: Result[] = []
-    if (wants('P4')) {
-      say('P4: making a file')
-      await withSealed(bytes(SIZE_BYTES), async (sealed) => {
-        const sides = { ours: () => toNothing('keyrise', sealed), peer: () => toNothing('age', sealed) }
-        const pairs = await compare(sides, runs, (run) => say(`P4: run ${run} of ${runs}`))
-        results.push(result('P4', 'age -d', summarise(pairs)))
+    const series = KINDS.map(([name]): Series & { points: [number, number][] } => ({ name, points: [] }))
+    const sizes = [...(wants('command') ? CURVE_SIZES_BYTES : []), SIZE_BYTES].map(bytes)
+    for (const sizeBytes of new Set(sizes)) {
+      say(`P4: making a file of ${sizeBytes} bytes`)
+      await withSealed(sizeBytes, async (sealed) => {
+        if (wants('P4') && sizeBytes === bytes(SIZE_BYTES)) {
+          const sides = { ours: () => toNothing('keyrise', sealed), peer: () => toNothing('age', sealed) }
+          const pairs = await compare(sides, runs, (run) => say(`P4: run ${run} of ${runs}`))
+          results.push(result('P4', 'age -d', summarise(pairs)))
+        }
+        if (!wants('command')) return
+        say(`command: ${sizeBytes} bytes`)
+        const figures = await figuresOf(sealed, Math.min(CURVE_RUN_COUNT_MAX, runs))
+        for (const [index, { points }] of series.entries()) points.push([sizeBytes, figures[index] ?? 0])
       })
     }
     if (!wants('command')) return { results }
-    const curve = { what: 'opening a file, whole process', x: 'payload, bytes', y: 'MB/s' }
-    return { results, curves: { command: { ...curve, series: await commandSeries(scale, say) } } }
+    return {
+      results,
+      curves: { command: { what: 'opening a file, whole process', x: 'payload, bytes', y: 'MB/s', series } },
+    }
   },
 }
 
-const commandSeries = async ({ runs, bytes }: Scale, say: (line: string) => void): Promise<Series[]> => {
-  const kinds = [
-    ['keyrise > /dev/null', (sealed: Sealed) => toNothing('keyrise', sealed)],
-    ['age -d > /dev/null', (sealed: Sealed) => toNothing('age', sealed)],
-    ['keyrise -o file', (sealed: Sealed) => toFile('keyrise', sealed)],
-    ['age -d -o file', (sealed: Sealed) => toFile('age', sealed)],
-  ] as const
-  const series = kinds.map(([name]) => ({ name, points: [] as [number, number][] }))
-  for (const sizeBytes of new Set(CURVE_SIZES_BYTES.map(bytes))) {
-    say(`command: ${sizeBytes} bytes`)
-    await withSealed(sizeBytes, async (sealed) => {
-      const figures: number[][] = kinds.map(() => [])
-      for (let run = 0; run < Math.min(3, runs); run++)
-        for (const [index, [, measure]] of kinds.entries()) figures[index]?.push(await measure(sealed))
-      for (const [index, { points }] of series.entries()) points.push([sizeBytes, median(figures[index] ?? [])])
-    })
-  }
-  return series
+/** The median of each of KINDS, who take turns. */
+const figuresOf = async (sealed: Sealed, runs: number): Promise<number[]> => {
+  const figures: number[][] = KINDS.map(() => [])
+  for (let run = 0; run < runs; run++)
+    for (const [index, [, measure]] of KINDS.entries()) figures[index]?.push(await measure(sealed))
+  return figures.map(median)
 }

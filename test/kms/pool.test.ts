@@ -135,7 +135,7 @@ const sharedPayload = (sizeBytes: number) => {
   const into = new Uint8Array(new SharedArrayBuffer(sizeBytes)).fill(7)
   return { plaintext, fileKey, payload, into }
 }
-const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
+const isZero = (bytes: Uint8Array): boolean => Buffer.compare(bytes, new Uint8Array(bytes.length)) === 0
 
 test.serial('the pool opens whole payloads in shared memory, of every size', async (t) => {
   const { pool } = await withPool(t)
