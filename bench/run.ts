@@ -2,6 +2,7 @@ import type { Measurement, Scale } from './measurement.js'
 import { describeMachine, ROW_IDS, type Curve, type Left, type Report, type Result } from './report.js'
 import { bulk } from './rows/bulk.js'
 import { calls } from './rows/calls.js'
+import { checkpoint } from './rows/checkpoint.js'
 import { command } from './rows/command.js'
 import { hardening } from './rows/hardening.js'
 import { launches } from './rows/launches.js'
@@ -20,6 +21,7 @@ const MEASUREMENTS: readonly Measurement[] = [
   command,
   unwrap,
   small,
+  checkpoint,
   rotation,
   memory,
   launches,
