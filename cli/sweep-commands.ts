@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import type { Command } from 'commander'
 import { recordRun } from '../faults/crash-check.js'
 import { replay } from '../faults/shrink.js'
-import { watchFor, type CrashPlace, type FoundViolation } from '../faults/state-checker.js'
+import { watchFor, type FoundViolation, type Trouble } from '../faults/state-checker.js'
 import { sweep, type SweepProgress, type SweepReport } from '../faults/sweep.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { wholeNumber } from './arguments.js'
@@ -67,7 +67,7 @@ const totalOf = (reports: readonly SweepReport[]) => {
     distinctStates: sum(({ distinctStates }) => distinctStates),
     crashPoints: sum(({ crashPoints }) => crashPoints.length),
     crashPointsCovered: sum(({ crashPointsCovered }) => crashPointsCovered.length),
-    faultKinds: [...new Set(reports.flatMap(({ faultKinds }) => faultKinds))],
+    faultKinds: [...new Set(reports.flatMap(({ faultKinds }) => Object.keys(faultKinds)))],
     violations: reports.flatMap(({ scenario, violations }) => violations.map((each) => ({ scenario, ...each }))),
     seed: reports[0]?.seed ?? '',
     seconds: sum(({ seconds }) => seconds),
@@ -108,30 +108,41 @@ const printReport = (path: string, report: SweepReport): void => {
   )
 }
 
-const violationLines = (path: string, { what, crashes }: FoundViolation): string[] => [
+const violationLines = (path: string, { what, trouble }: FoundViolation): string[] => [
   `VIOLATION ${what}`,
-  ...crashes.map(({ at, crash, kept }) => {
-    const count = kept.host.length + kept.kms.length
-    return `  power cut of ${crash} after ${at}; unsynced changes kept: ${String(count)}`
-  }),
-  `  replay: keyrise sweep ${path} --replay '${JSON.stringify(crashes).replaceAll("'", '\\u0027')}'`,
+  ...troubleLines(trouble).map((line) => `  ${line}`),
+  `  replay: keyrise sweep ${path} --replay '${JSON.stringify(trouble).replaceAll("'", '\\u0027')}'`,
 ]
+
+const troubleLines = (trouble: Trouble): string[] => {
+  if ('faults' in trouble) return trouble.faults.map(({ fault, at }) => `${fault}: ${at}`)
+  if ('clone' in trouble) return [`two hosts with the flow ${trouble.clone}`]
+  if ('damage' in trouble) {
+    const { damage, machine, path, at } = trouble.damage
+    return [`${damage}: ${machine} ${path}, as it was after ${at}`]
+  }
+  return trouble.crashes.map(({ at, crash, kept }) => {
+    const count = kept.host.length + kept.kms.length
+    return `power cut of ${crash} after ${at}; unsynced changes kept: ${String(count)}`
+  })
+}
 
 const replayOne = async (path: string, claimed: string): Promise<void> => {
   const scenario = await loadScenario(path)
+  const trouble = readTrouble(claimed)
   const reference = await recordRun(scenario, { leaks: watchFor(scenario) })
-  const crashes = readCrashes(claimed)
-  const what = await replay(scenario, reference, crashes)
+  const what = await replay(scenario, reference, trouble)
   printText(what === undefined ? 'nothing is wrong\n' : `VIOLATION ${what}\n`)
   if (what !== undefined) process.exitCode = EXIT.failed
 }
 
-/** @throws {KeyriseError} ERR_CONFIG_INVALID. */
-const readCrashes = (claimed: string): CrashPlace[] => {
+/** Its user’s own word, as `violationLines` printed it. @throws {KeyriseError} ERR_CONFIG_INVALID. */
+const readTrouble = (claimed: string): Trouble => {
   try {
-    const crashes = JSON.parse(claimed) as CrashPlace[]
-    return crashes.map(({ at, crash, kept }) => ({ at, crash, kept: { host: [...kept.host], kms: [...kept.kms] } }))
-  } catch (cause) {
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--replay: as a violation prints it', cause })
+    const trouble = JSON.parse(claimed) as Trouble
+    if (['crashes', 'faults', 'damage', 'clone'].some((kind) => kind in trouble)) return trouble
+  } catch {
+    // As what is JSON and no trouble.
   }
+  throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--replay: as a violation prints it' })
 }

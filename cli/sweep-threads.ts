@@ -1,6 +1,6 @@
 import { Piscina } from 'piscina'
 import type { Reference } from '../faults/crash-check.js'
-import type { Checkers, CheckerOptions, StateResult } from '../faults/state-checker.js'
+import type { Checkers, CheckerOptions, JobResult } from '../faults/state-checker.js'
 import type { SweepWorkerData } from './sweep-worker.js'
 
 /** Several threads that recover crash states of one recorded run. */
@@ -19,7 +19,7 @@ export const startCheckers = (
   return {
     // One more batch than threads, so that none waits for the next.
     count: threadCount + 1,
-    check: (states) => pool.run(states) as Promise<StateResult[]>,
+    check: (jobs) => pool.run(jobs) as Promise<JobResult[]>,
     [Symbol.asyncDispose]: () => pool.destroy(),
   }
 }

@@ -1,7 +1,6 @@
 import { workerData } from 'piscina'
 import type { Reference } from '../faults/crash-check.js'
-import { StateChecker, type CheckerOptions, type StateResult } from '../faults/state-checker.js'
-import type { CrashState } from '../faults/trace.js'
+import { StateChecker, type CheckerOptions, type Job, type JobResult } from '../faults/state-checker.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 import { loadScenario } from './sweep-scenario.js'
 
@@ -15,9 +14,9 @@ export interface SweepWorkerData {
 const data = workerData as SweepWorkerData
 const checker = new StateChecker(await loadScenario(data.path), data.reference, data.options)
 
-/** Recovers a batch of crash states. */
-export default async (states: readonly CrashState[]): Promise<StateResult[]> => {
-  const results = await checker.check(states)
+/** Does a batch of jobs. */
+export default async (jobs: readonly Job[]): Promise<JobResult[]> => {
+  const results = await checker.check(jobs)
   // What recoveries that were cut short held: nothing else lives in this thread.
   disposeAll()
   return results

@@ -37,7 +37,7 @@ const momentsOf = (world: SimulatedWorld): Readonly<Record<Machine, DiskMoment>>
 })
 
 /** How far each flow is, as it goes. */
-class ProgressBook {
+export class ProgressBook {
   readonly #flows = new Map<string, Progress>()
 
   constructor(scenario: Scenario, from: FlowProgress = {}) {
@@ -149,7 +149,7 @@ export const checkRecovery = async (options: CheckOptions): Promise<Checked> => 
   }
 }
 
-interface Expected {
+export interface Expected {
   readonly scenario: Scenario
   readonly reference: Reference
   readonly book: ProgressBook
@@ -157,7 +157,7 @@ interface Expected {
   readonly keys: Map<string, string>
 }
 
-const knownKeys = ({ flows }: Reference, progress: FlowProgress): Map<string, string> =>
+export const knownKeys = ({ flows }: Reference, progress: FlowProgress): Map<string, string> =>
   new Map(
     Object.entries(flows).flatMap(([flow, { agreementKey }]) =>
       (progress[flow]?.acknowledged ?? -1) >= 0 ? [[flow, agreementKey] as const] : [],
@@ -165,7 +165,7 @@ const knownKeys = ({ flows }: Reference, progress: FlowProgress): Map<string, st
   )
 
 /** The KMS, then each flow: recovered, in one of the states that it may be in, with its keys. */
-const recoverAll = async (world: SimulatedWorld, expected: Expected): Promise<Found> => {
+export const recoverAll = async (world: SimulatedWorld, expected: Expected): Promise<Found> => {
   const found: Record<string, number> = {}
   await orViolation('the KMS does not start', () => world.drive(world.startKms()))
   for (const flow of Object.keys(expected.scenario.flows)) {

@@ -33,8 +33,10 @@ export interface WorldOperation {
   readonly name: string
 }
 
-/** What becomes of a message. */
-export type MessageFault = 'lose' | 'double' | 'replay' | 'damage' | 'never'
+/**
+ * What becomes of a message. `replay`: an earlier one comes in its place. `late`: it comes after the next one. `never`: until its deadline has passed.
+ */
+export type MessageFault = 'lose' | 'double' | 'replay' | 'late' | 'damage' | 'never' | 'kms-stops'
 
 export interface WorldOptions {
   readonly scenario: Scenario
@@ -75,7 +77,9 @@ export class SimulatedWorld {
   readonly #images: readonly PolicyImage[]
   readonly #running = new Map<string, Running>()
   readonly #opened: OpenedFlow[] = []
-  readonly #lastFrames: Uint8Array[] = []
+  /** The last request, for a replay; and requests that come after the next. */
+  #earlier: Uint8Array | undefined
+  readonly #late: Uint8Array[] = []
   #kms: OpenKms | undefined
   #store: DirectoryStore
   #startCount = 0
@@ -181,9 +185,11 @@ export class SimulatedWorld {
 
   /**
    * Waits for `work`, and moves the clock to its next timer whenever all has come to rest.
-   * @throws what `work` rejects with; Stuck where it neither settles nor anything is left to happen.
+   * @param patienceMs - of the simulated clock.
+   * @throws what `work` rejects with; Stuck where nothing is left that could settle it, or the patience is over.
    */
-  async drive<T>(work: Promise<T>): Promise<T> {
+  async drive<T>(work: Promise<T>, patienceMs = Infinity): Promise<T> {
+    let passedMs = 0
     const state = { isSettled: false }
     const settled = (): void => void (state.isSettled = true)
     work.then(settled, settled)
@@ -194,7 +200,7 @@ export class SimulatedWorld {
       restedCount = isBusy ? 0 : restedCount + 1
       if (restedCount <= REST_TURN_COUNT) continue
       const [nextMs] = this.clock.pendingMs
-      if (nextMs === undefined) throw new Stuck()
+      if (nextMs === undefined || (passedMs += nextMs) > patienceMs) throw new Stuck()
       await this.clock.advance(nextMs)
       restedCount = 0
     }
@@ -288,29 +294,48 @@ export class SimulatedWorld {
   }
 
   async #exchange(frame: Uint8Array): Promise<Uint8Array> {
-    const { fault, onDone, leaks } = this.#o
+    const { onDone, leaks } = this.#o
     this.#eventCount++
     leaks?.search('a message to the KMS', frame)
-    const request: WorldOperation = { on: 'request', name: 'request' }
-    const requestFault = fault?.(request) as MessageFault | undefined
-    if (requestFault === 'never') return new Promise(() => undefined)
-    if (requestFault === 'lose') throw unreachable()
-    const sent = requestFault === 'replay' ? (this.#lastFrames.at(-1) ?? frame) : frame
-    this.#lastFrames.push(copyBytes(frame))
-    if (this.#lastFrames.length > 4) this.#lastFrames.shift()
+    const request = await this.#suffer('request', frame)
     const kms = this.#kms
     if (kms === undefined) throw unreachable()
-    onDone?.(request)
-    if (requestFault === 'double') await kms.exchange(copyBytes(sent))
-    const answer = await kms.exchange(requestFault === 'damage' ? damaged(sent) : copyBytes(sent))
+    onDone?.({ on: 'request', name: 'request' })
+    const answer = await kms.exchange(request)
+    for (const late of this.#late.splice(0)) await kms.exchange(late)
     if (this.#kms !== kms) throw unreachable()
     leaks?.search('a message of the KMS', answer)
-    const reply: WorldOperation = { on: 'reply', name: 'reply' }
-    const replyFault = fault?.(reply) as MessageFault | undefined
-    if (replyFault === 'never') return new Promise(() => undefined)
-    if (replyFault === 'lose') throw unreachable()
-    onDone?.(reply)
-    return replyFault === 'damage' ? damaged(answer) : answer
+    const reply = await this.#suffer('reply', answer)
+    onDone?.({ on: 'reply', name: 'reply' })
+    return reply
+  }
+
+  /** What arrives of a message. @throws {KeyriseError} ERR_KMS_UNREACHABLE: nothing does. */
+  async #suffer(on: 'request' | 'reply', message: Uint8Array): Promise<Uint8Array> {
+    const fault = this.#o.fault?.({ on, name: on }) as MessageFault | undefined
+    const earlier = this.#earlier
+    if (on === 'request') this.#earlier = copyBytes(message)
+    switch (fault) {
+      case undefined:
+        return message
+      case 'never':
+        return new Promise(() => undefined)
+      case 'damage':
+        return damaged(message)
+      case 'replay':
+        return earlier ?? message
+      case 'double':
+        await this.#kms?.exchange(copyBytes(message))
+        return message
+      case 'kms-stops':
+        this.stop('kms')
+        throw unreachable()
+      case 'late':
+        this.#late.push(message)
+        throw unreachable()
+      case 'lose':
+        throw unreachable()
+    }
   }
 }
 

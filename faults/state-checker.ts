@@ -1,5 +1,13 @@
 import { Buffer } from 'node:buffer'
 import { checkRecovery, describe, type Reference } from './crash-check.js'
+import {
+  checkClone,
+  checkDamage,
+  checkFaults,
+  type Outcome,
+  type PlacedDamage,
+  type PlacedFault,
+} from './fault-check.js'
 import { LeakWatch } from './leak-watch.js'
 import type { Scenario } from './scenario.js'
 import { chooser, crashStates, disksOf, type CrashState, type TracePoint } from './trace.js'
@@ -9,21 +17,33 @@ import { chooser, crashStates, disksOf, type CrashState, type TracePoint } from 
 /** Where a crash came: of what a scenario did, or of a recovery from another crash. */
 export type CrashPlace = Pick<CrashState, 'crash' | 'kept'> & { readonly at: string }
 
+/** What went wrong with the world: one crash, or two in a row; faults in one run; damage; two hosts with one flow. */
+export type Trouble =
+  | { readonly crashes: readonly CrashPlace[] }
+  | { readonly faults: readonly PlacedFault[] }
+  | { readonly damage: PlacedDamage }
+  | { readonly clone: string }
+
 export interface FoundViolation {
   readonly what: string
-  /** One crash, or two in a row. */
-  readonly crashes: readonly CrashPlace[]
+  readonly trouble: Trouble
 }
 
-export interface StateResult {
-  readonly key: string
+/** A crash state of the recorded run; or anything else, which runs by itself. */
+export type Job = { readonly state: CrashState } | Exclude<Trouble, { readonly crashes: unknown }>
+
+export interface JobResult {
   readonly violations: readonly FoundViolation[]
-  /** States that crashes of this recovery left: how many, and which of them were recovered. */
+  /** Crash states that were recovered. */
+  readonly keys: readonly string[]
+  /** How many crashes of recoveries were enumerated, and at which of their operations and messages. */
   readonly nestedCount: number
-  readonly nestedKeys: readonly string[]
-  /** Operations and messages of this recovery; of those, where it was crashed. */
   readonly nestedPoints: readonly string[]
+  /** How the kinds of faults or of damage that it was about ended, where they changed anything. */
+  readonly outcome?: Outcome
 }
+
+const NOTHING: JobResult = { violations: [], keys: [], nestedCount: 0, nestedPoints: [] }
 
 export interface CheckerOptions {
   readonly seed: string
@@ -38,15 +58,15 @@ export interface CheckerOptions {
 /** Something that recovers batches of states: this thread, or several. */
 export interface Checkers extends AsyncDisposable {
   readonly count: number
-  /** Results in the order of `states`. */
-  check(states: readonly CrashState[]): Promise<readonly StateResult[]>
+  /** Results in the order of `jobs`. */
+  check(jobs: readonly Job[]): Promise<readonly JobResult[]>
 }
 
 /** The end of a key says which states are chosen for more. */
 const isChosen = (key: string, every: number): boolean =>
   every > 0 && Buffer.from(key, 'base64url').readUInt32LE(4) % every === 0
 
-export const placeOf = (points: readonly TracePoint[], { point, crash, kept }: CrashState): CrashPlace => ({
+const placeOf = (points: readonly TracePoint[], { point, crash, kept }: CrashState): CrashPlace => ({
   at: points[point]?.name ?? '',
   crash,
   kept,
@@ -74,9 +94,9 @@ export class StateChecker implements Checkers {
     this.#leaks = watchFor(scenario)
   }
 
-  async check(states: readonly CrashState[]): Promise<StateResult[]> {
-    const results: StateResult[] = []
-    for (const state of states) results.push(await this.#checkState(state))
+  async check(jobs: readonly Job[]): Promise<JobResult[]> {
+    const results: JobResult[] = []
+    for (const job of jobs) results.push('state' in job ? await this.#checkState(job.state) : await this.#try(job))
     return results
   }
 
@@ -84,7 +104,16 @@ export class StateChecker implements Checkers {
     return Promise.resolve()
   }
 
-  async #checkState(state: CrashState): Promise<StateResult> {
+  async #try(job: Exclude<Job, { readonly state: unknown }>): Promise<JobResult> {
+    try {
+      const outcome = await tryTrouble(this.#common(), job)
+      return { ...NOTHING, ...(outcome === undefined ? {} : { outcome }) }
+    } catch (error) {
+      return { ...NOTHING, violations: [{ what: describe(error), trouble: job }] }
+    }
+  }
+
+  async #checkState(state: CrashState): Promise<JobResult> {
     const { points } = this.#reference
     const { thoroughEvery, nestedEvery } = this.#options
     const { key } = state
@@ -98,17 +127,16 @@ export class StateChecker implements Checkers {
         isThorough: isChosen(key, thoroughEvery),
         isRecorded: isNested,
       })
-      return { key, ...(await this.#crashAgain(checked.points, place)) }
+      return await this.#crashAgain(key, checked.points, place)
     } catch (error) {
-      const violations = [{ what: describe(error), crashes: [place] }]
-      return { key, violations, nestedCount: 0, nestedKeys: [], nestedPoints: [] }
+      return { ...NOTHING, keys: [key], violations: [{ what: describe(error), trouble: { crashes: [place] } }] }
     }
   }
 
   /** Every crash of a recovery, that is: two crashes in a row. */
-  async #crashAgain(points: readonly TracePoint[], first: CrashPlace) {
+  async #crashAgain(key: string, points: readonly TracePoint[], first: CrashPlace): Promise<JobResult> {
     const violations: FoundViolation[] = []
-    const nestedKeys: string[] = []
+    const keys = [key]
     let nestedCount = 0
     const choose = chooser(`${this.#options.seed} ${first.at}`)
     for (const [point] of points.entries()) {
@@ -117,18 +145,33 @@ export class StateChecker implements Checkers {
         nestedCount++
         if (this.#nestedSeen.has(state.key)) continue
         this.#nestedSeen.add(state.key)
-        nestedKeys.push(state.key)
+        keys.push(state.key)
         try {
           await checkRecovery({ ...this.#common(), disks: disksOf(points, state), progress: state.progress })
         } catch (error) {
-          violations.push({ what: describe(error), crashes: [first, placeOf(points, state)] })
+          violations.push({ what: describe(error), trouble: { crashes: [first, placeOf(points, state)] } })
         }
       }
     }
-    return { violations, nestedCount, nestedKeys, nestedPoints: points.map(({ name }) => name) }
+    return { violations, keys, nestedCount, nestedPoints: points.map(({ name }) => name) }
   }
 
   #common() {
     return { scenario: this.#scenario, reference: this.#reference, leaks: this.#leaks }
   }
+}
+
+interface Given {
+  readonly scenario: Scenario
+  readonly reference: Reference
+  readonly leaks: LeakWatch
+}
+
+/** @returns undefined where it changes nothing. @throws {Violation} */
+export const tryTrouble = (
+  given: Given,
+  trouble: Exclude<Trouble, { readonly crashes: unknown }>,
+): Promise<Outcome | undefined> => {
+  if ('faults' in trouble) return checkFaults(given, trouble.faults)
+  return 'damage' in trouble ? checkDamage(given, trouble.damage) : checkClone(given, trouble.clone)
 }

@@ -1,7 +1,16 @@
 import { recordRun, type Reference } from './crash-check.js'
 import { shrink } from './shrink.js'
 import type { Scenario } from './scenario.js'
-import { StateChecker, watchFor, type Checkers, type CheckerOptions, type FoundViolation } from './state-checker.js'
+import { planFaults, planClones, planDamage } from './fault-plan.js'
+import {
+  StateChecker,
+  watchFor,
+  type Checkers,
+  type CheckerOptions,
+  type FoundViolation,
+  type Job,
+  type JobResult,
+} from './state-checker.js'
 import { chooser, crashStates, narrowed, type CrashState } from './trace.js'
 
 export interface SweepOptions {
@@ -9,6 +18,8 @@ export interface SweepOptions {
   readonly seed?: string
   /** How many states of crashes of the scenario are recovered at most; of more, so many are chosen, every crash point among them. */
   readonly statesMax?: number
+  /** Nothing but power cuts. */
+  readonly isCrashesOnly?: boolean
   /** All that the engine has, for as long as it takes. */
   readonly isLong?: boolean
   /** Several threads, say; this one unless told. */
@@ -33,7 +44,8 @@ export interface SweepReport {
   /** Operations and messages, of the scenario and of recoveries, by name. */
   readonly crashPoints: readonly string[]
   readonly crashPointsCovered: readonly string[]
-  readonly faultKinds: readonly string[]
+  /** What was tried, and how often it ended so: `recovered`, or the code that said why not. */
+  readonly faultKinds: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** Smallest first. */
   readonly violations: readonly FoundViolation[]
   readonly seconds: number
@@ -50,7 +62,13 @@ const VIOLATION_COUNT_MAX = 20
  */
 export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Promise<SweepReport> => {
   const startMs = performance.now()
-  const { seed = '1', isLong = false, statesMax = isLong ? Infinity : STATES_MAX, onProgress } = options
+  const {
+    seed = '1',
+    isLong = false,
+    isCrashesOnly = false,
+    statesMax = isLong ? Infinity : STATES_MAX,
+    onProgress,
+  } = options
   const reference = await recordRun(scenario, { leaks: watchFor(scenario) })
   const found = enumerate(reference, seed, isLong)
   const chosen = choose(found, statesMax, seed)
@@ -61,21 +79,19 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
     nestedSubsetCountMax: isLong ? 64 : 8,
   }
   const start = options.startCheckers ?? ((known, how) => new StateChecker(scenario, known, how))
+  const plan = { choose: chooser(`${seed} faults`), isLong }
+  const crashes = chosen.map((state) => ({ state }))
+  const faults = [...planFaults(reference, plan), ...planDamage(reference, plan), ...planClones(scenario)]
+  const jobs: Job[] = isCrashesOnly ? crashes : [...crashes, ...faults]
   const tally = new Tally(reference, found)
-  await using checkers = start(reference, checkerOptions)
-  await inBatches(
-    chosen,
-    checkers,
-    (checkedCount) => {
-      onProgress?.({
-        scenario: scenario.name,
-        checkedCount,
-        totalCount: chosen.length,
-        violationCount: tally.violations.length,
-      })
-    },
-    tally,
-  )
+  {
+    await using checkers = start(reference, checkerOptions)
+    await inBatches(jobs, checkers, (batch, results, checkedCount) => {
+      results.forEach((result, index) => tally.add(batch[index] as Job, result))
+      const progress = { scenario: scenario.name, checkedCount, totalCount: jobs.length }
+      onProgress?.({ ...progress, violationCount: tally.violations.length })
+    })
+  }
   const violations = await Promise.all(
     tally.violations.slice(0, 1).map((violation) => shrink(scenario, reference, violation)),
   )
@@ -83,7 +99,6 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
     scenario: scenario.name,
     seed,
     ...tally.counts(),
-    faultKinds: ['power cut of all', 'power cut of the host', 'power cut of the KMS'],
     violations: [...violations, ...tally.violations.slice(1)],
     seconds: (performance.now() - startMs) / 1000,
   }
@@ -141,6 +156,7 @@ class Tally {
   readonly violations: FoundViolation[] = []
   readonly #recovered = new Set<string>()
   readonly #nestedPoints = new Set<string>()
+  readonly #kinds = new Map<string, Map<string, number>>()
   readonly #reference: Reference
   readonly #found: Enumerated
   #nestedCount = 0
@@ -150,17 +166,16 @@ class Tally {
     this.#found = found
   }
 
-  add({
-    key,
-    violations,
-    nestedCount,
-    nestedKeys,
-    nestedPoints,
-  }: Awaited<ReturnType<Checkers['check']>>[number]): void {
-    this.#recovered.add(key)
-    for (const nested of nestedKeys) this.#recovered.add(nested)
+  add(job: Job, { violations, keys, nestedCount, nestedPoints, outcome }: JobResult): void {
+    for (const key of keys) this.#recovered.add(key)
     for (const name of nestedPoints) this.#nestedPoints.add(`recovery: ${name}`)
     this.#nestedCount += nestedCount
+    const ending = 'state' in job ? (violations.length === 0 ? 'recovered' : undefined) : outcome
+    for (const kind of kindsOf(job)) {
+      const counts = this.#kinds.get(kind) ?? new Map<string, number>()
+      this.#kinds.set(kind, counts)
+      if (ending !== undefined) counts.set(ending, (counts.get(ending) ?? 0) + 1)
+    }
     this.violations.push(...violations)
     this.violations.sort((a, b) => sizeOf(a) - sizeOf(b))
     this.violations.splice(VIOLATION_COUNT_MAX)
@@ -175,29 +190,38 @@ class Tally {
       distinctStates: this.#recovered.size,
       crashPoints: [...points, ...nested],
       crashPointsCovered: [...covered, ...nested],
+      faultKinds: Object.fromEntries([...this.#kinds].map(([kind, counts]) => [kind, Object.fromEntries(counts)])),
     }
   }
 }
 
-/** Fewest crashes first, then fewest changes kept. */
-const sizeOf = ({ crashes }: FoundViolation): number =>
-  crashes.reduce((sum, { kept }) => sum + 1000 + kept.host.length + kept.kms.length, 0)
+/** Fewest crashes or faults first, then fewest changes kept. */
+const sizeOf = ({ trouble }: FoundViolation): number => {
+  if ('faults' in trouble) return 1000 * trouble.faults.length
+  if (!('crashes' in trouble)) return 1000
+  return trouble.crashes.reduce((sum, { kept }) => sum + 1000 + kept.host.length + kept.kms.length, 0)
+}
 
 const inBatches = async (
-  states: readonly CrashState[],
+  jobs: readonly Job[],
   checkers: Checkers,
-  progressed: (checkedCount: number) => void,
-  tally: Tally,
+  checked: (batch: readonly Job[], results: readonly JobResult[], checkedCount: number) => void,
 ): Promise<void> => {
   let next = 0
   let done = 0
   const work = async (): Promise<void> => {
-    while (next < states.length) {
-      const batch = states.slice(next, (next += BATCH_SIZE))
-      for (const result of await checkers.check(batch)) tally.add(result)
-      done += batch.length
-      progressed(done)
+    while (next < jobs.length) {
+      const batch = jobs.slice(next, (next += BATCH_SIZE))
+      const results = await checkers.check(batch)
+      checked(batch, results, (done += batch.length))
     }
   }
   await Promise.all(Array.from({ length: checkers.count }, work))
+}
+
+/** What a job tries, by name. */
+const kindsOf = (job: Job): readonly string[] => {
+  if ('state' in job) return [`power cut of ${job.state.crash}`]
+  if ('damage' in job) return [job.damage.damage]
+  return 'faults' in job ? job.faults.map(({ fault }) => fault) : ['clone']
 }

@@ -41,9 +41,21 @@ export interface CrashState {
   readonly key: string
 }
 
+/** Names operations as they come, each with how often it came before. */
+export class OperationNames {
+  readonly #counts = new Map<string, number>()
+
+  next({ on, name }: WorldOperation): string {
+    const operation = on === name ? name : `${on} ${name}`
+    const count = (this.#counts.get(operation) ?? 0) + 1
+    this.#counts.set(operation, count)
+    return `${operation} #${String(count)}`
+  }
+}
+
 export class TraceRecorder {
   readonly points: TracePoint[] = []
-  readonly #counts = new Map<string, number>()
+  readonly #names = new OperationNames()
   readonly #moments: () => Readonly<Record<Machine, DiskMoment>>
   readonly #progress: () => FlowProgress
 
@@ -52,12 +64,9 @@ export class TraceRecorder {
     this.#progress = progress
   }
 
-  record({ on, name }: WorldOperation): void {
-    const operation = on === name ? name : `${on} ${name}`
-    const count = (this.#counts.get(operation) ?? 0) + 1
-    this.#counts.set(operation, count)
-    const point = `${operation} #${String(count)}`
-    this.points.push({ name: point, on, disks: this.#moments(), progress: this.#progress() })
+  record(operation: WorldOperation): void {
+    const { on } = operation
+    this.points.push({ name: this.#names.next(operation), on, disks: this.#moments(), progress: this.#progress() })
   }
 }
 

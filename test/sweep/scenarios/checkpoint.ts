@@ -1,5 +1,5 @@
-import { defineScenario } from '../../faults/index.js'
-import { notebook, secretBytes, secretText } from './notebook.js'
+import { defineScenario } from '../../../faults/index.js'
+import { notebook, secretBytes, secretText } from '../notebook.js'
 
 /** Checkpoints of every kind: entries in the epoch file and straight to the KMS, new, replaced and deleted, over several pages. */
 export default defineScenario({
