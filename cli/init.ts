@@ -19,6 +19,7 @@ const FILES: ReadonlyMap<string, string> = new Map([
   ['README.md', 'README.md'],
   ['src/counter.enclave.ts', 'src/counter.enclave.ts'],
   ['src/counter.test.ts', 'src/counter.test.ts'],
+  ['src/counter.scenario.ts', 'src/counter.scenario.ts'],
   ['src/main.ts', 'src/main.ts'],
 ])
 

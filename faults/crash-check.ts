@@ -137,7 +137,7 @@ export const checkRecovery = async (options: CheckOptions): Promise<Checked> => 
     },
   })
   try {
-    const expected = { scenario, reference, book, keys: knownKeys(reference, progress) }
+    const expected = { scenario, reference, book, known: toldBy(reference, progress) }
     const found = await recoverAll(world, expected)
     state.isRecording = false
     if (isThorough) await checkAgain(world, expected, found)
@@ -153,15 +153,16 @@ export interface Expected {
   readonly scenario: Scenario
   readonly reference: Reference
   readonly book: ProgressBook
-  /** Agreement keys, in hex, of flows that somebody has been told of. */
-  readonly keys: Map<string, string>
+  /** Of flows that somebody has been told of: the agreement key, in hex, and the highest epoch. */
+  readonly known: Map<string, { readonly key: string; readonly epoch: number }>
 }
 
-export const knownKeys = ({ flows }: Reference, progress: FlowProgress): Map<string, string> =>
+const toldBy = ({ flows }: Reference, progress: FlowProgress): Expected['known'] =>
   new Map(
-    Object.entries(flows).flatMap(([flow, { agreementKey }]) =>
-      (progress[flow]?.acknowledged ?? -1) >= 0 ? [[flow, agreementKey] as const] : [],
-    ),
+    Object.entries(flows).flatMap(([flow, { agreementKey, epochs }]) => {
+      const acknowledged = progress[flow]?.acknowledged ?? -1
+      return acknowledged < 0 ? [] : [[flow, { key: agreementKey, epoch: epochs[acknowledged] ?? 0 }] as const]
+    }),
   )
 
 /** The KMS, then each flow: recovered, in one of the states that it may be in, with its keys. */
@@ -177,7 +178,7 @@ export const recoverAll = async (world: SimulatedWorld, expected: Expected): Pro
 }
 
 const checkFlow = async (world: SimulatedWorld, flow: string, expected: Expected): Promise<number> => {
-  const { scenario, reference, book, keys } = expected
+  const { scenario, reference, book, known: told } = expected
   const { acknowledged, begun } = book.now[flow] as Progress
   const known = reference.flows[flow] as ReferenceFlow
   const { flow: opened, recovery } = world.opened(flow)
@@ -190,11 +191,11 @@ const checkFlow = async (world: SimulatedWorld, flow: string, expected: Expected
       `${flow} is in ${nameState(known.states, state)}, of ${rangeOf(acknowledged, begun)}: ${state.slice(0, 200)}`,
     )
   }
-  if (opened.epoch < (known.epochs[Math.max(0, acknowledged)] ?? 0))
-    throw new Violation(`${flow} fell to epoch ${String(opened.epoch)}`)
   const key = toHex(opened.agreementKey)
-  if ((keys.get(flow) ?? key) !== key) throw new Violation(`${flow} has other keys`)
-  keys.set(flow, key)
+  const before = told.get(flow) ?? { key, epoch: 0 }
+  if (opened.epoch < before.epoch) throw new Violation(`${flow} fell to epoch ${String(opened.epoch)}`)
+  if (before.key !== key) throw new Violation(`${flow} has other keys`)
+  told.set(flow, { key, epoch: opened.epoch })
   return found
 }
 

@@ -73,7 +73,7 @@ export const checkFaults = async (
     const isPowerCut = kinds.some(({ kind }) => kind.isPowerCut === true)
     for (const machine of ['host', 'kms'] as const) world.restart(machine, () => !isPowerCut)
     // A first launch that failed may have made a flow that nobody was told of.
-    await recoverAll(world, { scenario, reference, book, keys: new Map() })
+    await recoverAll(world, { scenario, reference, book, known: new Map() })
     checkLeaks(leaks)
     return state.struckCount > 0 ? 'recovered' : undefined
   } finally {

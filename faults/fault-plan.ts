@@ -9,26 +9,29 @@ import type { Choose, TracePoint } from './trace.js'
 export interface PlanOptions {
   readonly choose: Choose
   readonly isLong: boolean
+  /** Places at which each kind strikes, unless in the long run. */
+  readonly countOfKind: number
 }
 
-const PLACES_OF_KIND = 5
-const PAIRS = 40
-const DAMAGES_OF_KIND = 8
+const PAIRS_OF_KIND = 8
 /** Of the recorded run, in the long run. */
 const DAMAGED_MOMENTS = 12
 
 /** Each live kind by itself, then pairs of kinds. */
-export const planFaults = ({ points }: Reference, { choose, isLong }: PlanOptions): { faults: PlacedFault[] }[] => {
+export const planFaults = (
+  { points }: Reference,
+  { choose, isLong, countOfKind }: PlanOptions,
+): { faults: PlacedFault[] }[] => {
   const placesOf = (kind: LiveKind): readonly PlacedFault[] =>
     points.filter((point) => strikes(kind, point)).map(({ name }) => ({ at: name, fault: kind.name }))
   const places = LIVE_KINDS.map(placesOf).filter((all) => all.length > 0)
-  const single = places.flatMap((all) => (isLong ? all : spread(all, PLACES_OF_KIND, choose)))
+  const single = places.flatMap((all) => (isLong ? all : spread(all, countOfKind, choose)))
   const pairs = places.flatMap((first, index) =>
     places.slice(index).map((second) => [pick(first, choose), pick(second, choose)]),
   )
   return [
     ...single.map((fault) => ({ faults: [fault] })),
-    ...(isLong ? pairs : spread(pairs, PAIRS, choose)).map((faults) => ({ faults: [...faults] })),
+    ...(isLong ? pairs : spread(pairs, countOfKind * PAIRS_OF_KIND, choose)).map((faults) => ({ faults: [...faults] })),
   ]
 }
 
@@ -38,14 +41,17 @@ const strikes = (kind: LiveKind, { on, name }: TracePoint): boolean => {
 }
 
 /** Every kind of damage, to files of the last moment; in the long run to all files of moments all along. */
-export const planDamage = (reference: Reference, { choose, isLong }: PlanOptions): { damage: PlacedDamage }[] => {
+export const planDamage = (
+  reference: Reference,
+  { choose, isLong, countOfKind }: PlanOptions,
+): { damage: PlacedDamage }[] => {
   const last = reference.points.length - 1
   const moments = isLong
     ? Array.from({ length: DAMAGED_MOMENTS }, (_, index) => Math.round((last * (index + 1)) / DAMAGED_MOMENTS))
     : [last]
   const all = DAMAGE_KINDS.flatMap((kind) => {
     const damages = moments.flatMap((moment) => damagesAt(reference, kind, moment, choose))
-    return isLong ? damages : spread(damages, DAMAGES_OF_KIND, choose)
+    return isLong ? damages : spread(damages, countOfKind, choose)
   })
   return all.map((damage) => ({ damage }))
 }

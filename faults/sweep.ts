@@ -18,6 +18,8 @@ export interface SweepOptions {
   readonly seed?: string
   /** How many states of crashes of the scenario are recovered at most; of more, so many are chosen, every crash point among them. */
   readonly statesMax?: number
+  /** How many faults, or damages, of each kind are tried; 5 unless told. Pairs: eight times as many, in all. */
+  readonly faultsOfKind?: number
   /** Nothing but power cuts. */
   readonly isCrashesOnly?: boolean
   /** All that the engine has, for as long as it takes. */
@@ -52,6 +54,7 @@ export interface SweepReport {
 }
 
 const STATES_MAX = 2000
+const FAULTS_OF_KIND = 5
 const BATCH_SIZE = 16
 const VIOLATION_COUNT_MAX = 20
 
@@ -79,7 +82,7 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
     nestedSubsetCountMax: isLong ? 64 : 8,
   }
   const start = options.startCheckers ?? ((known, how) => new StateChecker(scenario, known, how))
-  const plan = { choose: chooser(`${seed} faults`), isLong }
+  const plan = { choose: chooser(`${seed} faults`), isLong, countOfKind: options.faultsOfKind ?? FAULTS_OF_KIND }
   const crashes = chosen.map((state) => ({ state }))
   const faults = [...planFaults(reference, plan), ...planDamage(reference, plan), ...planClones(scenario)]
   const jobs: Job[] = isCrashesOnly ? crashes : [...crashes, ...faults]

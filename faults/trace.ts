@@ -74,6 +74,12 @@ export class TraceRecorder {
 export const EXHAUSTIVE_COUNT_MAX = 14
 const OTHER: Readonly<Record<Machine, Machine>> = { host: 'kms', kms: 'host' }
 
+const isSame = (a: FlowProgress, b: FlowProgress): boolean =>
+  Object.entries(a).every(([flow, { acknowledged, begun }]) => {
+    const other = b[flow]
+    return other?.acknowledged === acknowledged && other.begun === begun
+  })
+
 /** The moments from which the disks of a crash at `point` come: a machine that lives on gets further than the other. */
 const momentsOf = (points: readonly TracePoint[], point: number, crash: Crash): readonly [TracePoint, TracePoint] => {
   const dead = points[point] as TracePoint
@@ -82,8 +88,10 @@ const momentsOf = (points: readonly TracePoint[], point: number, crash: Crash): 
   const ending: readonly WorldOperation['on'][] = crash === 'host' ? ['request'] : ['reply', 'kms']
   let last = point
   for (let next = point + 1; next < points.length; next++) {
-    const { on } = points[next] as TracePoint
+    const { on, progress } = points[next] as TracePoint
     if (ending.includes(on)) break
+    // The next step is the host’s to begin, also where it is the operator’s.
+    if (crash === 'host' && !isSame(progress, dead.progress)) break
     if (on === OTHER[crash]) last = next
   }
   return [dead, points[last] as TracePoint]
@@ -179,16 +187,17 @@ const joined = (dead: FlowProgress, living: FlowProgress): FlowProgress =>
     ]),
   )
 
-/** Where two ways lead to one state of the disks, it has to satisfy both. */
+/**
+ * Where two ways lead to one state of the disks, it has to satisfy both. Steps that change nothing make a later one begun, or
+ * acknowledged, with the disks as they were: the one that was acknowledged counts.
+ */
 export const narrowed = (a: FlowProgress, b: FlowProgress): FlowProgress =>
   Object.fromEntries(
-    Object.entries(a).map(([flow, { acknowledged, begun }]) => [
-      flow,
-      {
-        acknowledged: Math.max(acknowledged, b[flow]?.acknowledged ?? -1),
-        begun: Math.min(begun, b[flow]?.begun ?? begun),
-      },
-    ]),
+    Object.entries(a).map(([flow, one]) => {
+      const other = b[flow] ?? one
+      const acknowledged = Math.max(one.acknowledged, other.acknowledged)
+      return [flow, { acknowledged, begun: Math.max(acknowledged, Math.min(one.begun, other.begun)) }]
+    }),
   )
 
 const digests = new WeakMap<Uint8Array, Buffer>()

@@ -15,6 +15,8 @@ const CHAIN_BYTES = 32
 const FIRST_CHAIN = sha256(new TextEncoder().encode('keyrise/v1/log'))
 
 export const FRAME_BODY_SIZE_BYTES_MAX = 128 * 1024
+/** With what stands around the body. */
+export const FRAME_SIZE_BYTES_MAX = HEAD_BYTES + FRAME_BODY_SIZE_BYTES_MAX + CHAIN_BYTES
 /** The unit in which a disk loses unsynced data; what is lost reads as zeros. */
 const SECTOR_BYTES = 512
 
@@ -93,9 +95,7 @@ const isCutShort = (rest: Uint8Array, end: LogEnd): boolean => {
   if (rest.length < HEAD_BYTES) return true
   const size = frameSize(rest, end.chain)
   if (size !== undefined) return rest.length < size || (rest.length === size && hasLostSector(rest, end.size, size))
-  return (
-    rest.length <= HEAD_BYTES + FRAME_BODY_SIZE_BYTES_MAX + CHAIN_BYTES && hasLostSector(rest, end.size, HEAD_BYTES)
-  )
+  return rest.length <= FRAME_SIZE_BYTES_MAX && hasLostSector(rest, end.size, HEAD_BYTES)
 }
 
 /** True when a sector that holds any of the first `size` of `bytes`, which stand at `offset` of the file, is all zeros there. */

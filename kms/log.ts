@@ -3,7 +3,14 @@ import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { FileSystem, OpenFile } from '../protocol/ports.js'
 import { publish, readWhole, storeError, syncFile, SyncFailure, writeAll } from '../storage/index.js'
-import { decodeLog, encodeFrame, FRAME_BODY_SIZE_BYTES_MAX, LOG_START, type LogEnd } from './log-frames.js'
+import {
+  decodeLog,
+  encodeFrame,
+  FRAME_BODY_SIZE_BYTES_MAX,
+  FRAME_SIZE_BYTES_MAX,
+  LOG_START,
+  type LogEnd,
+} from './log-frames.js'
 
 /** Several fit one frame. */
 const LOG_RECORD_SIZE_BYTES_MAX = 32 * 1024
@@ -60,10 +67,11 @@ export class AppendLog {
     const { records, end } = decodeLog(bytes)
     try {
       const file = await fs.open(path, 'update')
-      if (end.size < bytes.length) {
-        await file.truncate(end.size)
-        await syncFile(file)
-      }
+      if (end.size < bytes.length) await file.truncate(end.size)
+      // An fsync that failed in an earlier process leaves a last frame that can be read, and that no later fsync writes.
+      const last = Math.max(0, end.size - FRAME_SIZE_BYTES_MAX)
+      await writeAll(file, bytes.subarray(last, end.size), last)
+      await syncFile(file)
       return { log: new AppendLog(file, path, end), records }
     } catch (error) {
       throw storeError(error, path)

@@ -3,6 +3,7 @@ import test from 'ava'
 import { defineScenario, sweep } from '../../faults/index.js'
 import { recordRun } from '../../faults/crash-check.js'
 import { replay } from '../../faults/shrink.js'
+import counter from '../../examples/starter/src/counter.scenario.js'
 import checkpoint from '../sweep/scenarios/checkpoint.js'
 import { LeakWatch } from '../../faults/leak-watch.js'
 import { notebook, secretBytes, secretText } from '../sweep/notebook.js'
@@ -38,6 +39,14 @@ test('a step that is no single checkpoint is found out, as one crash without an 
   t.true('crashes' in trouble && trouble.crashes.length === 1)
   if ('crashes' in trouble) t.deepEqual(trouble.crashes[0]?.kept, { host: [], kms: [] })
   t.regex((await replay(scenario, await recordRun(scenario), trouble)) ?? '', /never was/)
+})
+
+test('every kind of fault and of damage is tried, and nothing but damage is refused', async (t) => {
+  const { faultKinds, violations } = await sweep(counter, { statesMax: 1, seed: 'b', faultsOfKind: 1 })
+  t.deepEqual(violations, [])
+  t.true(Object.keys(faultKinds).length >= 40)
+  t.deepEqual(Object.keys(faultKinds['failed fsync'] ?? {}), ['recovered'])
+  t.deepEqual(Object.keys(faultKinds['clone'] ?? {}), ['ERR_FENCED'])
 })
 
 test('a secret in a file is found, in any form of text', (t) => {

@@ -151,6 +151,19 @@ test('on a full disk a swap fails and changes nothing; with space again the next
   t.deepEqual(await (await open()).read(flowOf('a')), stateOf(3))
 })
 
+test('what an fsync failed to write is durable once a restarted process has shown it', async (t) => {
+  const { fs, open, setFault } = await makeDisk()
+  const ledger = await open()
+  await ledger.compareAndSwap(flowOf('a'), undefined, stateOf(0))
+  setFault(({ kind }) => (kind === 'sync' ? { fail: 'EIO' } : undefined))
+  await t.throwsAsync(ledger.compareAndSwap(flowOf('a'), stateOf(0), stateOf(1)), { code: 'ERR_STORE_IO' })
+  setFault(() => undefined)
+  // The process starts again, the machine does not: the frame can still be read.
+  const shown = await (await open()).read(flowOf('a'))
+  fs.restart()
+  t.deepEqual(await (await open()).read(flowOf('a')), shown)
+})
+
 test('after a failed fsync nothing is acknowledged any more, nor shown', async (t) => {
   const { open, setFault } = await makeDisk()
   const ledger = await open()
