@@ -102,13 +102,14 @@ const ofFile =
   (change: (bytes: Uint8Array, other: Uint8Array) => Uint8Array | null): DamageKind['damage'] =>
   ({ machine, path, other }, disks) => {
     const image = disks[machine]
-    const bytes = image.get(path)
-    if (bytes === null || bytes === undefined) return undefined
+    const bytes = fileAt(image, path)
+    if (bytes === undefined) return undefined
     const changed = change(bytes, image.get(other) ?? new Uint8Array())
     if (changed !== null && equal(changed, bytes)) return undefined
     return changed === null ? without(image, path) : replaced(image, path, changed)
   }
 
+const fileAt = (image: DiskImage, path: string): Uint8Array | undefined => image.get(path) ?? undefined
 const equal = (a: Uint8Array, b: Uint8Array): boolean =>
   a.length === b.length && a.every((byte, index) => byte === b[index])
 const replaced = (image: DiskImage, path: string, bytes: Uint8Array): DiskImage => new Map(image).set(path, bytes)
@@ -134,28 +135,30 @@ export const DAMAGE_KINDS: readonly DamageKind[] = [
   {
     name: 'files swapped',
     damage: ({ machine, path, other }, disks) => {
-      const [a, b] = [disks[machine].get(path), disks[machine].get(other)]
-      if (a == null || b == null || equal(a, b)) return undefined
+      const [a, b] = [fileAt(disks[machine], path), fileAt(disks[machine], other)]
+      if (a === undefined || b === undefined || equal(a, b)) return undefined
       return replaced(replaced(disks[machine], path, b), other, a)
     },
   },
   {
     name: 'file duplicated',
     damage: ({ machine, path }, disks) => {
-      const bytes = disks[machine].get(path)
+      const bytes = fileAt(disks[machine], path)
       // Under the name of the next serial, generation or incarnation, where it has one.
       const next = path.replace(
         /(\d)(\D*)$/,
         (_all, digit: string, rest: string) => `${String((Number(digit) + 1) % 10)}${rest}`,
       )
-      return bytes == null || disks[machine].has(next) ? undefined : replaced(disks[machine], next, bytes)
+      return bytes === undefined || disks[machine].has(next) ? undefined : replaced(disks[machine], next, bytes)
     },
   },
   {
     name: 'file rolled back',
     damage: ({ machine, path }, disks, earlier) => {
-      const [now, before] = [disks[machine].get(path), earlier[machine].get(path)]
-      return now == null || before == null || equal(now, before) ? undefined : replaced(disks[machine], path, before)
+      const [now, before] = [fileAt(disks[machine], path), fileAt(earlier[machine], path)]
+      return now === undefined || before === undefined || equal(now, before)
+        ? undefined
+        : replaced(disks[machine], path, before)
     },
   },
   { name: 'disk rolled back', wholeOf: ['host', 'kms'], damage: ({ machine }, _disks, earlier) => earlier[machine] },

@@ -7,13 +7,13 @@ import { parseFlowId } from '../protocol/names.js'
 /** What the operator of the KMS does meanwhile. Each resolves when it is acknowledged; `rewrap` when all pairs are current. */
 export interface Operator {
   /** A new newest root key; the KMS starts again with it. */
-  rotate(): Promise<void>
+  readonly rotate: () => Promise<void>
   /** All that is sealed to a root key, for the newest one alone. */
-  rewrap(): Promise<void>
+  readonly rewrap: () => Promise<void>
   /** Ends the KMS and starts it again. */
-  restart(): Promise<void>
+  readonly restart: () => Promise<void>
   /** A copy of the keyring is put back, and the KMS starts from it and its ledger. */
-  restore(): Promise<void>
+  readonly restore: () => Promise<void>
 }
 
 /** What a step has in hand. */
@@ -21,7 +21,7 @@ export interface Party<Definition> {
   readonly ecalls: EcallsOf<Definition>
   readonly operator: Operator
   /** Drops the instance as a power cut would; the next call waits for one that has recovered. */
-  crash(): Promise<void>
+  readonly crash: () => Promise<void>
 }
 
 export interface FlowScenario<Definition> {

@@ -71,7 +71,7 @@ export class TraceRecorder {
 }
 
 /** At most so many unsynced changes have all their subsets tried; of more, so many subsets are chosen at random. */
-export const EXHAUSTIVE_COUNT_MAX = 14
+const EXHAUSTIVE_COUNT_MAX = 14
 const OTHER: Readonly<Record<Machine, Machine>> = { host: 'kms', kms: 'host' }
 
 const isSame = (a: FlowProgress, b: FlowProgress): boolean =>
@@ -210,7 +210,7 @@ const digestOf = (bytes: Uint8Array): Buffer => {
 }
 
 /** Twelve bytes of a digest of what the disks hold: the names of temporary files count without the process in them. */
-export const keyOf = (disks: Disks): string => {
+const keyOf = (disks: Disks): string => {
   const hash = createHash('sha256')
   for (const image of [disks.host, disks.kms]) {
     for (const [path, bytes] of image) {
