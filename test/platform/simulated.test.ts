@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import test from 'ava'
 import { toHex, type Bytes } from '../../protocol/bytes.js'
 import { sha256 } from '../../protocol/sha256.js'
+import { parseFlowId } from '../../protocol/names.js'
 import { readEvidence } from '../../protocol/evidence.js'
 import { composeImage, parseImage } from '../../platform/image.js'
 import { SimulatedPlatform } from '../../platform/simulated.js'
-import { buildTarget, CONFIGURATION, Host, launchTarget, withPlatform } from '../enclave/target.js'
+import { buildTarget, CONFIGURATION, configurationFor, Host, launchTarget, withPlatform } from '../enclave/target.js'
 
 const image = buildTarget()
 
@@ -19,6 +20,21 @@ const verifies = (publicKey: Bytes, message: Uint8Array, signature: Uint8Array):
   })
   return verify(null, message, key, signature)
 }
+
+test('an image is not started in another isolation than its configuration says', async (t) => {
+  const source = await image
+  await withPlatform((platform) => {
+    const start = { flow: parseFlowId('flow'), task: parseFlowId('task') }
+    for (const [isolation, said] of [
+      ['worker', 'process'],
+      ['process', 'worker'],
+    ] as const)
+      t.throws(() => platform.launch(source, { ...start, isolation, configuration: configurationFor(said) }), {
+        code: 'ERR_CONFIG_INVALID',
+      })
+    return Promise.resolve()
+  })
+})
 
 test('evidence binds the nonce, the key, the measurement, the SVN and the launch configuration', async (t) => {
   await withPlatform(async (platform) => {
