@@ -103,6 +103,8 @@ export interface CheckOptions {
   readonly reference: Reference
   readonly disks: Disks
   readonly progress: FlowProgress
+  /** What the recorded run had told when it was cut short, where a recovery was cut short since: it may have made a flow of its own. */
+  readonly toldProgress?: FlowProgress
   readonly leaks?: LeakWatch
   /** Recovers a second time, and goes on with the next step. */
   readonly isThorough?: boolean
@@ -137,7 +139,7 @@ export const checkRecovery = async (options: CheckOptions): Promise<Checked> => 
     },
   })
   try {
-    const expected = { scenario, reference, book, known: toldBy(reference, progress) }
+    const expected = { scenario, reference, book, known: toldBy(reference, options.toldProgress ?? progress) }
     const found = await recoverAll(world, expected)
     state.isRecording = false
     if (isThorough) await checkAgain(world, expected, found)

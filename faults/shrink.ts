@@ -1,7 +1,7 @@
 import { checkRecovery, describe, type Reference } from './crash-check.js'
 import type { Scenario } from './scenario.js'
 import { tryTrouble, watchFor, type CrashPlace, type FoundViolation, type Trouble } from './state-checker.js'
-import { disksOf, type TracePoint } from './trace.js'
+import { disksOf, type FlowProgress, type TracePoint } from './trace.js'
 import type { Machine } from './simulated-world.js'
 
 /** One violation made smaller, and run again. */
@@ -33,15 +33,19 @@ const crashAgain = async (
   if (first === undefined) return undefined
   const common = { scenario, reference, leaks: watchFor(scenario) }
   let points: readonly TracePoint[] = reference.points
+  let toldProgress: FlowProgress | undefined
   let place = first
   for (const next of [...others, undefined]) {
     const point = points.findIndex(({ name }) => name === place.at)
     const progress = points[point]?.progress
     if (progress === undefined) return undefined
     const disks = disksOf(points, { ...place, point })
+    toldProgress ??= progress
     const isLast = next === undefined
     try {
-      points = (await checkRecovery({ ...common, disks, progress, isThorough: isLast, isRecorded: !isLast })).points
+      points = (
+        await checkRecovery({ ...common, disks, progress, toldProgress, isThorough: isLast, isRecorded: !isLast })
+      ).points
     } catch (error) {
       return describe(error)
     }

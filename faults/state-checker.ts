@@ -127,16 +127,16 @@ export class StateChecker implements Checkers {
         isThorough: isChosen(key, thoroughEvery),
         isRecorded: isNested,
       })
-      return await this.#crashAgain(key, checked.points, place)
+      return await this.#crashAgain(state, checked.points, place)
     } catch (error) {
       return { ...NOTHING, keys: [key], violations: [{ what: describe(error), trouble: { crashes: [place] } }] }
     }
   }
 
   /** Every crash of a recovery, that is: two crashes in a row. */
-  async #crashAgain(key: string, points: readonly TracePoint[], first: CrashPlace): Promise<JobResult> {
+  async #crashAgain(crashed: CrashState, points: readonly TracePoint[], first: CrashPlace): Promise<JobResult> {
     const violations: FoundViolation[] = []
-    const keys = [key]
+    const keys = [crashed.key]
     let nestedCount = 0
     const choose = chooser(`${this.#options.seed} ${first.at}`)
     for (const [point] of points.entries()) {
@@ -147,7 +147,9 @@ export class StateChecker implements Checkers {
         this.#nestedSeen.add(state.key)
         keys.push(state.key)
         try {
-          await checkRecovery({ ...this.#common(), disks: disksOf(points, state), progress: state.progress })
+          const { progress } = state
+          const toldProgress = crashed.progress
+          await checkRecovery({ ...this.#common(), disks: disksOf(points, state), progress, toldProgress })
         } catch (error) {
           violations.push({ what: describe(error), trouble: { crashes: [first, placeOf(points, state)] } })
         }
