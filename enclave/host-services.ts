@@ -14,6 +14,8 @@ const STORE_DEADLINE_MS = 30_000
 const KMS_DEADLINE_MS = 30_000
 const ATTEST_DEADLINE_MS = 10_000
 const PRINT_DEADLINE_MS = 10_000
+/** Then it asks again. */
+const START_DEADLINE_MS = 24 * 60 * 60 * 1000
 
 const STORE_CODES: readonly ErrorCode[] = [
   'ERR_STORE_CONFLICT',
@@ -145,6 +147,22 @@ export const hostSegments = (calls: OutgoingCalls): SegmentChannel => ({
     }
   },
 })
+
+/** Resolves when the host has use for this instance. It can be asked early or late, and decides nothing by it but when. */
+export const untilStarted = async (calls: OutgoingCalls): Promise<void> => {
+  for (;;) {
+    try {
+      await calls.call(RUNTIME_OCALLS.start, undefined, {
+        deadlineMs: START_DEADLINE_MS,
+        codes: [],
+        otherwise: 'ERR_OCALL_FAILED',
+      })
+      return
+    } catch (error) {
+      if (!isKeyriseError(error, 'ERR_DEADLINE')) throw error
+    }
+  }
+}
 
 /** The platform signs evidence; `calls` go to it on a port of its own, which the host does not see. */
 export const platformAttester = (calls: OutgoingCalls): Attester => ({

@@ -7,7 +7,15 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { diagnostics } from './diagnostics.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
-import { hostFindings, hostKms, hostSegments, hostStore, platformAttester, printOnHost } from './host-services.js'
+import {
+  hostFindings,
+  hostKms,
+  hostSegments,
+  hostStore,
+  platformAttester,
+  printOnHost,
+  untilStarted,
+} from './host-services.js'
 import type { Launched } from './launched.js'
 import { OutgoingCalls } from './ocalls.js'
 
@@ -27,10 +35,11 @@ export interface ServeOptions {
  */
 export const serveInstance = async (options: ServeOptions): Promise<void> => {
   const { definition, openFlow, instance, clock, wipeAtExit } = options
-  const { kmsIdentity, messageSizeBytesMax, isolation } = decodeConfiguration(instance.configuration)
+  const { kmsIdentity, messageSizeBytesMax, isolation, standby } = decodeConfiguration(instance.configuration)
   if (isolation !== instance.isolation) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'isolation' })
   const ocalls = new OutgoingCalls(instance.ocalls, clock)
   diagnostics()?.attach((lines) => printOnHost(ocalls, lines))
+  if (standby === true) await untilStarted(ocalls)
   const opened = await openFlow({
     store: hostStore(ocalls),
     kms: hostKms(ocalls),

@@ -29,10 +29,14 @@ export class KillablePlatform implements Platform {
     return instance
   }
 
-  /** Ends every live instance of `flow`. Resolves, when they are gone, to how many there were. */
-  async kill(flow: string): Promise<number> {
-    const doomed = [...(this.#live.get(flow) ?? [])]
-    this.#live.delete(flow)
+  /**
+   * Ends the live instances of `flow`. Resolves, when they are gone, to how many there were.
+   * @param countMax - the oldest of them alone: 1 leaves a spare of the one that serves. All, unless told.
+   */
+  async kill(flow: string, countMax = Infinity): Promise<number> {
+    const live = this.#live.get(flow)
+    const doomed = [...(live ?? [])].slice(0, countMax)
+    for (const instance of doomed) live?.delete(instance)
     this.#killCount += doomed.length
     await Promise.all(doomed.map((instance) => instance.kill()))
     // And when whoever watches them knows: a call made from now on is not made to a dead one.

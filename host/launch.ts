@@ -1,4 +1,5 @@
 import { copyBytes } from '../protocol/bytes.js'
+import { RUNTIME_OCALLS } from '../protocol/calls.js'
 import { encodeConfiguration, type Isolation } from '../protocol/configuration.js'
 import type { EcallsOf, FoundStatus, OcallsOf, PlainCallOptions, SwitchlessOf } from '../protocol/contract.js'
 import type { DeclaredEcall } from '../protocol/declared-calls.js'
@@ -7,7 +8,7 @@ import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { Clock, KmsLink, Store } from '../protocol/ports.js'
 import type { Image } from '../platform/image.js'
-import type { Instance, Platform } from '../platform/platform.js'
+import type { Platform } from '../platform/platform.js'
 import { isSource } from '../protocol/stream-sender.js'
 import { nodeClock } from '../storage/node-clock.js'
 import { printOcall, printOutput } from './debug-output.js'
@@ -18,6 +19,7 @@ import {
   type EnclaveEvent,
   type EnclaveEventDetail,
   type EnclaveState,
+  type LaunchedInstance,
   type SupervisorLimits,
   type ItemOptions,
 } from './supervisor.js'
@@ -44,6 +46,11 @@ export interface LaunchOptionsBase<Definition> {
    * and native code in this one cannot read. docs/threat-model.md says what each stops. Evidence covers it.
    */
   readonly isolation?: Isolation
+  /**
+   * Keeps another instance of the image running beside the one that serves: started, hardened and waiting, without a key and
+   * unattested. When the one that serves dies, the spare recovers at once. It costs an idle worker or process. False unless told.
+   */
+  readonly spare?: boolean
 }
 
 export interface LaunchLimits extends SupervisorLimits {
@@ -109,6 +116,7 @@ export const launch = async <Definition>(options: LaunchOptions<Definition>): Pr
     launchInstance: instanceLauncher(options, flow, limits, (event) => {
       supervisor.report(event)
     }),
+    keepsSpare: options.spare ?? false,
     clock: options.clock ?? nodeClock,
     limits,
     onEvent: options.onEvent ?? printOutput(options.image.manifest.name),
@@ -132,7 +140,7 @@ const instanceLauncher = (
   flow: FlowId,
   limits: LaunchLimits,
   report: (event: EnclaveEventDetail) => void,
-): (() => Instance) => {
+): ((standby: boolean) => LaunchedInstance) => {
   const { image, platform, store, kms } = options
   const authors = (options.ocalls ?? {}) as Readonly<Record<string, (input: never) => unknown>>
   const missing = namesOf(image.manifest.ocalls).filter((name) => !Object.hasOwn(authors, name))
@@ -144,13 +152,27 @@ const instanceLauncher = (
   const task = parseFlowId(options.task ?? flow)
   const { isolation = 'worker' } = options
   const { messageSizeBytesMax } = limits
-  const configuration = encodeConfiguration({ kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation })
-  return () => {
-    const instance = platform.launch(image, { configuration, flow, task, isolation })
+  const configured = { kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation }
+  const configuration = encodeConfiguration(configured)
+  const standbyConfiguration = encodeConfiguration({ ...configured, standby: true })
+  return (standby) => {
+    const instance = platform.launch(image, {
+      configuration: standby ? standbyConfiguration : configuration,
+      flow,
+      task,
+      isolation,
+    })
+    let start = (): void => undefined
+    const started = new Promise<void>((resolve) => (start = resolve))
+    const waits = (): Promise<void> => {
+      report({ type: 'spare' })
+      return started
+    }
     const failed = (name: string, error: unknown): void => report({ type: 'ocall-failed', name, error })
-    const served = new ServedOcalls({ port: instance.ocalls, table, yielding, failed })
+    const own = standby ? new Map([...table, [RUNTIME_OCALLS.start, waits] as const]) : table
+    const served = new ServedOcalls({ port: instance.ocalls, table: own, yielding, failed })
     void instance.exited.then(() => served.end())
-    return instance
+    return { instance, start }
   }
 }
 

@@ -10,6 +10,7 @@ import { Connection, type ConnectionLimits } from './connection.js'
  * - `launching`: `attempt` is 0 at first, then counts the launches since the last instance that answered a call.
  * - `ready`: it recovered and serves; `tookMs` since the launch began, or since the instance before was lost.
  * - `lost`: it died, and `callsPending` calls rejected with ERR_ENCLAVE_LOST.
+ * - `spare`: a spare instance stands by.
  * - `ocall-failed`: with its cause, of which the enclave learns no more than a code.
  * - `found`: what the enclave found out about an object in the store: written again from another copy, or lost. In which entries
  *   are, only the enclave knows (`flow.verify`).
@@ -21,6 +22,7 @@ export type EnclaveEvent = { readonly atMs: number } & (
   | { readonly type: 'ready'; readonly tookMs: number }
   | { readonly type: 'launch-failed'; readonly error: KeyriseError }
   | { readonly type: 'lost'; readonly reason: string; readonly callsPending: number }
+  | { readonly type: 'spare' }
   | { readonly type: 'ocall-failed'; readonly name: string; readonly error: unknown }
   | { readonly type: 'found'; readonly object: string; readonly status: FoundStatus }
   | { readonly type: 'output'; readonly level: string; readonly text: string }
@@ -68,6 +70,12 @@ export interface ItemOptions extends CallOptions {
   readonly items?: Source
 }
 
+export interface LaunchedInstance {
+  readonly instance: Instance
+  /** Tells one that stands by that it is needed. */
+  readonly start: () => void
+}
+
 interface Waiting {
   readonly timer: Disposable
   readonly resolve: (connection: Connection) => void
@@ -76,12 +84,16 @@ interface Waiting {
 
 /** Keeps one enclave alive: launches it again when it is lost, holds calls back meanwhile, and gives up where that is right. */
 export class Supervisor {
-  readonly #launchInstance: () => Instance
+  readonly #launchInstance: (standby: boolean) => LaunchedInstance
+  readonly #keepsSpare: boolean
   readonly #clock: Clock
   readonly #limits: SupervisorLimits
   readonly #onEvent: (event: EnclaveEvent) => void
   readonly #waiting = new Set<Waiting>()
   #instance: Instance | undefined
+  /** Stands by for the next relaunch. */
+  #spare: LaunchedInstance | undefined
+  #spareTimer: Disposable | undefined
   #connection: Connection | undefined
   /** Set once, when there will be no further instance; calls reject with it. */
   #over: KeyriseError | undefined
@@ -89,12 +101,14 @@ export class Supervisor {
   #wake: (() => void) | undefined
 
   constructor(o: {
-    readonly launchInstance: () => Instance
+    readonly launchInstance: (standby: boolean) => LaunchedInstance
+    readonly keepsSpare: boolean
     readonly clock: Clock
     readonly limits: SupervisorLimits
     readonly onEvent: (event: EnclaveEvent) => void
   }) {
     this.#launchInstance = o.launchInstance
+    this.#keepsSpare = o.keepsSpare
     this.#clock = o.clock
     this.#limits = o.limits
     this.#onEvent = o.onEvent
@@ -156,7 +170,9 @@ export class Supervisor {
   async #attempt(attempt: number): Promise<Connection> {
     this.report({ type: 'launching', attempt })
     try {
-      this.#instance = this.#launchInstance()
+      const { instance, start } = this.#takeSpare() ?? this.#launchInstance(false)
+      this.#instance = instance
+      start()
       return await Connection.open(this.#instance, this.#clock, this.#limits)
     } catch (error) {
       const failure = asFailure(error)
@@ -176,6 +192,34 @@ export class Supervisor {
       resolve(connection)
     })
     void this.#relaunchWhenLost(connection, attempt)
+    // Only now: what recovers has the machine to itself.
+    this.#prepareSpare()
+  }
+
+  #takeSpare(): LaunchedInstance | undefined {
+    const spare = this.#spare
+    this.#spare = undefined
+    return spare
+  }
+
+  #prepareSpare(): void {
+    if (!this.#keepsSpare || this.#over !== undefined || this.#spare !== undefined) return
+    this.#spareTimer?.[Symbol.dispose]()
+    let spare: LaunchedInstance | undefined
+    try {
+      spare = this.#launchInstance(true)
+    } catch (error) {
+      this.report({ type: 'launch-failed', error: asFailure(error) })
+    }
+    this.#spare = spare
+    // One that dies while it waits is made anew, but not at once: it may die for ever.
+    const lost = (): void => {
+      if (this.#spare !== spare || this.#over !== undefined) return
+      this.#spare = undefined
+      this.#spareTimer = this.#clock.timer(this.#limits.backoffMaxMs, () => this.#prepareSpare())
+    }
+    if (spare === undefined) lost()
+    else void spare.instance.exited.then(lost)
   }
 
   async #relaunchWhenLost(connection: Connection, attempt: number): Promise<void> {
@@ -269,8 +313,11 @@ export class Supervisor {
       reject(error)
     })
     this.#wake?.()
+    this.#spareTimer?.[Symbol.dispose]()
+    const spare = this.#takeSpare()
     await this.#connection?.close(error)
     await this.#instance?.terminate()
+    await spare?.instance.terminate()
     this.report(isFailure ? { type: 'closed', error } : { type: 'closed' })
     return error
   }

@@ -32,6 +32,8 @@ export const RUNTIME_OCALLS = {
   kmsExchange: 'keyrise:kms-exchange',
   /** { name, offset, sizeBytes, stream, index } → the segment as the KMS delivers it, or null where there is no such name */
   bulkSegment: 'keyrise:bulk-segment',
+  /** nothing → nothing, once the host has use for an instance that was launched to stand by */
+  start: 'keyrise:start',
   /** { lines } → nothing: the output of a debug image; lines are { level, text } */
   print: 'keyrise:print',
 } as const

@@ -15,6 +15,8 @@ export interface LaunchConfiguration {
   readonly messageSizeBytesMax: number
   /** The platform starts it so, or not at all; the enclave serves in no other. */
   readonly isolation: Isolation
+  /** It waits, unattested and without a key, until the host has use for it. Left out where it starts at once. */
+  readonly standby?: true
 }
 
 export const encodeConfiguration = (configuration: LaunchConfiguration): Bytes => encodeCbor({ ...configuration })
@@ -23,7 +25,7 @@ export const encodeConfiguration = (configuration: LaunchConfiguration): Bytes =
 export const decodeConfiguration = (claimed: Uint8Array): LaunchConfiguration => {
   const fields = new FieldReader(
     decodeCbor(claimed),
-    ['kmsIdentity', 'messageSizeBytesMax', 'isolation'],
+    ['kmsIdentity', 'messageSizeBytesMax', 'isolation', 'standby'],
     'ERR_CONFIG_INVALID',
   )
   const claimedIsolation = fields.claimed('isolation')
@@ -31,5 +33,6 @@ export const decodeConfiguration = (claimed: Uint8Array): LaunchConfiguration =>
     kmsIdentity: fields.bytes('kmsIdentity', 32),
     messageSizeBytesMax: fields.count('messageSizeBytesMax', MESSAGE_SIZE_BYTES_MAX, 1024),
     isolation: ISOLATIONS.find((isolation) => isolation === claimedIsolation) ?? fields.refuse('isolation'),
+    ...(fields.has('standby') && fields.flag('standby') ? { standby: true } : {}),
   }
 }
