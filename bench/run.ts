@@ -9,6 +9,7 @@ import { launches } from './rows/launches.js'
 import { memory } from './rows/memory.js'
 import { payload } from './rows/payload.js'
 import { primitives } from './rows/primitives.js'
+import { recovery } from './rows/recovery.js'
 import { rotation } from './rows/rotation.js'
 import { small } from './rows/small.js'
 import { tax } from './rows/tax.js'
@@ -25,6 +26,7 @@ const MEASUREMENTS: readonly Measurement[] = [
   rotation,
   memory,
   launches,
+  recovery,
   hardening,
   payload,
   primitives,
