@@ -1,5 +1,5 @@
 import { allocate, type Bytes } from '../protocol/bytes.js'
-import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
+import { decodeOwnCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -91,7 +91,7 @@ const encodeIndex = ({ parent, acknowledgement, entries }: EpochIndex): Bytes =>
 }
 
 const decodeIndex = (bytes: Uint8Array): EpochIndex => {
-  const f = new FieldReader(decodeCbor(bytes, INDEX_ITEM_COUNT_MAX), KEYS, CODE)
+  const f = new FieldReader(decodeOwnCbor(bytes, INDEX_ITEM_COUNT_MAX), KEYS, CODE)
   f.count('v', 1, 1)
   const count = (claimed: unknown): number =>
     Number.isSafeInteger(claimed) && (claimed as number) >= 0 ? (claimed as number) : f.refuse('count')

@@ -5,7 +5,7 @@ import type { Store } from '../protocol/ports.js'
 import { equalHeads, type Head } from '../protocol/session.js'
 import { beginFlow, findUnfinishedBirth, isBeyondBirth, newbornState } from './birth.js'
 import { copiesOf, restoreParts, type Copies, type Parts } from './copies.js'
-import type { EpochState } from './epoch-file.js'
+import type { EpochState, StoredObject } from './epoch-file.js'
 import type { FlowKeys } from './flow-keys.js'
 import { ledgerRolledBack, type LedgerState } from './kms-client.js'
 import { isTransient } from './kms-session.js'
@@ -304,7 +304,10 @@ const lost = (detail: string): KeyriseError => new KeyriseError('ERR_STATE_LOST'
 
 /** Nothing of a newer instance can be among `names`: they were listed before a claim that no other claim had preceded. */
 const findGarbage = (names: readonly ObjectName[], state: EpochState, keys: FlowKeys): ObjectName[] => {
-  const listed = new Set([...state.entries.values()].map(({ object }) => formatObjectName(object.name)))
+  // Few objects hold many entries: each name is formatted once.
+  const objects = new Set<StoredObject>()
+  for (const { object } of state.entries.values()) objects.add(object)
+  const listed = new Set([...objects].map(({ name }) => formatObjectName(name)))
   listed.add(formatObjectName(state.object.name)).add(keys.rootName)
   return names.filter((name) => !listed.has(formatObjectName(name)))
 }

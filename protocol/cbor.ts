@@ -76,7 +76,20 @@ const decodeStrict = (bytes: Uint8Array, useMaps: boolean, itemCountMax: number)
 export const decodeCbor = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown =>
   decodeStrict(claimed, false, itemCountMax)
 
-/** The same, with every map as a `Map`: for tokens, whose keys are integers. */
+/**
+ * The same of bytes that `encodeCbor` made, as their authenticated envelope proves: they are not encoded once more to see that they
+ * are deterministic, which takes longer than the reading.
+ */
+export const decodeOwnCbor = (bytes: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown => {
+  checkItemCount(bytes, itemCountMax)
+  try {
+    return decode(bytes, STRICT)
+  } catch {
+    throw new KeyriseError('ERR_CBOR_INVALID')
+  }
+}
+
+/** As `decodeCbor`, with every map as a `Map`: for tokens, whose keys are integers. */
 export const decodeCborMaps = (claimed: Uint8Array, itemCountMax = ITEM_COUNT_MAX): unknown =>
   decodeStrict(claimed, true, itemCountMax)
 

@@ -22,6 +22,8 @@ export type EntryName = `${EntryKind}/${string}`
 export type FlowId = string & { readonly brand: 'FlowId' }
 
 const SEGMENT = /^[A-Za-z0-9][A-Za-z0-9._-]*$/
+/** Such segments, joined by `/`. */
+const PATH = /^[A-Za-z0-9][A-Za-z0-9._-]*(?:\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/
 
 const refuse = (what: string): never => {
   throw new KeyriseError('ERR_NAME_INVALID', { detail: what })
@@ -34,8 +36,7 @@ const refuse = (what: string): never => {
 export const parsePath = (claimed: unknown): string => {
   if (typeof claimed !== 'string' || claimed.length === 0 || claimed.length > NAME_LENGTH_MAX)
     return refuse('1 to 256 characters')
-  if (!claimed.split('/').every((segment) => SEGMENT.test(segment)))
-    return refuse('letters, digits, . _ - and / between')
+  if (!PATH.test(claimed)) return refuse('letters, digits, . _ - and / between')
   return claimed
 }
 

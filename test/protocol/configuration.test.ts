@@ -9,6 +9,8 @@ test('a launch configuration survives encoding', (t) => {
   for (const isolation of ISOLATIONS) {
     const configuration = { kmsIdentity, messageSizeBytesMax: 1 << 20, isolation }
     t.deepEqual(decodeConfiguration(encodeConfiguration(configuration)), configuration)
+    const standby = { ...configuration, standby: true } as const
+    t.deepEqual(decodeConfiguration(encodeConfiguration(standby)), standby)
   }
 })
 
@@ -17,6 +19,7 @@ for (const [what, claimed] of Object.entries({
   'no identity': { messageSizeBytesMax: 1 << 20, isolation: 'worker' },
   'an unknown field': { ...valid, debug: true },
   'a limit above the maximum': { ...valid, messageSizeBytesMax: 2 ** 40 },
+  'a standby that is none': { ...valid, standby: 1 },
   'an isolation that is none': { ...valid, isolation: 'none' },
   'no isolation': { kmsIdentity, messageSizeBytesMax: 1 << 20 },
 })) {
