@@ -29,6 +29,8 @@ const SEGMENT_QUEUE_COUNT_MAX = 24
 
 /** For one part, its waits in the queue included: shorter than a client’s patience. */
 const PART_MS_MAX = 20_000
+/** For the first answer of every worker, on a machine that is busy with something else. */
+const START_MS_MAX = 60_000
 /** When every worker is killed at once, a task may be handed to each before that is known; and that may happen again. */
 const ATTEMPT_COUNT_MAX = 8
 const RESTART_MS = 50
@@ -87,7 +89,7 @@ export class UnsealPool implements Unsealer {
       const started = (pool = new UnsealPool(keys, options))
       // Each of them is idle, so each gets one.
       await Promise.all(
-        Array.from({ length: started.#pool.maxThreads }, () => started.#run(NO_TASK, { attemptCountMax: 1 })),
+        Array.from({ length: started.#pool.maxThreads }, () => started.#run(NO_TASK, { attemptCountMax: 1, msMax: START_MS_MAX })),
       )
       return started
     } catch (cause) {
@@ -148,10 +150,10 @@ export class UnsealPool implements Unsealer {
    */
   async #run<T extends Task>(
     task: T,
-    { attemptCountMax = ATTEMPT_COUNT_MAX } = {},
+    { attemptCountMax = ATTEMPT_COUNT_MAX, msMax = PART_MS_MAX } = {},
   ): Promise<{ result: Results[T['kind']]; isRepeated: boolean }> {
     const deadline = new AbortController()
-    const timer = setTimeout(() => deadline.abort(), PART_MS_MAX)
+    const timer = setTimeout(() => deadline.abort(), msMax)
     this.#underWayCount++
     try {
       for (let attempt = 1; ; attempt++) {
