@@ -93,7 +93,7 @@ test('every truncation is refused', (t) => {
   t.notThrows(() => parseHeader(whole))
 })
 
-test('a stanza too many is refused, on both ways', (t) => {
+test('case 22: a stanza too many is refused, on both ways', (t) => {
   const stanzas = (count: number): Stanza[] =>
     Array.from({ length: count }, () => ({ args: ['x'], body: copyBytes(new Uint8Array(0)) }))
   const lines = (count: number): string[] => Array.from({ length: count }, () => '-> x\n')
@@ -125,7 +125,7 @@ test('a header may have the size of the limit, and not a byte more, on both ways
   t.is(codeOf(encode(HEADER_SIZE_BYTES_MAX + 1)), 'ERR_HEADER_LIMIT')
 })
 
-test('100 MB that never end are refused without being read', (t) => {
+test('case 22: 100 MB that never end are refused without being read', (t) => {
   const claimed = new Uint8Array(100 * 1024 * 1024).fill(0x41)
   claimed.set(fromText('age-encryption.org/v1\n-> '))
   t.is(

@@ -137,7 +137,7 @@ test('a chunk that was changed releases nothing of itself, nor of what follows',
   }
 })
 
-test('chunks swapped, doubled or dropped, and trailing bytes, end nothing', (t) => {
+test('cases 3, 4: chunks swapped, doubled or dropped, and trailing bytes, end nothing', (t) => {
   const chunk = (index: number): Uint8Array => whole.subarray(chunkEnd(index), chunkEnd(index + 1))
   const head = whole.subarray(0, chunkEnd(0))
   for (const order of [

@@ -101,7 +101,7 @@ test('trailing bytes, NULs and foreign bytes are refused', (t) => {
   t.is(refusal(randomBytes(1000)), 'ERR_HEADER_MALFORMED')
 })
 
-test('the header of one envelope with the payload of another is refused', (t) => {
+test('case 5: the header of one envelope with the payload of another is refused', (t) => {
   const [a, b] = [seal(), seal()]
   const [headerA, headerB] = [parseHeader(a), parseHeader(b)]
   t.is(refusal(concatBytes(a.subarray(0, headerA.sizeBytes), b.subarray(headerB.sizeBytes))), 'ERR_PAYLOAD_INVALID')
@@ -142,7 +142,7 @@ test('a wrong file key is refused by the MAC before anything is opened', (t) => 
   )
 })
 
-test('a file that a host forges to the right recipient has no origin', (t) => {
+test('case 6: a file that a host forges to the right recipient has no origin', (t) => {
   t.is(refusal(seal({ originKeys: [] })), 'ERR_ORIGIN_INVALID')
   t.is(refusal(sealEnvelope(plaintext, { recipients: [kms.recipient], random: nodeRandom })), 'ERR_ORIGIN_INVALID')
   t.is(refusal(seal({ originKeys: [{ authority: origin.authority, key: randomSecret() }] })), 'ERR_ORIGIN_INVALID')
@@ -209,7 +209,7 @@ test('two contexts, a fingerprint without a tag, and a body that is no context a
   t.is(unread(encodeContext({ ...CONTEXT, name: '../x' })), 'ERR_HEADER_MALFORMED')
 })
 
-test('a passphrase is alone in its header, in either order, for whoever opens it', (t) => {
+test('case 20: a passphrase is alone in its header, in either order, for whoever opens it', (t) => {
   const passphrase = secretOf(fromText('swordfish'))
   const [scrypt, identity] = [scryptRecipient(passphrase, 4), scryptIdentity(passphrase)]
   const alone = sealEnvelope(plaintext, { recipients: [scrypt], random: nodeRandom })

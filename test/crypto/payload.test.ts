@@ -67,7 +67,7 @@ const { nonce, chunks } = split(whole)
 const join = (...indexes: number[]): Bytes =>
   concatBytes(nonce, ...indexes.map((index) => chunks[index] ?? allocate(0)))
 
-test('chunks swapped, doubled or dropped open nothing', (t) => {
+test('case 4: chunks swapped, doubled or dropped open nothing', (t) => {
   t.is(open(join(0, 1, 2, 3)), undefined)
   for (const order of [
     [1, 0, 2, 3],
@@ -96,7 +96,7 @@ test('a payload cut within a chunk opens nothing', (t) => {
     t.is(open(whole.subarray(0, size)), 'ERR_PAYLOAD_INVALID')
 })
 
-test('trailing bytes or a second final chunk open nothing', (t) => {
+test('case 3: trailing bytes or a second final chunk open nothing', (t) => {
   t.is(open(concatBytes(whole, allocate(1))), 'ERR_PAYLOAD_INVALID')
   t.is(open(concatBytes(whole, allocate(TAG_SIZE))), 'ERR_PAYLOAD_INVALID')
   const final = seal(randomBytes(CHUNK_SIZE))
@@ -115,7 +115,7 @@ test('a last chunk that is empty, though authentic, opens nothing where others s
   t.is(open(concatBytes(nonce, chunk(0, true, 0))), undefined)
 })
 
-test('a bit flipped in any chunk opens nothing', (t) => {
+test('case 2: a bit flipped in any chunk opens nothing', (t) => {
   for (let index = 0; index < chunks.length; index++) {
     const bit = (NONCE_SIZE + index * SEALED_CHUNK_SIZE + 3) * 8
     t.is(open(flipBit(whole, bit)), 'ERR_PAYLOAD_INVALID')

@@ -100,7 +100,7 @@ const lowOrder = (first: number): Uint8Array => {
   return point
 }
 
-test('X25519: a share or a recipient of low order is refused', (t) => {
+test('case 21: X25519: a share or a recipient of low order is refused', (t) => {
   const stanza = x25519Recipient(publicKey).wrap(fileKey, nodeRandom)
   for (const point of [lowOrder(0), lowOrder(1)]) {
     const forged: Stanza = { ...stanza, args: ['X25519', encodeBase64(point)] }
@@ -136,7 +136,7 @@ test('a sub key opens stanzas of its own step only', (t) => {
 })
 
 for (const factor of ['31', '21', '018', '-1', '0', '', '1e1', '+4', ' 4', '4.0', '0x4', '100', '9'.repeat(1000)]) {
-  test(`scrypt: the work factor ‘${factor.slice(0, 8)}’ is refused before any work`, (t) => {
+  test(`case 19: scrypt: the work factor ‘${factor.slice(0, 8)}’ is refused before any work`, (t) => {
     const stanza = scryptRecipient(passphrase, LOG_N).wrap(fileKey, nodeRandom)
     const [type, salt = ''] = stanza.args
     t.is(

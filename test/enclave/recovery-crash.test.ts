@@ -105,7 +105,7 @@ const dyingAt = (moment: string, count: number) => {
   return { victim, interrupt }
 }
 
-test('a recovery killed at any moment, of a checkpoint that died unacknowledged, loses and doubles nothing', async (t) => {
+test('case 13: a recovery killed at any moment, of a checkpoint that died unacknowledged, loses and doubles nothing', async (t) => {
   // The epoch file is durable and the ledger does not know; and it knows, and the answer is lost.
   for (const [moment, count] of [
     ['after store-put', 3],

@@ -156,7 +156,7 @@ for (const at of ['before', 'after'] as const) {
   })
 }
 
-test('a commit that the host holds back and delivers later changes nothing', async (t) => {
+test('case 26: a commit that the host holds back and delivers later changes nothing', async (t) => {
   const world = await startWorld()
   let hold = false
   const held: Uint8Array[] = []

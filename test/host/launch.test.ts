@@ -49,7 +49,7 @@ test('what cannot cross is refused before it is sent', async (t) => {
   await handle.close()
 })
 
-test('forged, doubled and late replies change nothing', async (t) => {
+test('case 26: forged, doubled and late replies change nothing', async (t) => {
   const platform = new ScriptedPlatform()
   const { handle, echo, clock } = await start(platform)
   const { enclave } = platform

@@ -3,7 +3,7 @@ import type { ErrorCode, KeyriseError } from '../../host/index.js'
 import { LIMITS, settle, start } from './scripted-launch.js'
 import { ScriptedPlatform } from './scripted-platform.js'
 
-test('when the enclave dies, every call in flight rejects', async (t) => {
+test('case 29: when the enclave dies, every call in flight rejects', async (t) => {
   const platform = new ScriptedPlatform()
   const { handle, echo, events } = await start(platform)
   platform.enclave.onCall = () => undefined

@@ -105,7 +105,7 @@ for (const isolation of ['worker', 'process'] as const) {
     )
   })
 
-  test(`a call in the enclave when it is killed rejects; one made at once afterwards is answered by the next (${isolation})`, async (t) => {
+  test(`case 29: a call in the enclave when it is killed rejects; one made at once afterwards is answered by the next (${isolation})`, async (t) => {
     const { platform, flow, open } = place()
     let entered!: () => void
     const inside = new Promise<void>((resolve) => (entered = resolve))

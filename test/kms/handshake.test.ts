@@ -4,7 +4,7 @@ import { SessionOpening } from '../../protocol/crypto/session.js'
 import { digestOf, TestPlatform } from './attested-client.js'
 import { IMAGE, startInProcess, UNLISTED_IMAGE } from './in-process.js'
 
-test('evidence counts only for this handshake, this key, a listed platform and a listed image', async (t) => {
+test('case 28: evidence counts only for this handshake, this key, a listed platform and a listed image', async (t) => {
   const { connect } = await startInProcess()
   await t.notThrowsAsync(connect())
   await t.throwsAsync(connect({ claims: { nonce: digestOf(7) } }), { code: 'ERR_EVIDENCE_REFUSED' })
@@ -25,7 +25,7 @@ type Kms = Awaited<ReturnType<typeof startInProcess>>
 const shake = async ({ service }: Kms, request: Awaited<ReturnType<typeof prepareHandshake>>) =>
   decodeKmsReply('handshake', await service.exchange(encodeKmsRequest(request)))
 
-test('a handshake is good once: repeated, or after a failed attempt, it is refused', async (t) => {
+test('case 27: a handshake is good once: repeated, or after a failed attempt, it is refused', async (t) => {
   const kms = await startInProcess()
   const first = await prepareHandshake(kms)
   await t.notThrowsAsync(shake(kms, first))

@@ -57,7 +57,7 @@ test('certificates name root@1 and are the identity’s', (t) => {
   t.true(certificates.every(({ body, signature }) => verifyEd25519(keyring.identity, body, signature)))
 })
 
-test('a wrong passphrase is said to be one', (t) => {
+test('case 18: a wrong passphrase is said to be one', (t) => {
   using keyring = Keyring.create(nodeRandom)
   const file = seal(keyring)
   for (const wrong of ['', 'correct horsf', 'correct horse ', 'Correct horse']) {
@@ -65,7 +65,7 @@ test('a wrong passphrase is said to be one', (t) => {
   }
 })
 
-test('a file cut short at any byte, or with any byte changed, opens no keyring', (t) => {
+test('cases 1, 2: a file cut short at any byte, or with any byte changed, opens no keyring', (t) => {
   using keyring = Keyring.create(nodeRandom)
   using passphrase = passphraseOf('correct horse')
   const file = seal(keyring)

@@ -48,7 +48,7 @@ test('a KMS that is made is there after a power cut, with the same identity', as
   t.is(found.ledger, 'kept')
 })
 
-test('init never writes over a keyring, nor makes one beside a ledger that knows flows', async (t) => {
+test('case 17: init never writes over a keyring, nor makes one beside a ledger that knows flows', async (t) => {
   const { fs, create } = await makeDisk()
   const { identity } = await create()
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_EXISTS' })
@@ -157,7 +157,7 @@ test('a rotation keeps passphrase and work factor', async (t) => {
   t.is(Keyring.workFactor(file ?? new Uint8Array(0)), 10)
 })
 
-test('a crash at any step of a rotation leaves the keyring from before it or after it', async (t) => {
+test('case 16: a crash at any step of a rotation leaves the keyring from before it or after it', async (t) => {
   const { fs: dry, create, rotate } = await makeDisk()
   await create()
   const before = dry.operationCount

@@ -8,7 +8,7 @@ import { decodeSessionReply } from '../../protocol/session.js'
 import { digestOf } from './attested-client.js'
 import { startInProcess } from './in-process.js'
 
-test('a frame opens once and in order; one that does not changes nothing', async (t) => {
+test('cases 26, 27: a frame opens once and in order; one that does not changes nothing', async (t) => {
   const { connect, service } = await startInProcess()
   const client = await connect()
   const frame = await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') })

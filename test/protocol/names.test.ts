@@ -35,7 +35,7 @@ const HOSTILE: readonly unknown[] = [
   { toString: () => 'a' },
 ]
 
-test('what could leave a directory, or look like something else, is refused', (t) => {
+test('case 30: what could leave a directory, or look like something else, is refused', (t) => {
   for (const claimed of HOSTILE) {
     t.throws(() => parsePath(claimed), { code: 'ERR_NAME_INVALID' }, String(claimed))
     t.throws(() => parseFlowId(claimed), { code: 'ERR_NAME_INVALID' }, String(claimed))

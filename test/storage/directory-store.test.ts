@@ -195,7 +195,7 @@ test('two stores that write one name at once never write into one file', async (
   t.deepEqual(await open().get('a/x'), TWO)
 })
 
-test('a symbolic link in a file’s place is refused, and what it points to is untouched', async (t) => {
+test('case 30: a symbolic link in a file’s place is refused, and what it points to is untouched', async (t) => {
   const { root, outside } = await place()
   const store = new DirectoryStore(root)
   await store.put('a/x', ONE)
@@ -209,7 +209,7 @@ test('a symbolic link in a file’s place is refused, and what it points to is u
   t.is(await readFile(join(outside, 'secret'), 'utf8'), 'mine')
 })
 
-test('a symbolic link in a directory’s place is refused, and nothing is written or read through it', async (t) => {
+test('case 30: a symbolic link in a directory’s place is refused, and nothing is written or read through it', async (t) => {
   const { root, outside } = await place()
   await new DirectoryStore(root).put('b/x', ONE)
   await symlink(outside, join(root, 'a'))

@@ -116,6 +116,13 @@ export const FRESHNESS: readonly PlantedFault[] = [
     find: '&& incarnation <= state.incarnation',
     put: '',
   },
+  {
+    ...DESK,
+    name: 'an accepted recovery lowers the head',
+    find: 'epoch <= epochOf(state.head) ||',
+    put: '',
+    test: 'kms/accept-stale.test',
+  },
   { ...DESK, name: 'a commit may skip epochs', find: 'head.epoch !== epochOf(parent) + 1', put: 'false' },
   {
     ...DESK,
