@@ -89,7 +89,9 @@ export class UnsealPool implements Unsealer {
       const started = (pool = new UnsealPool(keys, options))
       // Each of them is idle, so each gets one.
       await Promise.all(
-        Array.from({ length: started.#pool.maxThreads }, () => started.#run(NO_TASK, { attemptCountMax: 1, msMax: START_MS_MAX })),
+        Array.from({ length: started.#pool.maxThreads }, () =>
+          started.#run(NO_TASK, { attemptCountMax: 1, msMax: START_MS_MAX }),
+        ),
       )
       return started
     } catch (cause) {
