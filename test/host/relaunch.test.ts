@@ -44,6 +44,35 @@ test('it is launched again, and calls made meanwhile wait for the new instance',
   await handle.close()
 })
 
+test('an abort while a call waits for a relaunch rejects at once with the signal’s reason, and the call is never made', async (t) => {
+  const platform = new ScriptedPlatform()
+  const { handle, echo, clock } = await start(platform)
+  platform.begin = () => undefined
+  platform.enclave.die()
+  await settle()
+  const pendingCount = clock.pendingMs.length
+  const controller = new AbortController()
+  const outcomes: unknown[] = []
+  void echo('given up', { signal: controller.signal }).catch((reason: unknown) => outcomes.push(reason))
+  const kept = echo('kept')
+  await settle()
+  t.deepEqual(outcomes, [])
+  controller.abort('mine')
+  void echo('too late', { signal: controller.signal }).catch((reason: unknown) => outcomes.push(reason))
+  await settle()
+  t.is(handle.state, 'launching')
+  t.deepEqual(outcomes, ['mine', 'mine'])
+  t.is(clock.pendingMs.length, pendingCount + 1, 'only the call that still waits has a deadline')
+  platform.enclave.ready()
+  t.is(await kept, 'kept')
+  await settle()
+  t.deepEqual(
+    platform.enclave.calls.map(({ claimedArgument }) => claimedArgument),
+    ['kept'],
+  )
+  await handle.close()
+})
+
 test('a call that is repeated at once after a death goes to the next instance', async (t) => {
   const platform = new ScriptedPlatform()
   const { handle, echo } = await start(platform)

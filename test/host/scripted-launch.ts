@@ -12,7 +12,7 @@ export const LIMITS = {
 
 interface Started {
   readonly handle: EnclaveHandle<unknown>
-  readonly echo: (input?: unknown) => Promise<unknown>
+  readonly echo: (input?: unknown, options?: { readonly signal?: AbortSignal }) => Promise<unknown>
   readonly clock: SimulatedClock
   readonly events: EnclaveEvent[]
 }

@@ -238,6 +238,18 @@ test('a call that is given up keeps its place until its handler has ended', asyn
   t.is(await ecalls.hang(), 'released, aborted false')
 })
 
+test('of an ECALL as many calls are in flight as it declares: one more is refused, while another ECALL serves', async (t) => {
+  const { ecalls, release } = await launchStreaming()
+  const held = [ecalls.hang(), ecalls.hang()]
+  const refused = ecalls.hang().catch((error: unknown) => error)
+  t.is(await ecalls.echo('other'), 'other')
+  await turns()
+  release()
+  t.like(await refused, { code: 'ERR_CALLS_LIMIT' })
+  t.deepEqual(await Promise.all(held), ['released, aborted false', 'released, aborted false'])
+  t.is(await ecalls.hang(), 'released, aborted false')
+})
+
 test('an abort ends a stream, and a call that waits for its turn is not made', async (t) => {
   const { ecalls, seen } = await launchStreaming()
   const controller = new AbortController()

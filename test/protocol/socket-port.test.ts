@@ -6,7 +6,7 @@ import test from 'ava'
 import { concatBytes } from '../../protocol/bytes.js'
 import type { KeyriseError } from '../../protocol/errors.js'
 import { encodeMessage } from '../../protocol/message-codec.js'
-import { SocketPort } from '../../protocol/socket-port.js'
+import { SocketPort, type SocketEnd } from '../../protocol/socket-port.js'
 import { FrameWriter } from '../../protocol/stream-frames.js'
 
 const turn = () => new Promise((resolve) => setTimeout(resolve, 5))
@@ -133,6 +133,97 @@ test('a peer that sends and does not read fills no memory here, and is served on
     await until(() => received >= sent * reply.length)
     t.is(callCount, sent)
   })
+})
+
+/** A socket of which the test says whether the system takes what is written, and which notes when its reading pauses. */
+class ScriptedSocket implements SocketEnd {
+  readonly changes: string[] = []
+  takesAll = true
+  writtenSizeBytes = 0
+  readonly #listeners = new Map<string, (chunk: Uint8Array) => void>()
+
+  write(bytes: Uint8Array): boolean {
+    this.writtenSizeBytes += bytes.length
+    return this.takesAll
+  }
+
+  on(event: string, listen: (chunk: Uint8Array) => void): void {
+    this.#listeners.set(event, listen)
+  }
+
+  emit(event: 'data' | 'drain', chunk: Uint8Array = new Uint8Array()): void {
+    this.#listeners.get(event)?.(chunk)
+  }
+
+  pause(): void {
+    this.changes.push('pause')
+  }
+
+  resume(): void {
+    this.changes.push('resume')
+  }
+
+  cork(): void {}
+  uncork(): void {}
+  destroy(): void {}
+}
+
+/** A port over a scripted socket: it answers each call with 1 MiB, and writes what it has posted at once. */
+const answering = (waitsForReader: boolean, defer = (work: () => void): void => work()) => {
+  const socket = new ScriptedSocket()
+  const malformed = (error: KeyriseError): never => {
+    throw error
+  }
+  const port = new SocketPort(socket, { defer, malformed, waitsForReader })
+  const value = new Uint8Array(1024 * 1024)
+  port.onMessage(() => port.post({ id: '1', type: 'RAW', value }))
+  const call = framed(encodeMessage({ id: '1', type: 'RAW', value: 1 }))
+  const receive = (count: number): void => {
+    for (let n = 0; n < count; n++) socket.emit('data', call)
+  }
+  return { socket, receive }
+}
+
+test('while 4 MiB wait for a peer that does not read, nothing more is read; once it has taken them, reading goes on', (t) => {
+  const { socket, receive } = answering(true)
+  receive(8)
+  t.deepEqual(socket.changes, [], 'what is taken at once does not wait')
+  socket.takesAll = false
+  receive(1 + 3)
+  t.deepEqual(socket.changes, [], 'the first was handed over, and three wait')
+  socket.emit('drain')
+  socket.takesAll = true
+  socket.emit('drain')
+  t.deepEqual(socket.changes, [], 'what was not paused is not resumed')
+  socket.takesAll = false
+  receive(1 + 4)
+  t.deepEqual(socket.changes, ['pause'])
+  const { writtenSizeBytes } = socket
+  socket.emit('drain')
+  t.true(socket.writtenSizeBytes >= writtenSizeBytes + 4 * 1024 * 1024)
+  t.deepEqual(socket.changes, ['pause'], 'the system has not taken all of it')
+  socket.takesAll = true
+  socket.emit('drain')
+  t.deepEqual(socket.changes, ['pause', 'resume'])
+  socket.emit('drain')
+  t.deepEqual(socket.changes, ['pause', 'resume'])
+})
+
+test('a port that is not to wait for its reader reads on, however much waits', (t) => {
+  const { socket, receive } = answering(false)
+  socket.takesAll = false
+  receive(16)
+  t.deepEqual(socket.changes, [])
+})
+
+test('what waits only for the end of the turn does not pause the reading: no drain would resume it', (t) => {
+  const deferred: (() => void)[] = []
+  const { socket, receive } = answering(true, (work) => void deferred.push(work))
+  receive(8)
+  t.is(socket.writtenSizeBytes, 0)
+  t.deepEqual(socket.changes, [])
+  for (const work of deferred) work()
+  t.true(socket.writtenSizeBytes >= 8 * 1024 * 1024)
 })
 
 test('the end of the socket is the end of the port', async (t) => {
