@@ -69,6 +69,25 @@ test('init, serve, SIGKILL, serve again from custody: the same keys, and what wa
   t.is(await ended(second), 0)
 })
 
+test('kms serve warns of a policy with allowDebug before it serves anything, and of no other', async (t) => {
+  const { serve, policy } = await makeKms(t)
+  const said = async (): Promise<unknown[]> => {
+    const { err } = await run([...serve, '--port', '0'], 'wrong')
+    return err
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as unknown)
+  }
+  const strict = await said()
+  t.is(strict.length, 1)
+  t.like(strict[0], { error: { code: 'ERR_PASSPHRASE_WRONG' } })
+  const written = JSON.parse(await readFile(policy, 'utf8')) as object
+  await writeFile(policy, JSON.stringify({ ...written, allowDebug: true }))
+  const [warning, failure] = await said()
+  t.regex((warning as { warning?: string }).warning ?? '', /has allowDebug: debug images get keys/)
+  t.like(failure, { error: { code: 'ERR_PASSPHRASE_WRONG' } })
+})
+
 test('what is refused is said by code and remedy, and exits with 1; nothing is changed by it', async (t) => {
   const { place, at, serve, policy } = await makeKms(t)
   const keyring = await readFile(place.custody)
