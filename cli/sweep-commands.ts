@@ -65,6 +65,7 @@ const totalOf = (reports: readonly SweepReport[]) => {
   return {
     states: sum(({ states }) => states),
     distinctStates: sum(({ distinctStates }) => distinctStates),
+    recoveries: sum(({ recoveries }) => recoveries),
     crashPoints: sum(({ crashPoints }) => crashPoints.length),
     crashPointsCovered: sum(({ crashPointsCovered }) => crashPointsCovered.length),
     faultKinds: [...new Set(reports.flatMap(({ faultKinds }) => Object.keys(faultKinds)))],
@@ -83,7 +84,8 @@ const showProgress = ({ scenario, checkedCount, totalCount, violationCount }: Sw
 
 const lines = (total: ReturnType<typeof totalOf>): string[] =>
   table([
-    ['states', `${String(total.states)}, of which ${String(total.distinctStates)} distinct, each recovered`],
+    ['states', `${String(total.states)}, of which ${String(total.distinctStates)} distinct`],
+    ['recoveries', `${String(total.recoveries)}, one for all states that a recovery cannot tell apart`],
     ['crash points', `${String(total.crashPointsCovered)} of ${String(total.crashPoints)} covered`],
     ['fault kinds', String(total.faultKinds.length)],
     ['violations', String(total.violations.length)],

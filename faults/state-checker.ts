@@ -34,8 +34,10 @@ export type Job = { readonly state: CrashState } | Exclude<Trouble, { readonly c
 
 export interface JobResult {
   readonly violations: readonly FoundViolation[]
-  /** Crash states that were recovered. */
+  /** `recoveryKey` of the crash states that were recovered. */
   readonly keys: readonly string[]
+  /** `key` of the crash states of recoveries that these stand for. */
+  readonly nestedKeys: readonly string[]
   /** How many crashes of recoveries were enumerated, and at which of their operations and messages. */
   readonly nestedCount: number
   readonly nestedPoints: readonly string[]
@@ -43,7 +45,7 @@ export interface JobResult {
   readonly outcome?: Outcome
 }
 
-const NOTHING: JobResult = { violations: [], keys: [], nestedCount: 0, nestedPoints: [] }
+const NOTHING: JobResult = { violations: [], keys: [], nestedKeys: [], nestedCount: 0, nestedPoints: [] }
 
 export interface CheckerOptions {
   readonly seed: string
@@ -84,7 +86,7 @@ export class StateChecker implements Checkers {
   readonly #reference: Reference
   readonly #options: CheckerOptions
   readonly #leaks: LeakWatch
-  /** Of recoveries’ crashes: no state is recovered twice. */
+  /** Of recoveries’ crashes, by `recoveryKey`: no state is recovered twice. */
   readonly #nestedSeen = new Set<string>()
 
   constructor(scenario: Scenario, reference: Reference, options: CheckerOptions) {
@@ -129,23 +131,29 @@ export class StateChecker implements Checkers {
       })
       return await this.#crashAgain(state, checked.points, place)
     } catch (error) {
-      return { ...NOTHING, keys: [key], violations: [{ what: describe(error), trouble: { crashes: [place] } }] }
+      return {
+        ...NOTHING,
+        keys: [state.recoveryKey],
+        violations: [{ what: describe(error), trouble: { crashes: [place] } }],
+      }
     }
   }
 
   /** Every crash of a recovery, that is: two crashes in a row. */
   async #crashAgain(crashed: CrashState, points: readonly TracePoint[], first: CrashPlace): Promise<JobResult> {
     const violations: FoundViolation[] = []
-    const keys = [crashed.key]
+    const keys = [crashed.recoveryKey]
+    const nestedKeys: string[] = []
     let nestedCount = 0
     const choose = chooser(`${this.#options.seed} ${first.at}`)
     for (const [point] of points.entries()) {
       const options = { choose, subsetCountMax: this.#options.nestedSubsetCountMax, crashes: ['both'] } as const
       for (const state of crashStates(points, point, options)) {
         nestedCount++
-        if (this.#nestedSeen.has(state.key)) continue
-        this.#nestedSeen.add(state.key)
-        keys.push(state.key)
+        nestedKeys.push(state.key)
+        if (this.#nestedSeen.has(state.recoveryKey)) continue
+        this.#nestedSeen.add(state.recoveryKey)
+        keys.push(state.recoveryKey)
         try {
           const { progress } = state
           const toldProgress = crashed.progress
@@ -155,7 +163,7 @@ export class StateChecker implements Checkers {
         }
       }
     }
-    return { violations, keys, nestedCount, nestedPoints: points.map(({ name }) => name) }
+    return { violations, keys, nestedKeys, nestedCount, nestedPoints: points.map(({ name }) => name) }
   }
 
   #common() {

@@ -41,8 +41,10 @@ export interface SweepReport {
   readonly seed: string
   /** Every state that was enumerated. */
   readonly states: number
-  /** Those that differ in what the disks hold, each recovered by the real code. */
+  /** Those that differ in what the disks hold, each recovered by the real code, itself or one that differs in temporary files only. */
   readonly distinctStates: number
+  /** How many were recovered themselves: no two that a recovery cannot tell apart. */
+  readonly recoveries: number
   /** Operations and messages, of the scenario and of recoveries, by name. */
   readonly crashPoints: readonly string[]
   readonly crashPointsCovered: readonly string[]
@@ -55,6 +57,8 @@ export interface SweepReport {
 
 const STATES_MAX = 2000
 const FAULTS_OF_KIND = 5
+/** Of one point and kind of crash. */
+const SUBSET_COUNT_MAX = 2 ** 14
 const BATCH_SIZE = 16
 const VIOLATION_COUNT_MAX = 20
 
@@ -73,7 +77,7 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
     onProgress,
   } = options
   const reference = await recordRun(scenario, { leaks: watchFor(scenario) })
-  const found = enumerate(reference, seed, isLong)
+  const found = enumerate(reference, seed)
   const chosen = choose(found, statesMax, seed)
   const checkerOptions = {
     seed,
@@ -109,7 +113,10 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
 
 interface Enumerated {
   readonly count: number
+  /** By `recoveryKey`: one stands for all that a recovery cannot tell from it, and satisfies what each of them must. */
   readonly states: ReadonlyMap<string, CrashState>
+  /** For each of them, by `recoveryKey`, the states that it stands for, by `key`. */
+  readonly members: ReadonlyMap<string, ReadonlySet<string>>
   /** For each point some states that lead through it. */
   readonly byPoint: readonly (readonly string[])[]
 }
@@ -117,24 +124,28 @@ interface Enumerated {
 /** How many of the states of a point are its own, first in line to be recovered. */
 const OWN_COUNT = 6
 
-const enumerate = ({ points }: Reference, seed: string, isLong: boolean): Enumerated => {
+const enumerate = ({ points }: Reference, seed: string): Enumerated => {
   const choose = chooser(`${seed} subsets`)
   const states = new Map<string, CrashState>()
+  const members = new Map<string, Set<string>>()
   let count = 0
   const byPoint = points.map((_, point) => {
     const keys = new Set<string>()
-    for (const state of crashStates(points, point, { choose, subsetCountMax: isLong ? 2 ** 14 : 2 ** 10 })) {
+    for (const state of crashStates(points, point, { choose, subsetCountMax: SUBSET_COUNT_MAX })) {
       count++
-      const known = states.get(state.key)
+      const { key, recoveryKey } = state
+      const known = states.get(recoveryKey)
       states.set(
-        state.key,
+        recoveryKey,
         known === undefined ? state : { ...known, progress: narrowed(known.progress, state.progress) },
       )
-      if (keys.size < OWN_COUNT) keys.add(state.key)
+      const alike = members.get(recoveryKey) ?? new Set()
+      members.set(recoveryKey, alike.add(key))
+      if (keys.size < OWN_COUNT) keys.add(recoveryKey)
     }
     return [...keys]
   })
-  return { count, states, byPoint }
+  return { count, states, members, byPoint }
 }
 
 /** All of them; of too many, those that every point has first, and others at random. */
@@ -144,13 +155,13 @@ const choose = ({ states, byPoint }: Enumerated, statesMax: number, seed: string
   for (let round = 0; round < OWN_COUNT; round++)
     for (const keys of byPoint) {
       const state = states.get(keys[round] ?? '')
-      if (state !== undefined && (round === 0 || chosen.size < statesMax)) chosen.set(state.key, state)
+      if (state !== undefined && (round === 0 || chosen.size < statesMax)) chosen.set(state.recoveryKey, state)
     }
-  const rest = [...states.values()].filter(({ key }) => !chosen.has(key))
+  const rest = [...states.values()].filter(({ recoveryKey }) => !chosen.has(recoveryKey))
   const draw = chooser(`${seed} states`)
   while (chosen.size < statesMax && rest.length > 0) {
     const [state] = rest.splice(draw(rest.length), 1)
-    if (state !== undefined) chosen.set(state.key, state)
+    if (state !== undefined) chosen.set(state.recoveryKey, state)
   }
   return [...chosen.values()]
 }
@@ -158,6 +169,7 @@ const choose = ({ states, byPoint }: Enumerated, statesMax: number, seed: string
 class Tally {
   readonly violations: FoundViolation[] = []
   readonly #recovered = new Set<string>()
+  readonly #distinct = new Set<string>()
   readonly #nestedPoints = new Set<string>()
   readonly #kinds = new Map<string, Map<string, number>>()
   readonly #reference: Reference
@@ -169,8 +181,12 @@ class Tally {
     this.#found = found
   }
 
-  add(job: Job, { violations, keys, nestedCount, nestedPoints, outcome }: JobResult): void {
-    for (const key of keys) this.#recovered.add(key)
+  add(job: Job, { violations, keys, nestedKeys, nestedCount, nestedPoints, outcome }: JobResult): void {
+    for (const key of keys) {
+      this.#recovered.add(key)
+      for (const member of this.#found.members.get(key) ?? []) this.#distinct.add(member)
+    }
+    for (const key of nestedKeys) this.#distinct.add(key)
     for (const name of nestedPoints) this.#nestedPoints.add(`recovery: ${name}`)
     this.#nestedCount += nestedCount
     const ending = 'state' in job ? (violations.length === 0 ? 'recovered' : undefined) : outcome
@@ -190,7 +206,8 @@ class Tally {
     const nested = [...this.#nestedPoints].sort()
     return {
       states: this.#found.count + this.#nestedCount,
-      distinctStates: this.#recovered.size,
+      distinctStates: this.#distinct.size,
+      recoveries: this.#recovered.size,
       crashPoints: [...points, ...nested],
       crashPointsCovered: [...covered, ...nested],
       faultKinds: Object.fromEntries([...this.#kinds].map(([kind, counts]) => [kind, Object.fromEntries(counts)])),

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { isTemporaryName } from '../storage/durable.js'
 import { crashImage, seenImage, type DiskImage, type DiskMoment } from './disk.js'
 import { SeededRandom } from './seeded-random.js'
 import type { Disks, Machine, WorldOperation } from './simulated-world.js'
@@ -39,6 +40,8 @@ export interface CrashState {
   readonly progress: FlowProgress
   /** A digest of what the disks hold. */
   readonly key: string
+  /** The same, without what temporary files hold: states that agree in it are one to a recovery, which never reads those. */
+  readonly recoveryKey: string
 }
 
 /** Names operations as they come, each with how often it came before. */
@@ -72,6 +75,8 @@ export class TraceRecorder {
 
 /** At most so many unsynced changes have all their subsets tried; of more, so many subsets are chosen at random. */
 const EXHAUSTIVE_COUNT_MAX = 14
+/** Of one machine’s disk, however many of the other’s each is combined with. */
+const SUBSET_COUNT_MIN = 8
 const OTHER: Readonly<Record<Machine, Machine>> = { host: 'kms', kms: 'host' }
 
 const isSame = (a: FlowProgress, b: FlowProgress): boolean =>
@@ -148,7 +153,7 @@ function* subsets(count: number, choose: Choose, sampleCount: number): Generator
 
 export interface EnumerateOptions {
   readonly choose: Choose
-  /** Of one point, crash and machine. */
+  /** Of one point and crash. */
   readonly subsetCountMax: number
   readonly crashes?: readonly Crash[]
 }
@@ -163,10 +168,13 @@ export function* crashStates(
     const [dead, living] = momentsOf(points, point, crash)
     // Nobody hears what a KMS does for a host that is gone.
     const progress = crash === 'kms' ? joined(dead.progress, living.progress) : dead.progress
-    for (const host of subsetsOf(dead, 'host', crash, choose, subsetCountMax))
-      for (const kms of subsetsOf(dead, 'kms', crash, choose, subsetCountMax)) {
+    const ofKms = [...subsetsOf(dead, 'kms', crash, choose, subsetCountMax)]
+    // Of both together so many as of one.
+    const hostCountMax = Math.max(SUBSET_COUNT_MIN, Math.floor(subsetCountMax / ofKms.length))
+    for (const host of subsetsOf(dead, 'host', crash, choose, hostCountMax))
+      for (const kms of ofKms) {
         const state = { point, crash, kept: { host, kms }, progress }
-        yield { ...state, key: keyOf(disksOf(points, state)) }
+        yield { ...state, ...keysOf(disksOf(points, state)) }
       }
   }
 }
@@ -209,15 +217,25 @@ const digestOf = (bytes: Uint8Array): Buffer => {
   return digest
 }
 
-/** Twelve bytes of a digest of what the disks hold: the names of temporary files count without the process in them. */
-const keyOf = (disks: Disks): string => {
-  const hash = createHash('sha256')
+/** What a write leaves until its rename. */
+export const isTemporaryPath = (path: string): boolean => isTemporaryName(path.slice(path.lastIndexOf('/') + 1))
+
+/** Twelve bytes of each digest. The names of temporary files count without the process in them. */
+const keysOf = (disks: Disks): Pick<CrashState, 'key' | 'recoveryKey'> => {
+  const all = createHash('sha256')
+  const read = createHash('sha256')
   for (const image of [disks.host, disks.kms]) {
     for (const [path, bytes] of image) {
-      hash.update(`${path.replace(/\.\d+-\d+\.tmp$/, '.tmp')}\0`)
-      if (bytes !== null) hash.update(digestOf(bytes))
+      const name = `${path.replace(/\.\d+-\d+\.tmp$/, '.tmp')}\0`
+      all.update(name)
+      read.update(name)
+      if (bytes === null) continue
+      all.update(digestOf(bytes))
+      if (!isTemporaryPath(path)) read.update(digestOf(bytes))
     }
-    hash.update('\0\0')
+    all.update('\0\0')
+    read.update('\0\0')
   }
-  return hash.digest('base64url').slice(0, 16)
+  const [key, recoveryKey] = [all, read].map((hash) => hash.digest('base64url').slice(0, 16)) as [string, string]
+  return { key, recoveryKey }
 }

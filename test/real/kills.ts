@@ -33,6 +33,8 @@ export const resultOf = (name: string, stage: Stage, moments: readonly string[],
   }
 }
 
+const lastFailure = ({ witness }: Stage): string => witness.failures.at(-1) ?? ''
+
 export type Progress = (text: string) => void
 
 /** Each host recovers what the one before it left, the deaths in recovery included, and dies at the next moment itself. */
@@ -67,14 +69,15 @@ export const killKms = async (count: number, progress: Progress): Promise<Result
     host ??= stage.startHost({ roundCount: 1_000_000 }, {}, 'the KMS killed')
     const { moment, status } = await Promise.race([ended, host.ended])
     if (moment !== undefined) moments.push(moment)
-    else stage.witness.violations.push(`KMS to be killed at ${killAt}: ${status}`)
+    else stage.witness.violations.push(`KMS to be killed at ${killAt}: ${status}${lastFailure(stage)}`)
     progress(`KMS ${moments.length}/${count}: ${moment ?? status}`)
     if (moment === undefined) break
   }
   await stage.startKms()
   host?.stop()
   const last = await host?.ended
-  if (last?.status !== 'exit 0 ') stage.witness.violations.push(`the host: ${last?.status ?? 'none'}`)
+  if (last?.status !== 'exit 0 ')
+    stage.witness.violations.push(`the host: ${last?.status ?? 'none'}${lastFailure(stage)}`)
   await stage.runSound('the last host')
   return resultOf('SIGKILL of the KMS', stage, moments, total)
 }

@@ -19,10 +19,15 @@ export default defineScenario({
           ecalls.write([
             { name: 'password/changed', value: secretText('changed') },
             { name: 'session/direct', value: secretText('direct again'), direct: true },
-            { name: 'session/large', value: 'x'.repeat(9000), direct: true },
+            // Eleven pages, each of which a power cut may lose.
+            { name: 'session/large', value: 'x'.repeat(44_000), direct: true },
           ]),
         ({ ecalls }) => ecalls.remove(['password/kept', 'session/direct']),
-        ({ ecalls }) => ecalls.write([{ name: 'final-result/model', value: secretText('model') }]),
+        ({ ecalls }) =>
+          ecalls.write([
+            { name: 'final-result/model', value: secretText('model') },
+            { name: 'final-result/weights', value: 'y'.repeat(44_000) },
+          ]),
       ],
     },
   },
