@@ -28,7 +28,13 @@ const moments: FaultPlan = async ({ at, operation }) => {
 }
 
 /** What passes by itself: the KMS is being started again, or the enclave is. */
-const PASSING = ['ERR_KMS_UNREACHABLE', 'ERR_KMS_FAILED', 'ERR_SESSION_INVALID', 'ERR_ENCLAVE_LOST', 'ERR_DEADLINE'] as const
+const PASSING = [
+  'ERR_KMS_UNREACHABLE',
+  'ERR_KMS_FAILED',
+  'ERR_SESSION_INVALID',
+  'ERR_ENCLAVE_LOST',
+  'ERR_DEADLINE',
+] as const
 const ATTEMPT_COUNT_MAX = plan.untilFailure === true ? 1 : 600
 const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
   for (let attempt = 1; ; attempt++) {

@@ -53,6 +53,7 @@ export const FRESHNESS: readonly PlantedFault[] = [
     file: 'enclave/birth.ts',
     find: "names.some(({ kind, incarnation }) => kind !== 'root' || incarnation > ledger.incarnation)",
     put: 'false',
+    test: 'enclave/recovery-ledger.test',
   },
   {
     name: 'a ledger that was rolled back is not told from an honest one',
