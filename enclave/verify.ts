@@ -20,6 +20,8 @@ export interface VerifierOptions {
 export class Verifier {
   readonly #options: VerifierOptions
   readonly #underWay = new Map<string, Promise<readonly ObjectStatus[]>>()
+  /** Of the state that was looked at last: a state may have 100,000 entries, and never changes. */
+  #held: { readonly state: EpochState; readonly objects: ReadonlyMap<string, Held> } | undefined
 
   constructor(options: VerifierOptions) {
     this.#options = options
@@ -38,7 +40,9 @@ export class Verifier {
         ...entries.keys(),
       ])
     }
-    const all = [...heldBy(await settled()).values()].map(({ object }) => object).sort((a, b) => byAge(b.name, a.name))
+    const all = [...this.#heldBy(await settled()).values()]
+      .map(({ object }) => object)
+      .sort((a, b) => byAge(b.name, a.name))
     for (const { name } of all) {
       if (behind !== undefined && byAge(name, behind) >= 0) continue
       signal?.throwIfAborted()
@@ -52,11 +56,16 @@ export class Verifier {
     const { settled, inspect } = this.#options
     const key = formatObjectName(name)
     const state = await settled()
-    const held = heldBy(state).get(key)
+    const held = this.#heldBy(state).get(key)
     if (held === undefined) return undefined
     const { object, entries } = held
     const copies = await this.#once(key, () => inspect({ object, entry: entries[0], state }))
-    return heldBy(await settled()).has(key) ? this.#judge(name, copies, entries) : undefined
+    return this.#heldBy(await settled()).has(key) ? this.#judge(name, copies, entries) : undefined
+  }
+
+  #heldBy(state: EpochState): ReadonlyMap<string, Held> {
+    if (this.#held?.state !== state) this.#held = { state, objects: heldBy(state) }
+    return this.#held.objects
   }
 
   #judge(name: ObjectName, copies: readonly ObjectStatus[], entries: readonly EntryName[]): VerifiedObject {
