@@ -26,20 +26,31 @@ export const addAcceptStaleCommand = (kms: Command): void => {
 
 const accept = async (claimedFlow: string, flags: AcceptStaleFlags): Promise<void> => {
   const flow = parseFlowId(claimedFlow)
-  const { head, incarnation, timeMs, reason, signature } = await withPassphrase(flags, false, async (bytes) => {
+  const {
+    epoch = 0,
+    headDigest,
+    incarnation,
+    timeMs,
+    reason,
+    signature,
+    sequence,
+  } = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
     const place = placeOf(flags)
     return await acceptStale({ place, passphrase, fs: nodeFileSystem, clock: nodeClock, flow, reason: flags.reason })
   })
-  const epoch = head?.epoch ?? 0
   const time = new Date(timeMs).toISOString()
   printResult(
     flags.json === true,
-    { flow, reason, time, epoch, digest: head && toHex(head.digest), incarnation, signature: toHex(signature) },
+    {
+      ...{ flow, reason, time, epoch, digest: headDigest === undefined ? null : toHex(headDigest), incarnation },
+      ...{ receipt: sequence, signature: toHex(signature) },
+    },
     table([
       ['flow', flow],
       ['given up', `epoch ${epoch}, where the store does not show it`],
-      ['reason', reason],
+      ['reason', reason ?? ''],
+      ['receipt', String(sequence)],
       ['next', 'start the KMS again; then launch the enclave'],
     ]),
   )

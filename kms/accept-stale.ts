@@ -1,16 +1,24 @@
+import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock } from '../protocol/ports.js'
-import { encodeStaleAcceptance } from '../protocol/statements.js'
-import { FileLedger, type StaleReceipt } from './file-ledger.js'
+import { decodeReceiptBody, splitReceipt, type Receipt } from '../protocol/receipts.js'
+import { FileLedger } from './file-ledger.js'
 import { openKeyring, type PlaceOptions } from './place.js'
+import { fieldsOfState, Receipts } from './receipts.js'
 
 export interface AcceptStaleOptions extends PlaceOptions {
   readonly clock: Clock
   readonly flow: FlowId
   /** Why; 1 to REASON_LENGTH_MAX characters. */
   readonly reason: string
+}
+
+/** The receipt of an acceptance: its epoch and incarnation are those that are given up. */
+export interface StaleReceipt extends Receipt {
+  /** By the KMS identity, 64 bytes. */
+  readonly signature: Bytes
 }
 
 /**
@@ -35,11 +43,16 @@ export const acceptStale = async (options: AcceptStaleOptions): Promise<StaleRec
         detail: `the ledger does not know ${flow}: launch its enclave once, which is refused, so that it does`,
       })
     if (state.destroyed) throw new KeyriseError('ERR_FLOW_DESTROYED', { detail: flow })
-    const { head, incarnation } = state
-    const acceptance = { flow, reason, timeMs: Math.max(0, Math.trunc(clock.nowMs())), head, incarnation }
-    const receipt = { ...acceptance, signature: keyring.sign(encodeStaleAcceptance(acceptance)) }
-    await ledger.acceptStale(receipt)
-    return receipt
+    const receipts = new Receipts({
+      ledger,
+      identity: keyring.identity,
+      sign: (message) => keyring.sign(message),
+      clock,
+    })
+    const draft = receipts.draft('override', { flow, ...fieldsOfState(state), reason })
+    await ledger.compareAndSwap(flow, state, { ...state, staleAccepted: true }, draft.make)
+    const { body, signature } = splitReceipt(draft.signed())
+    return { ...decodeReceiptBody(body), signature }
   } finally {
     await ledger.close()
   }

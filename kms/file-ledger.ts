@@ -1,4 +1,4 @@
-import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -6,10 +6,11 @@ import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { FileSystem } from '../protocol/ports.js'
 import type { Head } from '../protocol/session.js'
+import { decodeReceiptBody, firstLink, linkAfter, splitReceipt, type ReceiptLink } from '../protocol/receipts.js'
 import { encodeStaleAcceptance, type StaleAcceptance } from '../protocol/statements.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
-import { AppendLog } from './log.js'
+import { AppendLog, encodeReceiptRecord, type MakeReceipt } from './log.js'
 
 /** The ledger’s file in the KMS’s directory. */
 export const LEDGER_NAME = 'ledger.log'
@@ -20,12 +21,10 @@ interface Contents {
   readonly identity: Bytes
   readonly flows: Map<FlowId, FlowState>
   readonly publications: Map<FlowId, Publication>
-  readonly acceptances: StaleReceipt[]
-}
-
-/** A `StaleAcceptance` and the KMS identity’s signature over it, 64 bytes. */
-export interface StaleReceipt extends StaleAcceptance {
-  readonly signature: Bytes
+  /** Oldest first, as they were signed. */
+  readonly receipts: Bytes[]
+  /** Where the next receipt stands. */
+  link: ReceiptLink
 }
 
 /** A ledger in one append-only log of the KMS’s directory. */
@@ -43,17 +42,22 @@ export class FileLedger implements Ledger {
     this.#publications = publications
   }
 
-  /** Begins a ledger for a KMS. Replaces one, so the caller looks first. */
-  static async create(fs: FileSystem, directory: string, identity: Uint8Array): Promise<void> {
-    await AppendLog.create(fs, directory, LEDGER_NAME, encodeCbor(['keyrise/v1/ledger', { identity }]))
+  /**
+   * Begins a ledger for a KMS. Replaces one, so the caller looks first.
+   * @param receipt - of that it was begun.
+   */
+  static async create(fs: FileSystem, directory: string, identity: Uint8Array, receipt?: MakeReceipt): Promise<void> {
+    const first = encodeCbor(['keyrise/v1/ledger', { identity }])
+    const receipts = receipt === undefined ? [] : [encodeReceiptRecord(receipt(firstLink(identity)))]
+    await AppendLog.create(fs, directory, LEDGER_NAME, [first, ...receipts])
   }
 
   /** What a ledger’s file says, without opening it for writing. Undefined where there is none. */
   static async inspect(fs: FileSystem, directory: string): Promise<Inspected | undefined> {
     const records = await AppendLog.read(fs, directory, LEDGER_NAME)
     if (records === undefined) return undefined
-    const { identity, flows, acceptances } = readContents(records)
-    return { identity, flowCount: flows.size, flows, acceptances }
+    const { identity, flows, receipts } = readContents(records)
+    return { identity, flowCount: flows.size, flows, receipts }
   }
 
   /**
@@ -61,16 +65,15 @@ export class FileLedger implements Ledger {
    * @throws {KeyriseError} ERR_LEDGER_MISSING, ERR_LEDGER_DAMAGED, ERR_STORE_*.
    */
   static async open(fs: FileSystem, directory: string, identity: Uint8Array): Promise<FileLedger> {
-    const opened = await AppendLog.open(fs, directory, LEDGER_NAME)
-    if (opened === undefined) throw new KeyriseError('ERR_LEDGER_MISSING')
-    const contents = readContents(opened.records)
-    if (!equalPublicBytes(contents.identity, identity)) {
-      await opened.log.close()
+    const opened = await AppendLog.open(fs, directory, LEDGER_NAME, (records) => {
+      const contents = readContents(records)
+      if (equalPublicBytes(contents.identity, identity)) return contents
       throw new KeyriseError(CODE, { detail: 'it belongs to another KMS identity' })
-    }
-    const ledger = new FileLedger(opened.log, contents)
+    })
+    if (opened === undefined) throw new KeyriseError('ERR_LEDGER_MISSING')
+    const ledger = new FileLedger(opened.log, opened.contents)
     // Any older process that still has this log open sees that it has grown, and stops.
-    await opened.log.append(encodeCbor(['start', {}]))
+    await opened.log.append({ record: encodeCbor(['start', {}]) })
     return ledger
   }
 
@@ -84,11 +87,17 @@ export class FileLedger implements Ledger {
     return this.#durable.get(flow)
   }
 
-  async compareAndSwap(flow: FlowId, expected: FlowState | undefined, next: FlowState): Promise<boolean> {
+  async compareAndSwap(
+    flow: FlowId,
+    expected: FlowState | undefined,
+    next: FlowState,
+    receipt?: MakeReceipt,
+  ): Promise<boolean> {
     if (!equalStates(this.#latest.get(flow), expected)) return false
     this.#latest.set(flow, next)
     try {
-      await this.#log.append(encodeCbor(['flow', { flow, ...next, head: next.head && { ...next.head } }]))
+      const record = encodeCbor(['flow', { flow, ...next, head: next.head && { ...next.head } }])
+      await this.#log.append({ record, receipt })
     } catch (error) {
       const durable = this.#durable.get(flow)
       if (durable === undefined) this.#latest.delete(flow)
@@ -99,17 +108,12 @@ export class FileLedger implements Ledger {
     return true
   }
 
-  /**
-   * Lets the next recovery of a flow take what the store shows, durably. The flow is known, and the state that the receipt names
-   * is its own: the caller has the ledger to itself (accept-stale.ts).
-   */
-  async acceptStale(receipt: StaleReceipt): Promise<void> {
-    await this.#log.append(encodeCbor(['stale-acceptance', { ...receipt, head: receipt.head && { ...receipt.head } }]))
-    for (const states of [this.#latest, this.#durable]) setAccepted(states, receipt.flow)
+  record(receipt: MakeReceipt): Promise<void> {
+    return this.#log.append({ receipt })
   }
 
   async publish(flow: FlowId, { signingKey, values }: Publication): Promise<void> {
-    await this.#log.append(encodeCbor(['publication', { flow, signingKey, values }]))
+    await this.#log.append({ record: encodeCbor(['publication', { flow, signingKey, values }]) })
     this.#publications.set(flow, { signingKey, values })
   }
 
@@ -132,8 +136,8 @@ interface Inspected {
   readonly identity: Bytes
   readonly flowCount: number
   readonly flows: ReadonlyMap<FlowId, FlowState>
-  /** Of operators who let a flow recover what was not its newest state, oldest first. */
-  readonly acceptances: readonly StaleReceipt[]
+  /** Oldest first, as they were signed; the last one’s signature is verified, and that each is chained to the one before. */
+  readonly receipts: readonly Bytes[]
 }
 
 const setAccepted = (flows: Map<FlowId, FlowState>, flow: FlowId): void => {
@@ -143,11 +147,13 @@ const setAccepted = (flows: Map<FlowId, FlowState>, flow: FlowId): void => {
 }
 
 const readContents = (records: readonly Bytes[]): Contents => {
+  const identity = readIdentity(records[0])
   const contents: Contents = {
-    identity: readIdentity(records[0]),
+    identity,
     flows: new Map(),
     publications: new Map(),
-    acceptances: [],
+    receipts: [],
+    link: firstLink(identity),
   }
   for (const record of records.slice(1)) {
     const [tag, claimed] = readTagged(record)
@@ -157,15 +163,43 @@ const readContents = (records: readonly Bytes[]): Contents => {
     } else if (tag === 'publication') {
       const [flow, publication] = readPublication(claimed)
       contents.publications.set(flow, publication)
+    } else if (tag === 'receipt') {
+      addReceipt(contents, claimed)
     } else if (tag === 'stale-acceptance') {
-      const receipt = readReceipt(claimed, contents.identity)
-      contents.acceptances.push(receipt)
-      setAccepted(contents.flows, receipt.flow)
+      setAccepted(contents.flows, readAcceptance(claimed, contents.identity).flow)
     } else if (tag !== 'start') {
       throw new KeyriseError(CODE, { detail: 'a record of a later version' })
     }
   }
+  checkNewest(contents)
   return contents
+}
+
+/** Its place in the chain is checked; every signature, by whoever verifies the receipts (check-receipts.ts). */
+const addReceipt = (contents: Contents, claimed: unknown): void => {
+  const { link } = contents
+  const receipt = claimed instanceof Uint8Array ? copyBytes(claimed) : undefined
+  const stated = receipt && readLink(receipt)
+  const isNext = stated?.sequence === link.sequence && equalPublicBytes(stated.previous, link.previous)
+  if (receipt === undefined || !isNext) throw new KeyriseError(CODE, { detail: `receipt ${link.sequence}` })
+  contents.receipts.push(receipt)
+  contents.link = linkAfter(receipt, link)
+}
+
+const readLink = (receipt: Bytes): ReceiptLink | undefined => {
+  try {
+    return decodeReceiptBody(splitReceipt(receipt).body)
+  } catch {
+    return undefined
+  }
+}
+
+/** The signature of the newest receipt holds all before it; the log’s own chain says nothing of who wrote to it. */
+const checkNewest = ({ identity, receipts }: Contents): void => {
+  const newest = receipts.at(-1)
+  if (newest === undefined) return
+  const { body, signature } = splitReceipt(newest)
+  if (!verifyEd25519(identity, body, signature)) throw new KeyriseError(CODE, { detail: 'the newest receipt' })
 }
 
 const readTagged = (record: Uint8Array): [tag: unknown, claimed: unknown] => {
@@ -204,18 +238,18 @@ const readHead = (fields: FieldReader): Head | null => {
   return { epoch: head.count('epoch'), digest: head.bytes('digest', 32) }
 }
 
-/** Its signature is checked with each reading: the log’s chain alone says nothing of who wrote to it. */
-const readReceipt = (claimed: unknown, identity: Bytes): StaleReceipt => {
+/** Of a ledger of before there were receipts of it. Its signature is checked with each reading. */
+const readAcceptance = (claimed: unknown, identity: Bytes): StaleAcceptance => {
   const f = new FieldReader(claimed, ['flow', 'reason', 'timeMs', 'head', 'incarnation', 'signature'], CODE)
-  const receipt = {
+  const acceptance = {
     flow: parseFlowId(f.claimed('flow')),
     reason: f.text('reason', REASON_LENGTH_MAX),
     timeMs: f.count('timeMs'),
     head: readHead(f),
     incarnation: f.count('incarnation'),
-    signature: f.bytes('signature', 64),
   }
-  return verifyEd25519(identity, encodeStaleAcceptance(receipt), receipt.signature) ? receipt : f.refuse('signature')
+  const isSigned = verifyEd25519(identity, encodeStaleAcceptance(acceptance), f.bytes('signature', 64))
+  return isSigned ? acceptance : f.refuse('signature')
 }
 
 const readPublication = (claimed: unknown): [FlowId, Publication] => {

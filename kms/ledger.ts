@@ -1,6 +1,7 @@
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
 import { equalHeads, type Head } from '../protocol/session.js'
+import type { MakeReceipt } from './log.js'
 
 /** What the KMS knows of a flow: enough to tell its newest state from any other, and its live instance from any older. */
 export interface FlowState {
@@ -33,8 +34,15 @@ export interface Member extends Publication {
 export interface Ledger {
   /** The durable state; undefined when the flow was never opened. */
   read(flow: FlowId): Promise<FlowState | undefined>
-  /** Makes `next` the state, durably, if it is still `expected`; false when it is not. */
-  compareAndSwap(flow: FlowId, expected: FlowState | undefined, next: FlowState): Promise<boolean>
+  /** Makes `next` the state, durably, if it is still `expected`; false when it is not. Both or neither with its receipt. */
+  compareAndSwap(
+    flow: FlowId,
+    expected: FlowState | undefined,
+    next: FlowState,
+    receipt?: MakeReceipt,
+  ): Promise<boolean>
+  /** Adds a receipt, durably. */
+  record(receipt: MakeReceipt): Promise<void>
   /** Makes what a member publishes durable, in place of what it published before. */
   publish(flow: FlowId, publication: Publication): Promise<void>
   /** The members of a task that have published, destroyed flows left out, in the order of their names. */

@@ -8,6 +8,7 @@ import { Keyring } from './keyring.js'
 import { identify, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
+import type { Receipts } from './receipts.js'
 import { KmsService, type KmsEvent } from './service.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
 import { SimulatedVerifier } from './verifier.js'
@@ -24,6 +25,8 @@ export interface OpenKmsOptions extends PlaceOptions {
 
 /** A running KMS: keyring open, ledger open, pool started. */
 export interface OpenKms extends KmsIdentity, KmsChannel {
+  /** Of what it does, and of what its operators do with it. */
+  readonly receipts: Receipts
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
   /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
@@ -82,6 +85,7 @@ const assemble = (
   })
   return {
     ...identify(keyring),
+    receipts: service.receipts,
     wipe: () => void disposeAll(),
     exchange: (frame) => service.exchange(frame),
     async close() {

@@ -10,6 +10,7 @@ import { FlowDesk } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
+import { Receipts } from './receipts.js'
 import { Release } from './release.js'
 import { ServedSession } from './served-session.js'
 import { Streams } from './streams.js'
@@ -46,6 +47,8 @@ const SESSION_IDLE_MS_MAX = 60 * 60_000
  * goes to `onEvent` only.
  */
 export class KmsService implements KmsChannel {
+  /** Of what this KMS does. */
+  readonly receipts: Receipts
   readonly #options: KmsServiceOptions
   readonly #desk: FlowDesk
   readonly #release: Release
@@ -58,6 +61,8 @@ export class KmsService implements KmsChannel {
   constructor(options: KmsServiceOptions) {
     this.#options = options
     const { keyring, ledger, policy, unsealer, random, clock } = options
+    const sign = (message: Uint8Array): Bytes => keyring.sign(message)
+    this.receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
     this.#desk = new FlowDesk(ledger, policy)
     this.#release = new Release(keyring, unsealer)
     this.#streams = new Streams({ unsealer, random, clock })

@@ -57,6 +57,8 @@ export const DELIVERED_SEGMENT_SIZE_BYTES_MAX = SEALED_SEGMENT_SIZE_BYTES_MAX + 
 /** Of a KMS: a rotation a month for five years. Every session names them all. */
 export const ROOT_KEY_COUNT_MAX = 64
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
+/** One of the KMS’s: digests and names, and perhaps a reason. */
+export const RECEIPT_SIZE_BYTES_MAX = 8 * 1024
 /** An operator’s, in a receipt. */
 export const REASON_LENGTH_MAX = 512
 export const ROSTER_MEMBER_COUNT_MAX = 256

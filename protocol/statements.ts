@@ -49,7 +49,7 @@ export const decodeCertificateBody = (body: Uint8Array): RootCertificate => {
 }
 
 /** `[tag, value]`: every signed structure says what it is, so that no signature serves for another. */
-const readTagged = (tag: string, bytes: Uint8Array): unknown => {
+export const readTagged = (tag: string, bytes: Uint8Array): unknown => {
   const value = decodeCbor(bytes)
   if (!Array.isArray(value) || value.length !== 2 || value[0] !== tag) throw new KeyriseError(CODE, { detail: tag })
   return value[1]

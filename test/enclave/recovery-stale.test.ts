@@ -2,7 +2,6 @@ import test from 'ava'
 import { MemoryFileSystem } from '../../faults/index.js'
 import type { startInProcess } from '../kms/in-process.js'
 import { parseFlowId } from '../../protocol/names.js'
-import { encodeStaleAcceptance } from '../../protocol/statements.js'
 import type { Bytes } from '../../protocol/bytes.js'
 import { atEveryMoment, dies, FLOW, readAll, startWorld, text, type World } from './flow-world.js'
 import { copyOfLedger, restartedWith } from './ledger-world.js'
@@ -20,9 +19,8 @@ const stateOf = async ({ ledger }: Kms) => {
 
 /** What `keyrise kms accept-stale` does. */
 const accept = async (kms: Kms): Promise<void> => {
-  const { head, incarnation } = await stateOf(kms)
-  const acceptance = { flow, reason: 'the disk burnt', timeMs: 1, head, incarnation }
-  await kms.ledger.acceptStale({ ...acceptance, signature: kms.keyring.sign(encodeStaleAcceptance(acceptance)) })
+  const state = await stateOf(kms)
+  await kms.ledger.compareAndSwap(flow, state, { ...state, staleAccepted: true })
 }
 
 /** A flow at epoch 4 whose instances are gone, with its store's contents at each epoch. */

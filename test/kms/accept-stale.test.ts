@@ -6,11 +6,14 @@ import type { FlowState } from '../../kms/ledger.js'
 import { AppendLog } from '../../kms/log.js'
 import { createKms, prepareDirectory } from '../../kms/place.js'
 import { asciiBytes } from '../../protocol/bytes.js'
-import { encodeCbor } from '../../protocol/cbor.js'
+import { encodeCbor, type Cbor } from '../../protocol/cbor.js'
 import { verifyEd25519 } from '../../protocol/crypto/keys.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { openReceipt } from '../../protocol/crypto/receipts.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
+import type { FileSystem } from '../../protocol/ports.js'
+import { encodeReceiptBody, firstLink } from '../../protocol/receipts.js'
 import { encodeStaleAcceptance } from '../../protocol/statements.js'
 import { digestOf } from './attested-client.js'
 import { startInProcess } from './in-process.js'
@@ -46,13 +49,15 @@ const setUp = async () => {
 
 test('an acceptance is a receipt that the identity signed, there after a power cut; a KMS that ran answers nothing more', async (t) => {
   const { fs, identity, open, running, accept } = await setUp()
-  const receipt = await accept()
-  t.like(receipt, { flow, reason: 'the disk burnt', timeMs: 1_700_000_000_000, head: headOf(4), incarnation: 7 })
-  t.true(verifyEd25519(identity, encodeStaleAcceptance(receipt), receipt.signature))
-  t.false(verifyEd25519(identity, encodeStaleAcceptance({ ...receipt, reason: 'another' }), receipt.signature))
+  const { signature, ...receipt } = await accept()
+  const given = { epoch: 4, headDigest: digestOf(4), incarnation: 7 }
+  t.like(receipt, { kind: 'override', flow, reason: 'the disk burnt', timeMs: 1_700_000_000_000, ...given })
+  t.true(verifyEd25519(identity, encodeReceiptBody(receipt), signature))
+  t.false(verifyEd25519(identity, encodeReceiptBody({ ...receipt, reason: 'another' }), signature))
   await t.throwsAsync(running.read(flow), { code: 'ERR_LEDGER_DAMAGED' })
   fs.restart()
-  t.deepEqual((await FileLedger.inspect(fs, '/kms'))?.acceptances, [receipt])
+  const [kept] = (await FileLedger.inspect(fs, '/kms'))?.receipts.slice(-1) ?? []
+  t.deepEqual(kept && openReceipt(identity, kept), receipt)
   t.deepEqual(await (await open()).read(flow), { ...STATE, staleAccepted: true })
 })
 
@@ -67,28 +72,37 @@ test('a reason of no length or too much, a flow that nobody opened, and one that
   await t.throwsAsync(accept(), { code: 'ERR_FLOW_DESTROYED' })
 })
 
-test('an acceptance that the identity did not sign, or of a flow that the ledger does not know, is ERR_LEDGER_DAMAGED', async (t) => {
-  for (const changes of [{ reason: 'no reason' }, { incarnation: 8 }, { head: null }, { timeMs: 1 }]) {
-    const { fs, accept } = await setUp()
-    const receipt = { ...(await accept()), ...changes }
-    const opened = await AppendLog.open(fs, '/kms', LEDGER_NAME)
-    await opened?.log.append(
-      encodeCbor(['stale-acceptance', { ...receipt, head: receipt.head && { ...receipt.head } }]),
-    )
-    await t.throwsAsync(FileLedger.inspect(fs, '/kms'), { code: 'ERR_LEDGER_DAMAGED', message: /signature/ })
+/** Adds a record as an earlier version wrote it. */
+const appendRecord = async (fs: FileSystem, tag: string, fields: Record<string, Cbor>): Promise<void> => {
+  const opened = await AppendLog.open(fs, '/kms', LEDGER_NAME, () => ({ link: firstLink(digestOf(0)) }))
+  await opened?.log.append({ record: encodeCbor([tag, fields]) })
+}
+
+test('an acceptance of before there were receipts counts where the identity signed it, and the flow is known; else ERR_LEDGER_DAMAGED', async (t) => {
+  const acceptance = { flow, reason: 'why', timeMs: 1, head: headOf(4), incarnation: 7 }
+  const kept = async (changes: Partial<typeof acceptance>) => {
+    const { fs, keyring, open } = await startInProcess()
+    const ledger = await open()
+    await ledger.compareAndSwap(flow, undefined, STATE)
+    const signature = keyring.sign(encodeStaleAcceptance(acceptance))
+    await appendRecord(fs, 'stale-acceptance', { ...acceptance, signature, ...changes })
+    return (await open()).read(flow)
   }
+  t.true((await kept({}))?.staleAccepted)
+  const unsigned = [{ reason: 'no reason' }, { incarnation: 8 }, { head: headOf(5) }, { timeMs: 2 }]
+  for (const changes of unsigned)
+    await t.throwsAsync(kept(changes), { code: 'ERR_LEDGER_DAMAGED', message: /signature/ })
 })
 
 test('a ledger that was written before there were acceptances reads as one without', async (t) => {
   const { fs, open } = await setUp()
-  const opened = await AppendLog.open(fs, '/kms', LEDGER_NAME)
   const { staleAccepted, ...before } = { ...STATE, incarnation: 8, head: headOf(5) }
-  await opened?.log.append(encodeCbor(['flow', { flow, ...before }]))
+  await appendRecord(fs, 'flow', { flow, ...before })
   t.deepEqual(await (await open()).read(flow), { ...before, staleAccepted })
 })
 
 test('a stale claim needs an acceptance, never lowers the head, and leaves no acceptance behind a head that has moved', async (t) => {
-  const { connect, ledger, keyring } = await startInProcess()
+  const { connect, ledger } = await startInProcess()
   const client = await connect()
   await client.launch()
   await client.call({ op: 'commit', incarnation: 1, parent: null, head: headOf(1) })
@@ -101,9 +115,8 @@ test('a stale claim needs an acceptance, never lowers the head, and leaves no ac
       stale,
     })
   const accept = async (): Promise<void> => {
-    const { head = null, incarnation = 0 } = (await ledger.read(flow)) ?? {}
-    const acceptance = { flow, reason: 'why', timeMs: 0, head, incarnation }
-    await ledger.acceptStale({ ...acceptance, signature: keyring.sign(encodeStaleAcceptance(acceptance)) })
+    const state = await ledger.read(flow)
+    if (state !== undefined) await ledger.compareAndSwap(flow, state, { ...state, staleAccepted: true })
   }
   await t.throwsAsync(claim(null, 1), { code: 'ERR_LEDGER_CONFLICT' })
   await t.throwsAsync(claim({ epoch: 9, incarnation: 1 }, 1), { code: 'ERR_LEDGER_CONFLICT' })

@@ -45,7 +45,8 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
   const events: KmsEvent[] = []
   await fs.makeDirectory('/kms')
   if ((await FileLedger.inspect(fs, '/kms')) === undefined) await FileLedger.create(fs, '/kms', keyring.identity)
-  const ledger = await FileLedger.open(fs, '/kms', keyring.identity)
+  const open = () => FileLedger.open(fs, '/kms', keyring.identity)
+  const ledger = await open()
   const policy: Policy = {
     platforms: [platform.publicKey],
     images: [
@@ -65,5 +66,5 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
   })
   const connect = (client: Partial<ClientOptions> = {}) =>
     AttestedClient.connect({ kms: service, kmsIdentity: keyring.identity, platform, image: IMAGE, ...client })
-  return { fs, keyring, platform, clock, events, ledger, service, connect }
+  return { fs, keyring, platform, clock, events, ledger, open, service, connect }
 }

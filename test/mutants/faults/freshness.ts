@@ -178,9 +178,9 @@ export const FRESHNESS: readonly PlantedFault[] = [
     title: 'fences what it has forgotten',
   },
   {
-    name: 'a receipt of an acceptance is not verified',
+    name: 'an acceptance of before there were receipts is not verified',
     file: 'kms/file-ledger.ts',
-    find: 'verifyEd25519(identity, encodeStaleAcceptance(receipt), receipt.signature)',
+    find: "verifyEd25519(identity, encodeStaleAcceptance(acceptance), f.bytes('signature', 64))",
     put: 'true',
     test: 'kms/accept-stale.test',
   },
@@ -209,8 +209,8 @@ export const FRESHNESS: readonly PlantedFault[] = [
   {
     name: 'another KMS’s ledger is taken',
     file: 'kms/file-ledger.ts',
-    find: '!equalPublicBytes(contents.identity, identity)',
-    put: 'false',
+    find: 'if (equalPublicBytes(contents.identity, identity)) return contents',
+    put: 'if (identity.length === 32) return contents',
     test: 'kms/ledger.test',
   },
 ]
