@@ -4,8 +4,8 @@ import { disposeAll } from '../protocol/live-secrets.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
 import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
 import { FileLedger } from './file-ledger.js'
-import { Keyring } from './keyring.js'
-import { identify, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
+import type { Keyring } from './keyring.js'
+import { identify, openKeyringFile, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import { checkPolicy, type Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
@@ -37,7 +37,7 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
 export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   const policy = checkPolicy(options.policy)
   const file = await readKeyringFile(options)
-  const keyring = Keyring.open(file, options.passphrase)
+  const keyring = await openKeyringFile(options, file)
   try {
     const { startUnsealer = (keys: UnsealKeys) => UnsealPool.start(keys) } = options
     const unsealer = await startUnsealer(unsealKeys(keyring))

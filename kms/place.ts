@@ -1,15 +1,27 @@
 import { basename, dirname, join, resolve } from 'node:path'
 import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { FileSystem, Random } from '../protocol/ports.js'
+import type { Clock, FileSystem, Random } from '../protocol/ports.js'
 import { encodeX25519Recipient } from '../protocol/crypto/recipients.js'
 import type { Secret } from '../protocol/crypto/secret.js'
-import { publish, readWhole, storeError, syncDirectory } from '../storage/index.js'
+import { nodeClock, publish, readWhole, storeError, syncDirectory } from '../storage/index.js'
+import {
+  checkCustodians,
+  CUSTODIANS_SIZE_BYTES_MAX,
+  decodeCustodians,
+  encodeCustodians,
+  splitPassphrase,
+  type CustodianSet,
+  type Share,
+} from './custodians.js'
 import { FileLedger } from './file-ledger.js'
 import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
+import { throttled } from './throttle.js'
 
 /** The keyring’s file in the KMS’s directory, where no other custody is named. */
 const KEYRING_NAME = 'keyring.age'
+/** Behind the keyring’s own name, where custodians share its passphrase. */
+const CUSTODIANS_SUFFIX = '.custodians'
 
 /** Where a KMS keeps what must survive it. */
 export interface KmsPlace {
@@ -44,11 +56,22 @@ export interface PlaceOptions {
   /** Borrowed. */
   readonly passphrase: Secret
   readonly fs: FileSystem
+  /** By which wrong passphrases are throttled; the machine’s unless told. */
+  readonly clock?: Clock
 }
 
-/** @throws {KeyriseError} ERR_KEYRING_MISSING, ERR_PASSPHRASE_WRONG, ERR_KEYRING_INVALID, ERR_STORE_*. */
+/**
+ * @throws {KeyriseError} ERR_KEYRING_MISSING, ERR_PASSPHRASE_WRONG, ERR_PASSPHRASE_THROTTLED, ERR_KEYRING_INVALID,
+ * ERR_STORE_*.
+ */
 export const openKeyring = async (options: PlaceOptions): Promise<Keyring> =>
-  Keyring.open(await readKeyringFile(options), options.passphrase)
+  openKeyringFile(options, await readKeyringFile(options))
+
+/** Opens `file`, a keyring of this place; wrong passphrases are counted there. @throws {KeyriseError} as `openKeyring`. */
+export const openKeyringFile = (options: PlaceOptions, file: Bytes): Promise<Keyring> => {
+  const { place, fs, passphrase, clock = nodeClock } = options
+  return throttled({ fs, directory: place.directory, clock }, () => Keyring.open(file, passphrase))
+}
 
 /** The keyring’s file, sealed as it is: what changes it replaces it as a whole. */
 export const readKeyringFile = async ({ place, fs }: Pick<PlaceOptions, 'place' | 'fs'>): Promise<Bytes> => {
@@ -62,27 +85,80 @@ export const readKeyringFile = async ({ place, fs }: Pick<PlaceOptions, 'place' 
 export const hasKeyring = async (place: KmsPlace, fs: FileSystem): Promise<boolean> =>
   (await readWhole(fs, keyringPath(place), KEYRING_SIZE_BYTES_MAX)) !== undefined
 
+/** Who the custodians of a place’s keyring are; undefined where nobody shares its passphrase. @throws {KeyriseError} ERR_CUSTODIANS_INVALID, ERR_STORE_*. */
+export const readCustodians = async (place: KmsPlace, fs: FileSystem): Promise<CustodianSet | undefined> => {
+  const file = await readWhole(fs, custodiansPath(place), CUSTODIANS_SIZE_BYTES_MAX)
+  return file && decodeCustodians(file)
+}
+
+export interface CreateOptions extends Pick<PlaceOptions, 'place' | 'fs'> {
+  readonly random: Random
+  /** scrypt’s work factor. */
+  readonly logN?: number
+}
+
 /**
  * Makes a KMS: its keys, its keyring, its ledger. The keyring comes last, as the mark that all is done; until then nothing
  * can have been sealed to it, so a repeat after a crash starts afresh.
- * @param options.logN - scrypt’s work factor.
  * @throws {KeyriseError} ERR_KEYRING_EXISTS; ERR_KEYRING_MISSING: the ledger knows of flows, whose keys a new keyring would
  * not have; ERR_STORE_*.
  */
-export const createKms = async (
-  options: PlaceOptions & { readonly random: Random; readonly logN?: number },
+export const createKms = (options: CreateOptions & Pick<PlaceOptions, 'passphrase'>): Promise<KmsIdentity> =>
+  create(options, (keyring) => writeKms(options, keyring, options.passphrase))
+
+export interface SharedKmsOptions extends CreateOptions {
+  /** How many custodians there are, and how many of them it takes. */
+  readonly count: number
+  readonly threshold: number
+  /** Hands each custodian a share, for good when it resolves; nothing else has been written by then. Shares are borrowed. */
+  readonly deliver: (shares: readonly Share[], custodians: CustodianSet) => Promise<void>
+}
+
+/**
+ * The same where custodians share the passphrase, which nobody is told. A repeat after a crash makes other shares: those of
+ * before are told apart by it.
+ * @throws {KeyriseError} as `createKms`; ERR_CONFIG_INVALID; what `deliver` throws.
+ */
+export const createSharedKms = (options: SharedKmsOptions): Promise<KmsIdentity> => {
+  const { place, fs, random, count, threshold, deliver } = options
+  checkCustodians(count, threshold)
+  return create(options, async (keyring) => {
+    const { passphrase, shares, set } = await splitPassphrase({ identity: keyring.identity, count, threshold, random })
+    try {
+      await deliver(shares, set)
+      const path = custodiansPath(place)
+      await publish(fs, dirname(path), basename(path), encodeCustodians(set))
+      await writeKms(options, keyring, passphrase)
+    } finally {
+      passphrase[Symbol.dispose]()
+      for (const { text } of shares) text[Symbol.dispose]()
+    }
+  })
+}
+
+const create = async (
+  { place, fs, random }: CreateOptions,
+  write: (keyring: Keyring) => Promise<void>,
 ): Promise<KmsIdentity> => {
-  const { place, passphrase, fs, random, logN } = options
   const path = keyringPath(place)
   if (await hasKeyring(place, fs)) throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: path })
   const ledger = await FileLedger.inspect(fs, place.directory)
   if (ledger !== undefined && ledger.flowCount > 0)
     throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
   using keyring = Keyring.create(random)
+  await write(keyring)
+  return identify(keyring)
+}
+
+const writeKms = async (
+  { place, fs, random, logN }: CreateOptions,
+  keyring: Keyring,
+  passphrase: Secret,
+): Promise<void> => {
+  const path = keyringPath(place)
   const file = keyring.seal({ passphrase, random, ...(logN === undefined ? {} : { logN }) })
   await FileLedger.create(fs, place.directory, keyring.identity)
   await publish(fs, dirname(path), basename(path), file)
-  return identify(keyring)
 }
 
 /** What a KMS that can start again has. */
@@ -126,7 +202,7 @@ export const rotateKeyring = async (options: PlaceOptions & { readonly random: R
   try {
     // Now that the place is this process’s: what it read before may be outdated.
     const before = await readKeyringFile(options)
-    using keyring = Keyring.open(before, passphrase)
+    using keyring = await openKeyringFile(options, before)
     keyring.rotate(random)
     const file = keyring.seal({ passphrase, random, logN: Keyring.workFactor(before) })
     await ledger.confirm()
@@ -153,6 +229,7 @@ export const identify = (keyring: Keyring): KmsIdentity => ({
 })
 
 const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
+const custodiansPath = (place: KmsPlace): string => `${keyringPath(place)}${CUSTODIANS_SUFFIX}`
 
 /**
  * Makes the KMS’s directory where it is missing, and its name durable: a crash may have come between the two before. Apart from

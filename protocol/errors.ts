@@ -138,6 +138,18 @@ const ERRORS = {
     'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`',
   ],
   ERR_PASSPHRASE_WRONG: ['The passphrase does not open the keyring', 'Type it again; the file is untouched'],
+  ERR_PASSPHRASE_THROTTLED: [
+    'Too many wrong passphrases were tried',
+    'Wait as long as the message says; the right one opens the keyring then, and ends the waiting',
+  ],
+  ERR_SHARE_INVALID: [
+    'The share is not one of this keyring’s',
+    'Let the custodian look at it again; the shares that were right are kept',
+  ],
+  ERR_CUSTODIANS_INVALID: [
+    'The file that says who the custodians are is missing or damaged',
+    'Restore it from a backup, or give the passphrase that the shares make',
+  ],
   ERR_KEYRING_MISSING: [
     'There is no keyring here',
     'Restore it from custody, or run `keyrise kms init` in an empty place',

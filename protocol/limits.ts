@@ -59,6 +59,8 @@ export const ROOT_KEY_COUNT_MAX = 64
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
 /** One of the KMS’s: digests and names, and perhaps a reason. */
 export const RECEIPT_SIZE_BYTES_MAX = 8 * 1024
+/** Who share a keyring’s passphrase. */
+export const CUSTODIAN_COUNT_MAX = 32
 /** An operator’s, in a receipt. */
 export const REASON_LENGTH_MAX = 512
 export const ROSTER_MEMBER_COUNT_MAX = 256
