@@ -67,7 +67,8 @@ class Gate {
 
   receive(claimed: unknown, sizeBytes: number | undefined): void {
     try {
-      if (claimedType(claimed) === 'APPLY') this.#call(parseApply(claimed, sizeBytes !== undefined), sizeBytes)
+      const isPrivate = sizeBytes !== undefined
+      if (claimedType(claimed, isPrivate) === 'APPLY') this.#call(parseApply(claimed, isPrivate), sizeBytes)
       else this.#message(claimed, sizeBytes)
     } catch (error) {
       this.refuse(claimedId(claimed), error)

@@ -95,8 +95,9 @@ const IDEMPOTENCY_KEY = /^[\x20-\x7e]+$/
 export const isIdempotencyKey = (claimed: unknown): claimed is string =>
   typeof claimed === 'string' && claimed.length <= IDEMPOTENCY_KEY_LENGTH_MAX && IDEMPOTENCY_KEY.test(claimed)
 
-/** What a claimed message says it is. */
-export const claimedType = (claimed: unknown): unknown => field(claimed, 'type')
+/** What a claimed message says it is. @param isPrivate - it is made of plain values that nobody else can reach. */
+export const claimedType = (claimed: unknown, isPrivate = false): unknown =>
+  isPrivate ? (claimed as { readonly type?: unknown } | null | undefined)?.type : field(claimed, 'type')
 
 /** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
 export const parseCall = (claimed: unknown): ClaimedCall => {
@@ -224,9 +225,9 @@ export const postReply = (port: Port, id: string, reply: unknown, limits?: Value
   port.post(message, transfer)
 }
 
-/** @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */
+/** Shared memory is copied. @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */
 export const encodeReply = (id: string, reply: unknown, limits?: ValueLimits): Outgoing => {
-  const { value, transfer } = releaseValue(reply, limits)
+  const { value, transfer } = releaseValue(reply, limits, 'copied')
   return { message: { id, type: 'RAW', value }, transfer }
 }
 

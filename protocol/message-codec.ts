@@ -1,7 +1,7 @@
 import type { Bytes } from './bytes.js'
 import { refuseBytes, ValueReader } from './value-reader.js'
 import { ValueWriter } from './value-codec.js'
-import type { ValueLimits } from './values.js'
+import type { SharedBytes, ValueLimits } from './values.js'
 
 /**
  * Messages of protocol/calls.ts as bytes, for ports that carry bytes. The first byte says the layout:
@@ -98,9 +98,9 @@ export class MessageEncoder {
     return true
   }
 
-  /** A reply, where its id fits: false where it does not. @throws {KeyriseError} as `message`. */
+  /** A reply, where its id fits: false where it does not. @throws {KeyriseError} as `message`, but copies shared memory. */
   reply(id: string, value: unknown, limits?: ValueLimits): boolean {
-    return this.#valued(LAYOUT.reply, compactId(id), value, limits)
+    return this.#valued(LAYOUT.reply, compactId(id), value, limits, 'copied')
   }
 
   #compact(message: Fields, limits: ValueLimits | undefined): boolean {
@@ -131,15 +131,15 @@ export class MessageEncoder {
     return true
   }
 
-  #valued(layout: number, id: number, value: unknown, limits: ValueLimits | undefined): boolean {
+  #valued(layout: number, id: number, value: unknown, limits?: ValueLimits, shared?: SharedBytes): boolean {
     if (id < 0) return false
-    this.#start(layout, id, limits)
+    this.#start(layout, id, limits, shared)
     this.#optional(value)
     return true
   }
 
-  #start(layout: number, id: number, limits: ValueLimits | undefined): void {
-    this.#writer.start(limits)
+  #start(layout: number, id: number, limits?: ValueLimits, shared?: SharedBytes): void {
+    this.#writer.start(limits, shared)
     this.#writer.byte(layout)
     this.#writer.word(id)
   }

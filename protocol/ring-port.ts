@@ -1,5 +1,6 @@
 import { encodeCall, encodeReply, type Outgoing } from './calls.js'
 import { isKeyriseError } from './errors.js'
+import { VALUE_DEPTH_MAX } from './limits.js'
 import { decodeMessage, MessageDecoder, MessageEncoder } from './message-codec.js'
 import type { MessageChannelEnd } from './message-port.js'
 import type { CallPosting, Listen, Port, RefusedBytes } from './ports.js'
@@ -33,7 +34,11 @@ export interface RingPortOptions {
 
 /** By ring, at most so many bytes a message; above, a copy less is worth more than a wake-up. */
 const SMALL_SIZE_BYTES_MAX = 16 * 1024
-const SMALL: ValueLimits = { sizeBytesMax: SMALL_SIZE_BYTES_MAX, nodeCountMax: 4096 }
+const SMALL: Required<ValueLimits> = {
+  sizeBytesMax: SMALL_SIZE_BYTES_MAX,
+  nodeCountMax: 4096,
+  depthMax: VALUE_DEPTH_MAX,
+}
 /** Each node of a value takes at most nine bytes besides what it counts; names and id have bounds of their own. */
 const FRAME_SIZE_BYTES_MAX = SMALL_SIZE_BYTES_MAX + 9 * 4096 + 1024
 /** Room for 1,024 calls of some 200 bytes. */
@@ -272,7 +277,7 @@ export class RingPort implements Port {
     }
     if (count > 0) reader.free()
     // Without a mark, or with one in a ring that broke.
-    if (!this.#isMarkDue && !reader.isReadable)
+    if (this.#arrived.length > 0 && !this.#isMarkDue && !reader.isReadable)
       for (const message of this.#arrived.splice(0)) {
         this.#listen?.(message)
         count++

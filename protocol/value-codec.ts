@@ -1,7 +1,15 @@
 import { allocate, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 import { MESSAGE_SIZE_BYTES_MAX, VALUE_DEPTH_MAX, VALUE_NODE_COUNT_MAX } from './limits.js'
-import { checkPlainObject, isByteArray, ownValue, refuseValue, sizeOfBytes, type ValueLimits } from './values.js'
+import {
+  checkPlainObject,
+  isByteArray,
+  ownValue,
+  refuseValue,
+  sizeOfBytes,
+  type SharedBytes,
+  type ValueLimits,
+} from './values.js'
 
 /**
  * A `Value` as bytes: RFC 8949 CBOR in the core deterministic encoding (§4.2.1), so that equal values have equal bytes,
@@ -90,9 +98,11 @@ export class ValueWriter {
   #sizeBytesLeft = 0
   #nodesLeft = 0
   #depthMax = 0
+  #shared: SharedBytes = 'refused'
 
   /** Begins a message. */
-  start(limits: ValueLimits = {}): void {
+  start(limits: ValueLimits = {}, shared: SharedBytes = 'refused'): void {
+    this.#shared = shared
     if (this.bytes !== this.#kept) this.#use(this.#kept)
     this.size = 0
     this.#sizeBytesLeft = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
@@ -113,8 +123,12 @@ export class ValueWriter {
   /** Unsigned, 32 bits, most significant byte first. */
   word(value: number): void {
     this.ensure(4)
-    this.#view.setUint32(this.size, value)
-    this.size += 4
+    const { bytes, size } = this
+    bytes[size] = value >>> 24
+    bytes[size + 1] = value >>> 16
+    bytes[size + 2] = value >>> 8
+    bytes[size + 3] = value
+    this.size = size + 4
   }
 
   /** Text that is known to be ASCII, without a head. */
@@ -168,7 +182,7 @@ export class ValueWriter {
   }
 
   #bytes(value: Uint8Array): void {
-    const size = sizeOfBytes(value)
+    const size = sizeOfBytes(value, this.#shared)
     this.#spend(size, 1)
     this.#head(MAJOR.bytes, size)
     this.ensure(size)

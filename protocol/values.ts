@@ -27,11 +27,11 @@ export const admitValue = (claimed: unknown, limits: ValueLimits = {}): unknown 
  * @throws {KeyriseError} as `admitValue`.
  */
 export const admitReceived = (claimed: unknown, limits: ValueLimits = {}): unknown =>
-  new Copier(limits, new Set()).whole(claimed)
+  new Copier(limits, { taken: new Set() }).whole(claimed)
 
 /** `admitReceived`, and the bytes that it counted. */
 export const admitItem = (claimed: unknown, limits: ValueLimits = {}): { value: unknown; sizeBytes: number } => {
-  const copier = new Copier(limits, new Set())
+  const copier = new Copier(limits, { taken: new Set() })
   return { value: copier.whole(claimed), sizeBytes: copier.sizeBytes }
 }
 
@@ -50,8 +50,9 @@ export const TRANSFERRED_SIZE_BYTES_MIN = 256 * 1024
 export const releaseValue = (
   value: unknown,
   limits: ValueLimits = {},
+  shared: SharedBytes = 'refused',
 ): { value: unknown; transfer: ArrayBuffer[]; sizeBytes: number } => {
-  const copier = new Copier(limits)
+  const copier = new Copier(limits, { shared })
   return { value: copier.whole(value), transfer: copier.buffers, sizeBytes: copier.sizeBytes }
 }
 
@@ -88,9 +89,16 @@ const hasSlot = (read: (target: unknown) => unknown, target: unknown): boolean =
 /** True for a Uint8Array of any kind, whatever its prototype says it is. */
 export const isByteArray = (claimed: object): claimed is Uint8Array => typedArrayTag(claimed) === 'Uint8Array'
 
-/** The length of bytes that may cross. @throws {KeyriseError} ERR_SHARED_MEMORY where they lie in shared memory. */
-export const sizeOfBytes = (claimed: Uint8Array): number => {
-  if (!hasSlot(arrayBufferSize, typedArrayBuffer(claimed)))
+/**
+ * What becomes of a Uint8Array over shared memory. Where it is refused, each is asked for its buffer, and a small one, which V8
+ * keeps on its heap without a buffer, then gets one: a fifth of all that a small call takes. A reply is copied, so that its
+ * sender's memory does not matter to the receiver.
+ */
+export type SharedBytes = 'refused' | 'copied'
+
+/** The length of bytes that may cross. @throws {KeyriseError} ERR_SHARED_MEMORY where they lie in shared memory that is refused. */
+export const sizeOfBytes = (claimed: Uint8Array, shared: SharedBytes = 'refused'): number => {
+  if (shared === 'refused' && !hasSlot(arrayBufferSize, typedArrayBuffer(claimed)))
     refuseValue('ERR_SHARED_MEMORY', 'a Uint8Array over shared memory')
   return typedArrayLength(claimed) as number
 }
@@ -121,10 +129,12 @@ class Copier {
   #nodesLeft: number
   readonly #depthMax: number
   readonly #taken: Set<ArrayBuffer> | undefined
+  readonly #shared: SharedBytes
 
-  /** @param taken - where given, buffers that only this value can reach are taken over, and listed in it. */
-  constructor(limits: ValueLimits, taken?: Set<ArrayBuffer>) {
-    this.#taken = taken
+  /** @param options.taken - where given, buffers that only this value can reach are taken over, and listed in it. */
+  constructor(limits: ValueLimits, options: { readonly taken?: Set<ArrayBuffer>; readonly shared?: SharedBytes } = {}) {
+    this.#taken = options.taken
+    this.#shared = options.shared ?? 'refused'
     this.#sizeBytesMax = limits.sizeBytesMax ?? MESSAGE_SIZE_BYTES_MAX
     this.#sizeBytesLeft = this.#sizeBytesMax
     this.#nodesLeft = limits.nodeCountMax ?? VALUE_NODE_COUNT_MAX
@@ -175,7 +185,7 @@ class Copier {
   }
 
   #copyBytes(claimed: Uint8Array): Bytes {
-    const size = sizeOfBytes(claimed)
+    const size = sizeOfBytes(claimed, this.#shared)
     this.#spend(size, 1)
     if (this.#taken !== undefined && isTakeable(claimed, size, this.#taken)) return claimed
     const copy = allocate(size)

@@ -136,6 +136,23 @@ test('an idle port that sleeps wakes for what comes', async (t) => {
   })
 })
 
+test('a reply out of shared memory is an exact copy, small or large; an argument there is refused', async (t) => {
+  await withPorts(t, async ({ inside, outside }) => {
+    const { messages, reached } = arrivals(outside)
+    for (const [id, size] of [40, 99_999].entries()) {
+      const shared = new Uint8Array(new SharedArrayBuffer(size + 8), 8).fill(7)
+      t.throws(() => outside.postCall('9', 'add', shared), { code: 'ERR_SHARED_MEMORY' })
+      inside.postReply(String(id), { shared })
+      await reached(() => messages.length === id + 1)
+      shared.fill(0)
+      const { value } = messages[id] as { value: { shared: Uint8Array } }
+      t.true(value.shared.buffer instanceof ArrayBuffer)
+      t.is(value.shared.buffer.byteLength, size)
+      t.true(value.shared.every((byte) => byte === 7))
+    }
+  })
+})
+
 test('a value that cannot cross is refused to its sender, and nothing is sent', async (t) => {
   await withPorts(t, async ({ inside, outside }) => {
     const { messages, reached } = arrivals(inside)
