@@ -52,7 +52,7 @@ export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
   const { store, kms: channel, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
   const { found = () => undefined } = options
   const identity = { flow, task, image }
-  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task })
+  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task, image })
   try {
     const ports = { identity, store, kms, kmsIdentity, random, found }
     const recovered = await recover(ports)

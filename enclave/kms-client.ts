@@ -5,6 +5,7 @@ import { sha256 } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isErrorCode, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
+import { digestOfItems, isReceiptKind } from '../protocol/receipts.js'
 import {
   decodeSessionReply,
   encodeSessionRequest,
@@ -27,6 +28,7 @@ import {
   type Acknowledged,
   type RootCertificate,
 } from '../protocol/statements.js'
+import { OwnReceipts } from './own-receipts.js'
 import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
 
 /** Who holds a flow, as the ledger says. */
@@ -56,13 +58,18 @@ export class KmsClient implements Disposable {
   readonly #sessions: KmsSessions
   readonly #kmsIdentity: Bytes
   readonly #openRequest: SessionRequest & { readonly op: 'open' }
+  readonly #receipts: OwnReceipts
   #certificates: readonly RootCertificate[] = []
   #originKey: Secret | undefined
   /** The newest: of the claim that made this instance the holder, then of each of its commits. */
   #acknowledged: (Acknowledged & { readonly signature: Bytes }) | undefined
+  /** What the ledger held when it was last asked. */
+  #seen: Acknowledged | undefined
 
-  constructor(options: KmsSessionOptions & { readonly flow: FlowId; readonly task: FlowId }) {
+  /** @param options.image - this instance’s own measurement, 32 bytes. */
+  constructor(options: KmsSessionOptions & { readonly flow: FlowId; readonly task: FlowId; readonly image: Bytes }) {
     this.#sessions = new KmsSessions(options)
+    this.#receipts = new OwnReceipts(options)
     this.#kmsIdentity = options.kmsIdentity
     this.#openRequest = { op: 'open', flow: options.flow, task: options.task }
   }
@@ -86,6 +93,11 @@ export class KmsClient implements Disposable {
     return this.#acknowledged.signature
   }
 
+  /** The KMS’s newest receipts of what this instance was given and has changed, oldest first: body and signature each. */
+  get receipts(): Bytes[] {
+    return this.#receipts.newest()
+  }
+
   /** Changes nothing, but for making the flow known at its first launch. @throws {KeyriseError} ERR_LEDGER_ROLLED_BACK. */
   open(): Promise<LedgerState> {
     const request = encodeSessionRequest(this.#openRequest)
@@ -102,9 +114,13 @@ export class KmsClient implements Disposable {
     adopt: (Head & { readonly incarnation: number }) | null,
     stale = false,
   ): Promise<number> {
+    const head = adopt ? headOf(adopt) : seen.head
     const request = { op: 'claim', head: seen.head, incarnation: seen.incarnation, adopt, stale } as const
-    const { incarnation, acknowledgement } = await this.#ask(request, { repeatable: false })
-    this.#keepAcknowledgement({ head: adopt ? headOf(adopt) : seen.head, incarnation }, acknowledgement)
+    const { incarnation, acknowledgement } = await this.#ask(request, {
+      repeatable: false,
+      stateOf: (reply) => ({ head, incarnation: reply.incarnation }),
+    })
+    this.#keepAcknowledgement({ head, incarnation }, acknowledgement)
     return incarnation
   }
 
@@ -116,7 +132,7 @@ export class KmsClient implements Disposable {
 
   /** The file keys that `headers` wrap. */
   unwrap(headers: readonly Bytes[]): Promise<Opened[]> {
-    return this.#askToOpen({ op: 'unwrap', headers }, headers.length, (_statuses, opened) => opened)
+    return this.#askToOpen({ op: 'unwrap', headers }, headers, (_statuses, opened) => opened)
   }
 
   /**
@@ -124,7 +140,8 @@ export class KmsClient implements Disposable {
    * @param done - ids of streams that the KMS may forget.
    */
   stream(items: readonly StreamItem[], done: readonly Bytes[]): Promise<(PayloadStream | KeyriseError)[]> {
-    return this.#askToOpen({ op: 'stream', items, done }, items.length, joinStreams)
+    const headers = items.map(({ header }) => header)
+    return this.#askToOpen({ op: 'stream', items, done }, headers, joinStreams)
   }
 
   /** @throws {KeyriseError} ERR_FENCED: what a newer instance published stays. */
@@ -147,27 +164,49 @@ export class KmsClient implements Disposable {
     this.#originKey = undefined
   }
 
+  /** @param options.stateOf - the state that the receipt of the reply has to be of; undefined where any that is not behind will do. */
   #ask<Op extends keyof SessionReplies>(
     request: SessionRequest & { readonly op: Op },
-    options = { repeatable: true },
+    options: {
+      readonly repeatable: boolean
+      readonly stateOf?: (reply: SessionReplies[Op]) => Acknowledged
+    } = { repeatable: true },
   ): Promise<SessionReplies[Op]> {
-    const read = (answer: SessionAnswer) => decodeSessionReply<Op>(request.op, answer.meta)
-    return this.#sessions.ask(encodeSessionRequest(request), read, { ...options, greeting: this.#greeting() })
+    const bytes = encodeSessionRequest(request)
+    const read = (answer: SessionAnswer): SessionReplies[Op] => {
+      const reply = decodeSessionReply<Op>(request.op, answer.meta)
+      const kind: string = request.op
+      if ('receipt' in reply && isReceiptKind(kind)) {
+        const state = options.stateOf?.(reply)
+        this.#receipts.take(reply.receipt, { kind, request: bytes, answer, state, reached: this.#reached })
+      }
+      return reply
+    }
+    return this.#sessions.ask(bytes, read, { repeatable: options.repeatable, greeting: this.#greeting() })
   }
 
   #askToOpen<Op extends 'unwrap' | 'stream', T>(
     request: SessionRequest & { readonly op: Op },
-    count: number,
+    headers: readonly Bytes[],
     join: (statuses: SessionReplies[Op]['items'], opened: Opened[]) => T[],
   ): Promise<T[]> {
     const bytes = encodeSessionRequest(request)
     const read = (answer: SessionAnswer): T[] => {
-      const { items } = decodeSessionReply<Op>(request.op, answer.meta)
-      if (items.length !== count) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'another number of items' })
+      const { items, receipt } = decodeSessionReply<Op>(request.op, answer.meta)
+      if (items.length !== headers.length)
+        throw new KeyriseError('ERR_KMS_FAILED', { detail: 'another number of items' })
       this.#verifyProofs(bytes, answer, items)
+      const released = headers.filter((_, index) => items[index]?.error === null)
+      const opened = { count: released.length, digest: digestOfItems(released) }
+      this.#receipts.take(receipt, { kind: request.op, request: bytes, answer, reached: this.#reached, opened })
       return join(items, splitSecrets(items, answer.secrets))
     }
     return this.#sessions.ask(bytes, read, { repeatable: true, greeting: this.#greeting() })
+  }
+
+  /** The newest state that the KMS has told of. */
+  get #reached(): Acknowledged | undefined {
+    return this.#acknowledged ?? this.#seen
   }
 
   #greeting() {
@@ -181,6 +220,8 @@ export class KmsClient implements Disposable {
     const reply: OpenReply = decodeSessionReply('open', answer.meta)
     if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES)
       throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
+    const request = encodeSessionRequest(this.#openRequest)
+    this.#receipts.take(reply.receipt, { kind: 'open', request, answer, state: reply })
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = Secret.take(answer.secrets)
@@ -188,6 +229,7 @@ export class KmsClient implements Disposable {
     const ledger = { head, incarnation, staleAccepted }
     if (this.#acknowledged !== undefined && isAhead(this.#acknowledged, ledger))
       throw ledgerRolledBack(this.#acknowledged, ledger)
+    this.#seen = ledger
     return ledger
   }
 

@@ -1,4 +1,5 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
 import { SessionOpening, type Session } from '../protocol/crypto/session.js'
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import {
@@ -37,6 +38,14 @@ export interface KmsSessionOptions {
 /** An answer: views into a frame that is zero-filled when its reader returns. */
 export interface SessionAnswer extends Parts {
   readonly handshakeDigest: Bytes
+  /** SHA-256 of the evidence that the session was opened with. */
+  readonly evidenceDigest: Bytes
+}
+
+/** A session, and the digest of the evidence that opened it. */
+interface Attested {
+  readonly session: Session
+  readonly evidenceDigest: Bytes
 }
 
 /**
@@ -45,7 +54,7 @@ export interface SessionAnswer extends Parts {
  */
 export class KmsSessions {
   readonly #options: KmsSessionOptions
-  #session: Session | undefined
+  #attested: Attested | undefined
   #turn: Promise<unknown> = Promise.resolve()
   #closed = false
 
@@ -88,11 +97,11 @@ export class KmsSessions {
     for (let attempt = 0; ; attempt++) {
       try {
         if (this.#closed) throw new KeyriseError('ERR_ENCLAVE_CLOSED')
-        if (this.#session === undefined) {
-          this.#session = await this.#connect()
-          if (greeting !== undefined) await this.#greet(this.#session, greeting)
+        if (this.#attested === undefined) {
+          this.#attested = await this.#connect()
+          if (greeting !== undefined) await this.#greet(this.#attested, greeting)
         }
-        return await this.#send(this.#session, request)
+        return await this.#send(this.#attested, request)
       } catch (error) {
         this.#drop()
         const delayMs = delaysMs[attempt]
@@ -102,7 +111,7 @@ export class KmsSessions {
     }
   }
 
-  async #connect(): Promise<Session> {
+  async #connect(): Promise<Attested> {
     const { attester, kmsIdentity } = this.#options
     const challenge = await this.#exchange({ op: 'challenge' })
     const opening = await SessionOpening.create(challenge)
@@ -116,14 +125,14 @@ export class KmsSessions {
       encapsulated,
       evidence,
     })
-    return opening.finish({ reply, evidence, kmsIdentity })
+    return { session: await opening.finish({ reply, evidence, kmsIdentity }), evidenceDigest: sha256(evidence) }
   }
 
   async #greet(
-    session: Session,
+    attested: Attested,
     { request, greeted }: { request: Uint8Array; greeted: (answer: SessionAnswer) => void },
   ): Promise<void> {
-    const frame = await this.#send(session, request)
+    const frame = await this.#send(attested, request)
     try {
       greeted(frame.answer)
     } finally {
@@ -131,11 +140,12 @@ export class KmsSessions {
     }
   }
 
-  async #send(session: Session, request: Uint8Array): Promise<OpenedFrame> {
+  async #send({ session, evidenceDigest }: Attested, request: Uint8Array): Promise<OpenedFrame> {
     const sealed = await session.seal(request)
     const reply = await this.#exchange({ op: 'call', session: session.id, sealed })
     const frame = await session.open(reply.sealed)
-    return { answer: { ...decodeParts(frame), handshakeDigest: session.transcriptDigest }, wipe: () => frame.fill(0) }
+    const answer = { ...decodeParts(frame), handshakeDigest: session.transcriptDigest, evidenceDigest }
+    return { answer, wipe: () => frame.fill(0) }
   }
 
   async #exchange<Op extends 'challenge' | 'handshake' | 'call'>(
@@ -172,8 +182,8 @@ export class KmsSessions {
   }
 
   #drop(): void {
-    this.#session?.close()
-    this.#session = undefined
+    this.#attested?.session.close()
+    this.#attested = undefined
   }
 }
 

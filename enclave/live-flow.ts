@@ -228,6 +228,10 @@ export class LiveFlow implements Flow {
     await this.#options.kms.publish(this.#checkpoints.incarnation, this.#keys.signingKey, Object.fromEntries(published))
   }
 
+  get receipts(): readonly Bytes[] {
+    return this.#options.kms.receipts
+  }
+
   async roster(): Promise<readonly RosterMember[]> {
     this.#checkpoints.assertLive()
     const { kms, kmsIdentity, identity } = this.#options

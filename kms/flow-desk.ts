@@ -4,6 +4,7 @@ import type { FlowId } from '../protocol/names.js'
 import { equalHeads, type Head, type OpenReply, type SessionReplies, type SessionRequest } from '../protocol/session.js'
 import { encodeRoster, type Acknowledged } from '../protocol/statements.js'
 import { type FlowState, type Ledger, type Member } from './ledger.js'
+import type { MakeReceipt } from './log.js'
 import { findImage, type Policy } from './policy.js'
 
 type Request<Op extends SessionRequest['op']> = Extract<SessionRequest, { op: Op }>
@@ -14,6 +15,9 @@ export interface FlowCaller {
   /** Measurement of its image. */
   readonly image: Bytes
 }
+
+/** The receipt of what is done, of the state that it is done to. It is durable together with that, or before an answer. */
+export type ReceiptOf = (state: Acknowledged) => MakeReceipt
 
 const ROSTER_SIZE_BYTES_MAX = 1024 * 1024
 const PUBLISHED_COUNT_MAX = 16
@@ -31,23 +35,28 @@ export class FlowDesk {
   }
 
   /** Makes a flow known at its first launch; later only for the image and task that opened it. */
-  async open({ flow, task }: Request<'open'>, image: Bytes): Promise<Omit<OpenReply, 'certificates'>> {
+  async open(
+    { flow, task }: Request<'open'>,
+    image: Bytes,
+    receiptOf: ReceiptOf,
+  ): Promise<Omit<OpenReply, 'certificates' | 'receipt'>> {
     findImage(this.#policy, image)
     const known = await this.#ledger.read(flow)
     if (known !== undefined) {
       this.#admit(known, image)
       if (known.task !== task)
         throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
+      await this.#ledger.record(receiptOf(known))
       return { incarnation: known.incarnation, head: known.head, staleAccepted: known.staleAccepted }
     }
     const born: FlowState = { task, image, head: null, incarnation: 0, destroyed: false, staleAccepted: false }
-    await this.#swap(flow, undefined, born)
+    await this.#swap(flow, undefined, born, receiptOf(born))
     return { incarnation: 0, head: null, staleAccepted: false }
   }
 
-  /** Refuses a caller whose flow is no longer its own to read. */
-  async admit({ flow, image }: FlowCaller): Promise<void> {
-    await this.#read(flow, image)
+  /** Refuses a caller whose flow is no longer its own to read. @returns the flow’s state. */
+  async admit({ flow, image }: FlowCaller): Promise<Acknowledged> {
+    return acknowledge(await this.#read(flow, image))
   }
 
   /**
@@ -57,12 +66,13 @@ export class FlowDesk {
   async claim(
     { flow, image }: FlowCaller,
     { head, incarnation, adopt, stale }: Request<'claim'>,
+    receiptOf: ReceiptOf,
   ): Promise<Acknowledged> {
     const state = await this.#read(flow, image)
     if (incarnation !== state.incarnation || !equalHeads(head, state.head)) return refuse('ERR_LEDGER_CONFLICT')
     if (stale && !state.staleAccepted) return refuse('ERR_LEDGER_CONFLICT')
     const next = adopt === null ? claimed(state, stale) : stale ? adoptStale(state, adopt) : adoptHonest(state, adopt)
-    await this.#swap(flow, state, next)
+    await this.#swap(flow, state, next, receiptOf(next))
     return acknowledge(next)
   }
 
@@ -80,10 +90,9 @@ export class FlowDesk {
     return acknowledge(next)
   }
 
-  async destroy({ flow, image }: FlowCaller, { incarnation }: Request<'destroy'>): Promise<SessionReplies['destroy']> {
+  async destroy({ flow, image }: FlowCaller, { incarnation }: Request<'destroy'>, receiptOf: ReceiptOf): Promise<void> {
     const state = await this.#readHeld(flow, image, incarnation)
-    await this.#swap(flow, state, { ...state, destroyed: true })
-    return {}
+    await this.#swap(flow, state, { ...state, destroyed: true }, receiptOf(state))
   }
 
   /** Adds to what the flow has published, for the instance that holds it. Its signing key stays what it was. */
@@ -151,8 +160,8 @@ export class FlowDesk {
     if (state.destroyed) refuse('ERR_FLOW_DESTROYED')
   }
 
-  async #swap(flow: FlowId, expected: FlowState | undefined, next: FlowState): Promise<void> {
-    if (!(await this.#ledger.compareAndSwap(flow, expected, next))) refuse('ERR_LEDGER_CONFLICT')
+  async #swap(flow: FlowId, expected: FlowState | undefined, next: FlowState, receipt?: MakeReceipt): Promise<void> {
+    if (!(await this.#ledger.compareAndSwap(flow, expected, next, receipt))) refuse('ERR_LEDGER_CONFLICT')
   }
 }
 

@@ -15,6 +15,7 @@ import type { FlowCaller, FlowDesk } from './flow-desk.js'
 import type { PolicyImage } from './policy.js'
 import type { Release } from './release.js'
 import type { KmsEvent } from './service.js'
+import type { Asked, SessionReceipts } from './session-receipts.js'
 import { openStreams, type SessionStreams, type Streams } from './streams.js'
 import type { Unsealed } from './unseal.js'
 
@@ -29,6 +30,7 @@ interface ServedSessionOptions {
   readonly desk: FlowDesk
   readonly release: Release
   readonly streams: Streams
+  readonly receipts: SessionReceipts
   readonly onEvent: (event: KmsEvent) => void
   /** Logs an error and says which code may leave. */
   readonly report: (error: unknown, flow?: FlowId) => ErrorCode
@@ -82,8 +84,10 @@ export class ServedSession {
   }
 
   async #serve(claimed: Bytes): Promise<Parts> {
+    let op: SessionRequest['op'] | undefined
     try {
       const request = decodeSessionRequest(claimed)
+      op = request.op
       const parts = await this.#dispatch(request, claimed)
       this.#options.onEvent({
         event: request.op,
@@ -93,25 +97,27 @@ export class ServedSession {
       })
       return parts
     } catch (error) {
+      await this.#options.receipts.deny(error, { op, ...this.#asked(claimed) })
       return { meta: encodeSessionError(this.#options.report(error, this.#flow)), secrets: NOTHING, proof: NOTHING }
     }
   }
 
   async #dispatch(request: SessionRequest, claimed: Bytes): Promise<Parts> {
-    const { desk, release } = this.#options
+    const { desk, release, receipts } = this.#options
     switch (request.op) {
       case 'open':
-        return this.#open(request)
+        return this.#open(request, claimed)
       case 'claim':
-        return this.#claim(request)
+        return this.#claim(request, claimed)
       case 'commit': {
         const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request))
         return plain(encodeSessionReply('commit', { acknowledgement }))
       }
       case 'destroy': {
-        const reply = await desk.destroy(this.#caller(), request)
+        const receipt = receipts.ofState('destroy', this.#asked(claimed))
+        await desk.destroy(this.#caller(), request, receipt.of)
         this.#options.streams.endFlow(this.#caller().flow)
-        return plain(encodeSessionReply('destroy', reply))
+        return plain(encodeSessionReply('destroy', { receipt: receipt.signed() }))
       }
       case 'publish':
         return plain(encodeSessionReply('publish', await desk.publish(this.#caller(), request)))
@@ -126,20 +132,25 @@ export class ServedSession {
     }
   }
 
-  async #open(request: Extract<SessionRequest, { op: 'open' }>): Promise<Parts> {
+  async #open(request: Extract<SessionRequest, { op: 'open' }>, claimed: Bytes): Promise<Parts> {
     if (this.#flow !== undefined && this.#flow !== request.flow)
       throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'the session serves another flow' })
-    const { desk, release } = this.#options
-    const state = await desk.open(request, this.#image)
+    const { desk, release, receipts } = this.#options
+    const receipt = receipts.ofState('open', { claimed, flow: request.flow })
+    const state = await desk.open(request, this.#image, receipt.of)
     this.#flow = request.flow
-    const meta = encodeSessionReply('open', { certificates: release.certificates, ...state })
+    const { certificates } = release
+    const meta = encodeSessionReply('open', { certificates, ...state, receipt: receipt.signed() })
     return { meta, secrets: release.originKey(this.#caller()), proof: NOTHING }
   }
 
-  async #claim(request: Extract<SessionRequest, { op: 'claim' }>): Promise<Parts> {
-    const state = await this.#options.desk.claim(this.#caller(), request)
+  async #claim(request: Extract<SessionRequest, { op: 'claim' }>, claimed: Bytes): Promise<Parts> {
+    const { desk, receipts } = this.#options
+    const receipt = receipts.ofState('claim', this.#asked(claimed))
+    const state = await desk.claim(this.#caller(), request, receipt.of)
     const { incarnation } = state
-    return plain(encodeSessionReply('claim', { incarnation, acknowledgement: this.#acknowledge(state) }))
+    const acknowledgement = this.#acknowledge(state)
+    return plain(encodeSessionReply('claim', { incarnation, acknowledgement, receipt: receipt.signed() }))
   }
 
   /** Only of what is durable: an enclave keeps it, and holds it against every later ledger. */
@@ -148,32 +159,45 @@ export class ServedSession {
   }
 
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' }>, claimed: Bytes): Promise<Parts> {
-    const { desk, release } = this.#options
-    await desk.admit(this.#caller())
-    const unsealed = await release.unseal(this.#caller(), 'unwrap', request.headers)
-    return this.#proven(claimed, encodeSessionReply('unwrap', { items: unsealed.items }), unsealed)
+    const { receipt, unsealed } = await this.#unsealWithReceipt('unwrap', request.headers, claimed)
+    return this.#proven(claimed, encodeSessionReply('unwrap', { items: unsealed.items, receipt }), unsealed)
   }
 
   /** Unwraps as `unwrap` does; but the file keys stay here, and a stream and its delivery key go out for each. */
   async #stream(request: Extract<SessionRequest, { op: 'stream' }>, claimed: Bytes): Promise<Parts> {
-    const { desk, release } = this.#options
     const caller = this.#caller()
-    await desk.admit(caller)
-    for (const id of request.done) this.#streams.end(id)
-    const unsealed = await release.unseal(
-      caller,
-      'stream',
-      request.items.map(({ header }) => header),
-    )
+    const headers = request.items.map(({ header }) => header)
+    const { receipt, unsealed } = await this.#unsealWithReceipt('stream', headers, claimed, request.done)
     try {
       // The flow may have been destroyed meanwhile, which ended the streams that there were.
-      await desk.admit(caller)
+      await this.#options.desk.admit(caller)
     } catch (error) {
       unsealed.secrets.fill(0)
       throw error
     }
     const opened = openStreams(this.#streams, caller.flow, request.items, unsealed)
-    return this.#proven(claimed, encodeSessionReply('stream', { items: opened.items }), opened)
+    return this.#proven(claimed, encodeSessionReply('stream', { items: opened.items, receipt }), opened)
+  }
+
+  /** Opens headers for the caller, whose receipt is durable when this resolves. The caller zero-fills the secrets. */
+  async #unsealWithReceipt(
+    kind: 'unwrap' | 'stream',
+    headers: readonly Bytes[],
+    claimed: Bytes,
+    done: readonly Bytes[] = [],
+  ): Promise<{ receipt: Bytes; unsealed: Unsealed }> {
+    const { desk, release, receipts } = this.#options
+    const caller = this.#caller()
+    const state = await desk.admit(caller)
+    for (const id of done) this.#streams.end(id)
+    const unsealed = await release.unseal(caller, kind, headers)
+    try {
+      const opened = { headers, items: unsealed.items }
+      return { receipt: await receipts.ofOpened(kind, this.#asked(claimed), state, opened), unsealed }
+    } catch (error) {
+      unsealed.secrets.fill(0)
+      throw error
+    }
   }
 
   /** An answer to the request `claimed`, with a proof by each root key that opened something for it. */
@@ -186,6 +210,10 @@ export class ServedSession {
       secretsDigest: sha256(secrets),
     })
     return { meta, secrets, proof }
+  }
+
+  #asked(claimed: Bytes): Asked {
+    return { claimed, flow: this.#flow }
   }
 
   #caller(): FlowCaller {

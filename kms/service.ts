@@ -1,18 +1,21 @@
-import type { Bytes } from '../protocol/bytes.js'
+import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
 import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
 import type { SessionRequest } from '../protocol/session.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
 import { SessionOffer } from '../protocol/crypto/session.js'
+import { Denials } from './denials.js'
 import { ExpiringTable } from './expiring-table.js'
 import { FlowDesk } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
-import { findImage, type Policy } from './policy.js'
+import { findImage, type Policy, type PolicyImage } from './policy.js'
 import { Receipts } from './receipts.js'
 import { Release } from './release.js'
 import { ServedSession } from './served-session.js'
+import { SessionReceipts } from './session-receipts.js'
 import { Streams } from './streams.js'
 import type { Unsealer } from './unseal.js'
 import type { Verifier } from './verifier.js'
@@ -50,6 +53,7 @@ export class KmsService implements KmsChannel {
   /** Of what this KMS does. */
   readonly receipts: Receipts
   readonly #options: KmsServiceOptions
+  readonly #denials: Denials
   readonly #desk: FlowDesk
   readonly #release: Release
   readonly #offers: ExpiringTable<SessionOffer>
@@ -63,6 +67,7 @@ export class KmsService implements KmsChannel {
     const { keyring, ledger, policy, unsealer, random, clock } = options
     const sign = (message: Uint8Array): Bytes => keyring.sign(message)
     this.receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
+    this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.#report(error) })
     this.#desk = new FlowDesk(ledger, policy)
     this.#release = new Release(keyring, unsealer)
     this.#streams = new Streams({ unsealer, random, clock })
@@ -90,6 +95,7 @@ export class KmsService implements KmsChannel {
   async close(): Promise<void> {
     this.#isOpen = false
     await Promise.allSettled(this.#underWay)
+    await this.#denials.flush()
     this.#offers.clear()
     this.#sessions.clear()
     this.#streams.clear()
@@ -131,12 +137,9 @@ export class KmsService implements KmsChannel {
     // Taken before anything is verified: an offer is good for one attempt.
     const offer = this.#offers.take(request.handshake)
     if (offer === undefined) throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such handshake' })
-    const { keyring, policy, random, verifier, onEvent } = this.#options
-    const claims = await verifier.appraise(request.evidence, {
-      nonce: offer.evidenceNonce(request.encapsulated),
-      confirmationKey: request.enclaveKey,
-    })
-    const image = findImage(policy, claims.measurement)
+    const { keyring, random, onEvent } = this.#options
+    const evidenceDigest = sha256(request.evidence)
+    const image = await this.#admit(request, offer, evidenceDigest)
     const { session, reply } = await offer.accept(request, { sign: (transcript) => keyring.sign(transcript), random })
     const served = new ServedSession({
       session,
@@ -144,12 +147,35 @@ export class KmsService implements KmsChannel {
       desk: this.#desk,
       release: this.#release,
       streams: this.#streams,
+      receipts: new SessionReceipts(this.receipts, this.#denials, {
+        measurement: copyBytes(image.measurement),
+        evidenceDigest,
+      }),
       onEvent: (event) => onEvent?.(event),
       report: (error, flow) => this.#report(error, flow),
     })
     this.#sessions.put(session.id, served)
     onEvent?.({ event: 'handshake', image: image.name })
     return reply
+  }
+
+  /** The image that the evidence is of. A refusal leaves a receipt. */
+  async #admit(
+    { evidence, encapsulated, enclaveKey }: Extract<KmsRequest, { op: 'handshake' }>,
+    offer: SessionOffer,
+    evidenceDigest: Bytes,
+  ): Promise<PolicyImage> {
+    const { policy, verifier } = this.#options
+    let measurement: Bytes | undefined
+    try {
+      const expected = { nonce: offer.evidenceNonce(encapsulated), confirmationKey: enclaveKey }
+      measurement = (await verifier.appraise(evidence, expected)).measurement
+      return findImage(policy, measurement)
+    } catch (error) {
+      const known = measurement === undefined ? {} : { measurement }
+      await this.#denials.deny('stranger', error, { operation: 'handshake', evidenceDigest, ...known })
+      throw error
+    }
   }
 
   /** The code that may leave; the operator’s log gets the rest. */

@@ -262,6 +262,11 @@ export interface Flow {
   publish(values: Readonly<Record<string, Uint8Array>>): Promise<void>
   /** The members of the task, signed by the KMS. @throws {KeyriseError} ERR_ROSTER_INVALID. */
   roster(): Promise<readonly RosterMember[]>
+  /**
+   * The KMS’s newest receipts of what this instance was given and has changed, oldest first, 16 at most: each a body and a signature,
+   * as `keyrise receipts verify` reads them. Whoever is given one can tell whether the KMS’s log still holds it.
+   */
+  readonly receipts: readonly Uint8Array<ArrayBuffer>[]
   /** Ends the flow: a tombstone in the ledger, then nothing of it opens again. */
   destroy(): Promise<void>
 }

@@ -59,7 +59,7 @@ export interface ReceiptFields {
   readonly operation?: string
   readonly itemCount?: number
   readonly openedCount?: number
-  /** Of what was opened, in order: the SHA-256 of the items’ SHA-256 digests, one after the other. */
+  /** `digestOfItems` of the headers that opened. */
   readonly openedDigest?: Bytes
   /** A root key, `root@1`, and the state that it is in now. */
   readonly key?: string
@@ -111,6 +111,9 @@ export const linkAfter = (receipt: Uint8Array, { sequence }: Pick<ReceiptLink, '
   previous: receiptDigest(receipt),
 })
 
+/** Of headers or other items, in order: the SHA-256 of their SHA-256 digests, one after the other. */
+export const digestOfItems = (items: readonly Uint8Array[]): Bytes => sha256(...items.map((item) => sha256(item)))
+
 /** What the KMS identity signs. Fields that are undefined are left out. */
 export const encodeReceiptBody = (receipt: Receipt): Bytes => {
   const stated = Object.entries(receipt).filter(([, value]) => value !== undefined)
@@ -155,7 +158,7 @@ export const decodeReceiptBody = (body: Uint8Array): Receipt => {
   }
 }
 
-const isReceiptKind = (claimed: string): claimed is ReceiptKind =>
+export const isReceiptKind = (claimed: string): claimed is ReceiptKind =>
   (RECEIPT_KINDS as readonly string[]).includes(claimed)
 
 const readFields = (f: FieldReader): ReceiptFields => {

@@ -6,6 +6,7 @@ import { throwClaimed } from './kms.js'
 import {
   HEADER_SIZE_BYTES_MAX,
   KMS_ITEM_COUNT_MAX,
+  RECEIPT_SIZE_BYTES_MAX,
   ROOT_KEY_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
   STREAM_COUNT_MAX,
@@ -77,6 +78,7 @@ export interface OpenReply {
   readonly head: Head | null
   /** An operator accepted that the next recovery takes what the store shows: docs/kms.md. */
   readonly staleAccepted: boolean
+  readonly receipt: Bytes
 }
 export interface ItemStatus {
   /** The root key that opened the item, as `root@1`; or the code that says why it did not open. */
@@ -89,19 +91,20 @@ export interface StreamStatus extends ItemStatus {
   /** Its id, 16 bytes; null where the item did not open. */
   readonly stream: Bytes | null
 }
+/** `receipt`: the KMS’s of this very answer (receipts.ts), durable before it left. */
 export interface SessionReplies {
   /** secrets: the flow's origin key, 32 bytes. */
   open: OpenReply
   /** `acknowledgement`: the KMS identity’s signature over what the ledger now holds (`encodeAcknowledgement`), 64 bytes. */
-  claim: { readonly incarnation: number; readonly acknowledgement: Bytes }
+  claim: { readonly incarnation: number; readonly acknowledgement: Bytes; readonly receipt: Bytes }
   commit: { readonly acknowledgement: Bytes }
   /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. */
-  unwrap: { readonly items: readonly ItemStatus[] }
+  unwrap: { readonly items: readonly ItemStatus[]; readonly receipt: Bytes }
   /** secrets: the delivery keys, 32 bytes for each item that opened. proof: `encodeProofs`. */
-  stream: { readonly items: readonly StreamStatus[] }
+  stream: { readonly items: readonly StreamStatus[]; readonly receipt: Bytes }
   publish: Record<never, never>
   roster: { readonly roster: Bytes; readonly signature: Bytes }
-  destroy: Record<never, never>
+  destroy: { readonly receipt: Bytes }
 }
 
 const CODE = 'ERR_REQUEST_INVALID'
@@ -229,6 +232,7 @@ const readStream = (claimed: unknown): StreamStatus => {
   const f = new FieldReader(claimed, [...ITEM_KEYS, 'stream'], CODE)
   return { ...readStatus(f), stream: f.has('stream') ? f.bytes('stream', 16) : null }
 }
+const readReceipt = (f: FieldReader): Bytes => f.bytes('receipt', 1, RECEIPT_SIZE_BYTES_MAX)
 const nothing = (): Record<never, never> => ({})
 
 const REPLY_READERS: {
@@ -238,27 +242,38 @@ const REPLY_READERS: {
   ]
 } = {
   open: [
-    ['certificates', 'incarnation', 'head', 'staleAccepted'],
+    ['certificates', 'incarnation', 'head', 'staleAccepted', 'receipt'],
     (f) => ({
       certificates: f.list('certificates', ROOT_KEY_COUNT_MAX, readBytes(4096)),
       incarnation: f.count('incarnation'),
       head: readHeadOrNull(f.claimed('head')),
       staleAccepted: f.flag('staleAccepted'),
+      receipt: readReceipt(f),
     }),
   ],
   claim: [
-    ['incarnation', 'acknowledgement'],
-    (f) => ({ incarnation: f.count('incarnation'), acknowledgement: f.bytes('acknowledgement', 64) }),
+    ['incarnation', 'acknowledgement', 'receipt'],
+    (f) => ({
+      incarnation: f.count('incarnation'),
+      acknowledgement: f.bytes('acknowledgement', 64),
+      receipt: readReceipt(f),
+    }),
   ],
   commit: [['acknowledgement'], (f) => ({ acknowledgement: f.bytes('acknowledgement', 64) })],
-  unwrap: [['items'], (f) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem) })],
-  stream: [['items'], (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream) })],
+  unwrap: [
+    ['items', 'receipt'],
+    (f) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem), receipt: readReceipt(f) }),
+  ],
+  stream: [
+    ['items', 'receipt'],
+    (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream), receipt: readReceipt(f) }),
+  ],
   publish: [[], nothing],
   roster: [
     ['roster', 'signature'],
     (f) => ({ roster: f.bytes('roster', 1, 1024 * 1024), signature: f.bytes('signature', 64) }),
   ],
-  destroy: [[], nothing],
+  destroy: [['receipt'], (f) => ({ receipt: readReceipt(f) })],
 }
 
 /** @throws {KeyriseError} the code that the KMS names (authenticated, since the session carried it), or ERR_REQUEST_INVALID. */

@@ -4,13 +4,16 @@ import { verifyRoster } from '../../enclave/roster.js'
 import { allocate, copyBytes } from '../../protocol/bytes.js'
 import { ed25519Signer } from '../../protocol/crypto/keys.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { openReceipt } from '../../protocol/crypto/receipts.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import type { ErrorCode } from '../../protocol/errors.js'
 import { decodeKmsRequest, encodeKmsError, type Parts } from '../../protocol/kms.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
+import type { Receipt } from '../../protocol/receipts.js'
 import { encodeSessionError, encodeSessionReply, encodeSessionRequest } from '../../protocol/session.js'
 import { encodeProofs, encodeRoster } from '../../protocol/statements.js'
+import { digestOf } from '../kms/attested-client.js'
 import { startInProcess } from '../kms/in-process.js'
 import { hastyClock, readText, startWorld, text } from './flow-world.js'
 import { ScriptedKms, type Script } from './scripted-kms.js'
@@ -27,9 +30,11 @@ const connect = (kms: ScriptedKms, channel: KmsChannel = kms): KmsClient =>
     clock: hastyClock,
     flow,
     task,
+    image: digestOf(1),
   })
 const HEADER = text('header')
 const REQUEST = encodeSessionRequest({ op: 'unwrap', headers: [HEADER] })
+const OPEN = encodeSessionRequest({ op: 'open', flow, task })
 const stranger = () => ed25519Signer(Secret.random(32, nodeRandom))
 
 const kmsWithKey = (): ScriptedKms => {
@@ -56,7 +61,7 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   const client = connect(kms)
   await client.open()
   const other = {
-    meta: encodeSessionReply('unwrap', { items: [{ key: 'root@2', error: null, sizeBytes: 16 }] }),
+    meta: kms.unwrapped([{ key: 'root@2', error: null, sizeBytes: 16 }], [HEADER]),
     secrets: kms.secrets,
   }
   const changes: Record<string, (right: Parts) => Parts> = {
@@ -83,15 +88,80 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   await t.throwsAsync(next.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' })
 })
 
-test('a KMS that certifies no root key leaves nothing to seal to, and says so', async (t) => {
-  const kms = new ScriptedKms()
+test('an answer whose receipt is not of this very request, session, flow and image is refused before any of it is used', async (t) => {
+  const changes: Record<string, (right: Receipt) => Receipt> = {
+    'another request': (right) => ({ ...right, requestDigest: digestOf(9) }),
+    'no request': ({ requestDigest: _, ...rest }) => rest,
+    'another session': (right) => ({ ...right, evidenceDigest: digestOf(9) }),
+    'another flow': (right) => ({ ...right, flow: parseFlowId('flow-2') }),
+    'another image': (right) => ({ ...right, measurement: digestOf(9) }),
+    'another kind': (right) => ({ ...right, kind: 'claim' }),
+    'another KMS': (right) => ({ ...right, kms: digestOf(9) }),
+  }
+  const ofOpen: typeof changes = {
+    ...changes,
+    'another incarnation': (right) => ({ ...right, incarnation: 1 }),
+    'another head': (right) => ({ ...right, epoch: 1, headDigest: digestOf(9) }),
+  }
+  const ofUnwrap: typeof changes = {
+    ...changes,
+    'other headers': (right) => ({ ...right, openedDigest: digestOf(9) }),
+    'another number of them': (right) => ({ ...right, openedCount: 2 }),
+  }
+  for (const [what, change] of Object.entries(ofOpen)) {
+    const kms = kmsWithKey()
+    kms.receipted = change
+    const client = connect(kms)
+    await t.throwsAsync(client.open(), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ }, what)
+    t.throws(() => client.originKey(), undefined, what)
+  }
+  const kms = kmsWithKey()
+  const client = connect(kms)
+  await client.open()
+  for (const [what, change] of Object.entries(ofUnwrap)) {
+    kms.receipted = change
+    await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ }, what)
+  }
+  kms.receipted = (right) => right
+  kms.receiptsBy = stranger()
+  await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ })
+  kms.receiptsBy = kms.identity
+  await client.unwrap([HEADER])
+  t.deepEqual(
+    client.receipts.map((receipt) => openReceipt(kms.identity.publicKey, receipt)?.kind),
+    ['open', 'unwrap'],
+  )
+})
+
+test('a receipt of a state that the flow has left behind is refused', async (t) => {
+  const world = await startWorld()
+  const opened = await world.launch()
+  await opened.flow.checkpoint({ 'password/a': text('1') })
+  const [open, claim] = opened.flow.receipts.map((receipt) => openReceipt(world.kms.keyring.identity, receipt))
+  t.like(open, { kind: 'open', flow: 'flow-1', incarnation: 0 })
+  t.like(claim, { kind: 'claim', flow: 'flow-1', incarnation: 1 })
+  const kms = kmsWithKey()
+  const client = connect(kms)
+  kms.receipted = (right) => ({ ...right, incarnation: 5 })
   kms.script = (right, { op }) =>
     op === 'open'
       ? {
           ...right,
-          meta: encodeSessionReply('open', { certificates: [], incarnation: 0, head: null, staleAccepted: false }),
+          meta: encodeSessionReply('open', {
+            certificates: [kms.certificate()],
+            ...{ incarnation: 5, head: null, staleAccepted: false, receipt: kms.receipt('open', OPEN) },
+          }),
         }
       : right
+  await client.open()
+  await client.unwrap([HEADER])
+  kms.receipted = (right) => ({ ...right, incarnation: 4 })
+  await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' })
+})
+
+test('a KMS that certifies no root key leaves nothing to seal to, and says so', async (t) => {
+  const kms = new ScriptedKms()
+  kms.script = (right, { op }) => (op === 'open' ? { ...right, meta: kms.opened([], OPEN) } : right)
   const client = connect(kms)
   await client.open()
   t.throws(() => client.encryptionKey, { code: 'ERR_KEY_UNKNOWN' })
@@ -105,7 +175,7 @@ test('items and bytes that do not add up are refused, and a failed item is only 
     statuses.map(([key, error, sizeBytes]) => ({ key, error, sizeBytes }))
   const answer = (statuses: ReturnType<typeof items>, size: number): void => {
     kms.script = atUnwrap(() => {
-      const parts = { meta: encodeSessionReply('unwrap', { items: statuses }), secrets: allocate(size) }
+      const parts = { meta: kms.unwrapped(statuses, [HEADER]), secrets: allocate(size) }
       return { ...parts, proof: kms.prove(parts, REQUEST) }
     })
   }
@@ -127,13 +197,8 @@ test('items and bytes that do not add up are refused, and a failed item is only 
 
 test('a certificate that the KMS identity did not sign is refused', async (t) => {
   const kms = kmsWithKey()
-  const meta = encodeSessionReply('open', {
-    certificates: [kms.certificate(stranger())],
-    incarnation: 0,
-    head: null,
-    staleAccepted: false,
-  })
-  kms.script = (right, { op }) => (op === 'open' ? { ...right, meta } : right)
+  kms.script = (right, { op }) =>
+    op === 'open' ? { ...right, meta: kms.opened([kms.certificate(stranger())], OPEN) } : right
   await t.throwsAsync(connect(kms).open(), { code: 'ERR_KMS_UNTRUSTED' })
 })
 

@@ -5,14 +5,18 @@ import { nodeRandom, sha256 } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { SessionOffer, type Session } from '../../protocol/crypto/session.js'
 import { decodeKmsRequest, encodeKmsReply, encodeParts, type Parts } from '../../protocol/kms.js'
+import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
+import { digestOfItems, encodeReceiptBody, firstLink, joinReceipt, type Receipt } from '../../protocol/receipts.js'
 import {
   decodeSessionRequest,
   encodeSessionReply,
+  encodeSessionRequest,
   type ItemStatus,
   type SessionRequest,
 } from '../../protocol/session.js'
 import { encodeCertificateBody, encodeProofs, joinCertificate, proofTranscript } from '../../protocol/statements.js'
+import { digestOf } from '../kms/attested-client.js'
 
 const NOTHING = allocate(0)
 const signer = () => ed25519Signer(Secret.random(32, nodeRandom))
@@ -27,8 +31,13 @@ export class ScriptedKms implements KmsChannel {
   script: Script = (right) => right
   items: readonly ItemStatus[] = []
   secrets: Bytes = NOTHING
+  /** Changes what the receipts say, before they are signed. */
+  receipted: (right: Receipt) => Receipt = (right) => right
+  /** Whose signature receipts have. */
+  receiptsBy = this.identity
   #offer: SessionOffer | undefined
   #session: Session | undefined
+  #evidence: Bytes = NOTHING
 
   async exchange(frame: Uint8Array): Promise<Uint8Array> {
     const request = decodeKmsRequest(frame)
@@ -43,6 +52,7 @@ export class ScriptedKms implements KmsChannel {
         })
         if (accepted === undefined) throw new Error('no offer')
         this.#session = accepted.session
+        this.#evidence = request.evidence
         return encodeKmsReply({ ...accepted.reply })
       }
       case 'call': {
@@ -81,17 +91,44 @@ export class ScriptedKms implements KmsChannel {
     return encodeProofs([{ key: 'root@1', signature: by.sign(message) }])
   }
 
+  /** The receipt of an answer to `request` about `opened` of the headers, as the right one is made. */
+  receipt(kind: 'open' | 'unwrap', request: Uint8Array, opened?: readonly Uint8Array[]): Bytes {
+    const body = encodeReceiptBody(
+      this.receipted({
+        ...firstLink(this.identity.publicKey),
+        kms: this.identity.publicKey,
+        timeMs: 1,
+        kind,
+        flow: parseFlowId('flow-1'),
+        measurement: digestOf(1),
+        evidenceDigest: sha256(this.#evidence),
+        requestDigest: sha256(request),
+        incarnation: 0,
+        ...(opened === undefined ? {} : { openedCount: opened.length, openedDigest: digestOfItems(opened) }),
+      }),
+    )
+    return joinReceipt(body, this.receiptsBy.sign(body))
+  }
+
+  /** What answers `unwrap`, with items of the test’s own. */
+  unwrapped(items: readonly ItemStatus[], headers: readonly Uint8Array[]): Bytes {
+    const request = encodeSessionRequest({ op: 'unwrap', headers: headers.map(copyBytes) })
+    const opened = headers.filter((_, index) => items[index]?.error === null)
+    return encodeSessionReply('unwrap', { items, receipt: this.receipt('unwrap', request, opened) })
+  }
+
+  /** What answers `open`, with certificates of the test’s own. */
+  opened(certificates: readonly Bytes[], request: Uint8Array): Bytes {
+    const receipt = this.receipt('open', request)
+    return encodeSessionReply('open', { certificates, incarnation: 0, head: null, staleAccepted: false, receipt })
+  }
+
   #answer(request: SessionRequest, claimed: Uint8Array, session: Session): Parts {
     if (request.op === 'open') {
-      const meta = encodeSessionReply('open', {
-        certificates: [this.certificate()],
-        incarnation: 0,
-        head: null,
-        staleAccepted: false,
-      })
+      const meta = this.opened([this.certificate()], claimed)
       return { meta, secrets: nodeRandom.fill(allocate(32)), proof: NOTHING }
     }
-    const meta = encodeSessionReply('unwrap', { items: this.items })
+    const meta = this.unwrapped(this.items, request.op === 'unwrap' ? request.headers : [])
     const parts = { meta, secrets: copyBytes(this.secrets) }
     return session === this.#session ? { ...parts, proof: this.prove(parts, claimed) } : { ...parts, proof: NOTHING }
   }

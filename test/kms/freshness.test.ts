@@ -90,11 +90,12 @@ test('of two claims at once, one wins', async (t) => {
 })
 
 test('of two that read one state before either writes, one wins', async (t) => {
-  const { connect, ledger } = await startInProcess()
+  const { connect, ledger, service } = await startInProcess()
   await (await connect()).open()
   const desk = new FlowDesk(ledger, { platforms: [], images: [] })
   const caller = { flow: parseFlowId('flow-1'), image: IMAGE }
-  const claim = () => desk.claim(caller, { op: 'claim', head: null, incarnation: 0, adopt: null, stale: false })
+  const request = { op: 'claim', head: null, incarnation: 0, adopt: null, stale: false } as const
+  const claim = () => desk.claim(caller, request, () => service.receipts.draft('claim', {}).make)
   const claims = await Promise.allSettled([claim(), claim()])
   t.deepEqual(
     claims.map((settled) =>
