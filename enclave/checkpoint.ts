@@ -9,6 +9,7 @@ import type { EntryReader } from './entry-reader.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
 import { formatObjectName, type ObjectName } from './object-names.js'
+import { Garbage } from './garbage.js'
 import { deleteObjects, putObject } from './stored-objects.js'
 import { equalHeads } from '../protocol/session.js'
 
@@ -50,7 +51,7 @@ export class Checkpoints {
    */
   #doubt: { readonly kind: 'written'; readonly next: EpochState } | { readonly kind: 'abandoned' } | undefined
   #incarnation: number
-  #garbage: readonly ObjectName[]
+  readonly #garbage: Garbage
   #serial = 0
   /** Names that the checkpoint under way has used. */
   #attempted: ObjectName[] = []
@@ -61,7 +62,7 @@ export class Checkpoints {
     this.#options = options
     this.#state = options.state
     this.#incarnation = options.incarnation
-    this.#garbage = options.garbage
+    this.#garbage = new Garbage(options.garbage)
   }
 
   /** The last state that this instance knows to be committed. */
@@ -110,10 +111,10 @@ export class Checkpoints {
     return this.inTurn(() => this.#checkpoint([]))
   }
 
-  /** Deletes all of what no state lists any more; a checkpoint alone deletes some. */
+  /** Deletes all of what no state lists any more; a checkpoint deletes some, once there is enough of it. */
   collect(): Promise<void> {
     return this.inTurn(async () => {
-      while (this.#garbage.length > 0) await this.#collect()
+      while (!this.#garbage.isEmpty) await this.#collect()
     })
   }
 
@@ -150,7 +151,7 @@ export class Checkpoints {
     this.#state = next
     this.#doubt = undefined
     this.#options.reader.forget(dropped)
-    this.#garbage = [...this.#garbage, ...dropped.map(({ name }) => name)]
+    this.#garbage.add(dropped.map(({ name }) => name))
   }
 
   /** Takes the flow over from itself: what the old incarnation may have left is then adopted by nobody. */
@@ -166,14 +167,14 @@ export class Checkpoints {
 
   async #write(changes: readonly Change[]): Promise<EpochState> {
     // Deleting takes no part in the outcome, so it runs beside.
-    const collecting = this.#collect()
+    const collecting = this.#garbage.isDue ? this.#collect() : undefined
     this.#attempted = []
     try {
       const directs = await this.#writeDirects(changes)
       return await this.#writeEpoch(changes, directs)
     } catch (error) {
       // No commit names what was written, and none will: the next attempt has serials of its own.
-      this.#garbage = [...this.#garbage, ...this.#attempted]
+      this.#garbage.add(this.#attempted)
       // So that the failure is final when it is told. If it cannot be yet, the next call settles it, or says why not.
       await this.#settle().catch(() => undefined)
       throw error
@@ -188,6 +189,7 @@ export class Checkpoints {
       if (value?.direct !== true) return []
       const place = this.#place('direct')
       const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.encryptionKey))
+      this.#garbage.weigh(place, envelope.length)
       return [{ name, envelope, object: { name: place, digest: envelopeDigest(envelope) } }]
     })
     await allSettled(written.map(({ envelope, object }) => putObject(store, flow, object.name, envelope)))
@@ -200,6 +202,7 @@ export class Checkpoints {
     const { index, values } = this.#draft(changes, directs)
     using plaintext = Secret.take(packEpoch(index, values))
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
+    this.#garbage.weigh(place, envelope.length)
     const object = { name: place, digest: envelopeDigest(envelope) }
     this.#doubt = { kind: 'abandoned' }
     await putObject(store, flow, place, envelope)
@@ -249,9 +252,7 @@ export class Checkpoints {
   /** Deletes some of what no state lists any more. What fails to go stays for the next recovery to sweep. */
   async #collect(): Promise<void> {
     const { store, flow } = this.#options
-    const collected = this.#garbage.slice(0, COLLECTED_COUNT_MAX)
-    this.#garbage = this.#garbage.slice(COLLECTED_COUNT_MAX)
-    await deleteObjects(store, flow, collected)
+    await deleteObjects(store, flow, this.#garbage.take(COLLECTED_COUNT_MAX))
   }
 }
 

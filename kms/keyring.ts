@@ -7,7 +7,7 @@ import { ROOT_KEY_COUNT_MAX } from '../protocol/limits.js'
 import type { Random } from '../protocol/ports.js'
 import { encodeCertificateBody, joinCertificate, type RootCertificate } from '../protocol/statements.js'
 import { openEnvelope, sealEnvelope } from '../protocol/crypto/envelope.js'
-import { ed25519Signer } from '../protocol/crypto/keys.js'
+import { ed25519Signer, type KeyPairSigner } from '../protocol/crypto/keys.js'
 import { x25519PublicKey } from '../protocol/crypto/curves.js'
 import { scryptIdentity, scryptRecipient } from '../protocol/crypto/recipients.js'
 import { Secret } from '../protocol/crypto/secret.js'
@@ -44,14 +44,16 @@ export class Keyring implements Disposable {
   /** Derives the keys under which enclaves tag what they seal. */
   readonly originSecret: Secret
   readonly #identitySeed: Secret
+  /** Made once: to import the seed takes thirty times as long as to sign with it. */
+  readonly #signer: KeyPairSigner
   #rootKeys: readonly RootKey[]
 
   private constructor(identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]) {
     this.#identitySeed = identitySeed
     this.originSecret = originSecret
     this.#rootKeys = rootKeys
-    using signer = ed25519Signer(identitySeed)
-    this.identity = signer.publicKey
+    this.#signer = ed25519Signer(identitySeed)
+    this.identity = this.#signer.publicKey
   }
 
   static create(random: Random): Keyring {
@@ -123,8 +125,7 @@ export class Keyring implements Disposable {
 
   /** Ed25519 by the KMS identity over a structure that names itself (docs/kms.md). */
   sign(message: Uint8Array): Bytes {
-    using signer = ed25519Signer(this.#identitySeed)
-    return signer.sign(message)
+    return this.#signer.sign(message)
   }
 
   /** Certificates of the root keys, newest first: that one to seal to, all of them to verify what comes back. */
@@ -136,6 +137,7 @@ export class Keyring implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#signer[Symbol.dispose]()
     this.#identitySeed[Symbol.dispose]()
     this.originSecret[Symbol.dispose]()
     for (const { privateKey, originSeed } of this.rootKeys) {

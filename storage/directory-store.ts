@@ -43,11 +43,9 @@ export class DirectoryStore implements Store {
   put(claimedName: string, bytes: Uint8Array): Promise<void> {
     return this.#inTurn(claimedName, async (directory, file) => {
       await this.#prepare(directory)
-      const present = await readWhole(this.#fs, join(directory, file), OBJECT_SIZE_BYTES_MAX)
-      if (present !== undefined && !equalPublicBytes(present, bytes))
-        throw new KeyriseError('ERR_STORE_CONFLICT', { detail: claimedName })
+      const allowed = this.#refuseOther(join(directory, file), bytes, claimedName)
       // The same bytes are published again: that they can be read doesn't prove that they are durable.
-      await publish(this.#fs, directory, file, bytes, this.#writer)
+      await publish(this.#fs, directory, file, bytes, { writer: this.#writer, allowed })
     })
   }
 
@@ -82,6 +80,12 @@ export class DirectoryStore implements Store {
     } catch (error) {
       throw this.#failure(error)
     }
+  }
+
+  async #refuseOther(path: string, bytes: Uint8Array, claimedName: string): Promise<void> {
+    const present = await readWhole(this.#fs, path, OBJECT_SIZE_BYTES_MAX)
+    if (present !== undefined && !equalPublicBytes(present, bytes))
+      throw new KeyriseError('ERR_STORE_CONFLICT', { detail: claimedName })
   }
 
   async #walk(within: string): Promise<string[]> {

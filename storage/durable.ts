@@ -24,22 +24,37 @@ export const publish = async (
   directory: string,
   name: string,
   bytes: Uint8Array,
-  writer?: string,
+  { writer, allowed = Promise.resolve() }: PublishOptions = {},
 ): Promise<void> => {
   const temporary = join(directory, temporaryName(name, writer))
+  // Heard of below, or not at all where the write fails first.
+  allowed.catch(() => undefined)
   try {
-    await writeAndRename(fs, temporary, join(directory, name), bytes)
+    await writeAndRename(fs, temporary, join(directory, name), bytes, allowed)
     await syncDirectory(fs, directory)
   } catch (error) {
-    await fs.unlink(temporary).catch(() => undefined)
+    await Promise.allSettled([allowed, fs.unlink(temporary)])
     throw storeError(error, join(directory, name))
   }
 }
 
+interface PublishOptions {
+  readonly writer?: string
+  /** Found out while the file is written: nothing is renamed before it resolves, or where it rejects. */
+  readonly allowed?: Promise<void>
+}
+
 /** Again where the temporary file is gone: another process takes it for what a crash left, once, when it opens the directory. */
-const writeAndRename = async (fs: FileSystem, temporary: string, path: string, bytes: Uint8Array): Promise<void> => {
+const writeAndRename = async (
+  fs: FileSystem,
+  temporary: string,
+  path: string,
+  bytes: Uint8Array,
+  allowed: Promise<void>,
+): Promise<void> => {
   for (let attempt = 1; ; attempt++) {
     await writeNew(fs, temporary, bytes)
+    await allowed
     try {
       await fs.rename(temporary, path)
       return

@@ -15,7 +15,7 @@ import type { Random } from '../ports.js'
  * The symmetric primitives; curves.ts has the others. All are OpenSSL's, through `node:crypto`: constant-time, several times
  * as fast as JavaScript, and without the array and BigInt copies of a secret that no `fill(0)` reaches. noble is the reference
  * that the tests hold them against, and hashes public bytes in `protocol/`, which may not import Node. HPKE is panva's `hpke`,
- * on WebCrypto: session.ts. ML-KEM-768 is noble's, since Node has it from version 24 only: x-wing.ts. RSA-OAEP is OpenSSL's:
+ * on WebCrypto but for small frames: session.ts. ML-KEM-768 is noble's, since Node has it from version 24 only: x-wing.ts. RSA-OAEP is OpenSSL's:
  * ssh-rsa.ts.
  *
  * Node hands results over in Buffers; `adopt` makes them ours: most have an ArrayBuffer of their own outside the V8 heap, what

@@ -1,4 +1,4 @@
-import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_X25519_HKDF_SHA256 } from 'hpke'
+import { CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_X25519_HKDF_SHA256 } from 'hpke'
 import { allocate, asciiBytes, copyBytes, type Bytes } from '../bytes.js'
 import { KeyriseError, type ErrorCode } from '../errors.js'
 import { handshakeTranscript, SESSION_INFO, type KmsReplies, type KmsRequest } from '../kms.js'
@@ -6,6 +6,7 @@ import type { Random } from '../ports.js'
 import { verifyEd25519 } from './keys.js'
 import { labelled } from './labels.js'
 import { sha256 } from './primitives.js'
+import { sessionAead } from './session-aead.js'
 
 /**
  * The session between an enclave and a KMS: two HPKE contexts (RFC 9180, base mode), one for each direction, from ephemeral
@@ -14,7 +15,7 @@ import { sha256 } from './primitives.js'
  *
  * hpke keeps a context’s AES key in buffers that only it can reach: they stay in memory until the collector takes them.
  */
-const suite = new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
+const suite = new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, sessionAead)
 type SealContext = Awaited<ReturnType<typeof suite.SetupSender>>['ctx']
 type OpenContext = Awaited<ReturnType<typeof suite.SetupRecipient>>
 type EphemeralKeyPair = Awaited<ReturnType<typeof suite.GenerateKeyPair>>
