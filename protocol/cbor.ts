@@ -1,4 +1,5 @@
 import { decode, encode, rfc8949EncodeOptions } from 'cborg'
+import { writeCbor } from './cbor-writer.js'
 import { copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
 import { KeyriseError } from './errors.js'
 
@@ -14,7 +15,7 @@ export type Cbor =
   | ReadonlyMap<number, Cbor>
 
 /** RFC 8949 §4.2.1, core deterministic encoding: equal values have equal bytes, so bytes can be signed and hashed. */
-export const encodeCbor = (value: Cbor): Bytes => copyBytes(encode(value, rfc8949EncodeOptions))
+export const encodeCbor = (value: Cbor): Bytes => writeCbor(value) ?? copyBytes(encode(value, rfc8949EncodeOptions))
 
 /** Enough for every structure of ours but an epoch's index; a frame of a few bytes an item would take the reader minutes. */
 const ITEM_COUNT_MAX = 65_536
@@ -59,7 +60,7 @@ const decodeStrict = (bytes: Uint8Array, useMaps: boolean, itemCountMax: number)
   checkItemCount(bytes, itemCountMax)
   try {
     const value: unknown = decode(bytes, { ...STRICT, useMaps })
-    if (!equalPublicBytes(encode(value, rfc8949EncodeOptions), bytes))
+    if (!equalPublicBytes(encodeCbor(value as Cbor), bytes))
       throw new KeyriseError('ERR_CBOR_INVALID', { detail: 'not deterministic' })
     return value
   } catch (error) {

@@ -20,9 +20,7 @@ export const sessionAead = (): AEAD => {
         ? sealAtOnce(key, nonce, aad, plaintext)
         : webCrypto.Seal(key, nonce, aad, plaintext),
     Open: async (key, nonce, aad, sealed) =>
-      sealed.length <= AT_ONCE_SIZE_MAX
-        ? openAtOnce(key, nonce, aad, sealed)
-        : webCrypto.Open(key, nonce, aad, sealed),
+      sealed.length <= AT_ONCE_SIZE_MAX ? openAtOnce(key, nonce, aad, sealed) : webCrypto.Open(key, nonce, aad, sealed),
   }
 }
 

@@ -274,7 +274,7 @@ test('an entry that is replaced, and whose old object is gone, before its turn i
     items.push(item)
     if (items.length > 1) continue
     await opened.flow.checkpoint({ [names[2] as EntryName]: { to: 'kms', bytes: text('newer') } as const })
-    // What a checkpoint drops is deleted by the next.
+    // What a checkpoint drops is deleted by the next, where it is large.
     await opened.flow.checkpoint({ 'password/a': text('a') })
   }
   t.true(isEntry(items[1], 1, 8 * MIB))

@@ -1,6 +1,7 @@
 import test from 'ava'
+import { encode, rfc8949EncodeOptions } from 'cborg'
 import fc from 'fast-check'
-import { fromHex } from '../../protocol/bytes.js'
+import { copyBytes, fromHex } from '../../protocol/bytes.js'
 import { decodeCbor, decodeCborMaps, encodeCbor, type Cbor } from '../../protocol/cbor.js'
 import { isKeyriseError } from '../../protocol/errors.js'
 
@@ -34,6 +35,30 @@ test('what is encoded decodes to itself, and equal values to equal bytes', (t) =
       t.deepEqual(encodeCbor(decodeCbor(encoded) as Cbor), encoded)
     }),
   )
+})
+
+test('the bytes are those of a general encoder, also of what only that one encodes', (t) => {
+  const ofAny = fc.oneof(
+    { weight: 4, arbitrary: value },
+    { weight: 1, arbitrary: fc.dictionary(fc.stringMatching(/^[ -~]{0,30}$/), value, { noNullPrototype: true }) },
+    { weight: 1, arbitrary: fc.uint8Array({ minLength: 250, maxLength: 70_000 }) },
+    { weight: 1, arbitrary: fc.array(fc.double({ noNaN: true, noDefaultInfinity: true })) },
+    { weight: 1, arbitrary: fc.array(fc.tuple(fc.integer(), value)).map((entries) => new Map(entries)) },
+  )
+  fc.assert(
+    fc.property(ofAny, (original) => {
+      t.deepEqual(encodeCbor(original), copyBytes(encode(original, rfc8949EncodeOptions)))
+    }),
+  )
+})
+
+test('integers of every length are encoded in the shortest form', (t) => {
+  for (let bits = 0; bits <= 53; bits++)
+    for (const near of [-2, -1, 0, 1]) {
+      const integer = Math.min(2 ** bits + near, Number.MAX_SAFE_INTEGER)
+      for (const signed of [integer, -1 - integer].filter(Number.isSafeInteger))
+        t.deepEqual(encodeCbor(signed), copyBytes(encode(signed, rfc8949EncodeOptions)), String(signed))
+    }
 })
 
 test('the order of a map’s keys when it was made changes no byte', (t) => {

@@ -11,8 +11,8 @@ export const DURABILITY: readonly PlantedFault[] = [
   {
     ...PUBLISH,
     name: 'the directory of a published file is not synced',
-    find: 'join(directory, name), bytes) await syncDirectory(fs, directory)',
-    put: 'join(directory, name), bytes)',
+    find: 'join(directory, name), bytes, allowed) await syncDirectory(fs, directory)',
+    put: 'join(directory, name), bytes, allowed)',
   },
   {
     ...PUBLISH,
