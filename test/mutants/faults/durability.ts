@@ -30,6 +30,13 @@ export const DURABILITY: readonly PlantedFault[] = [
   },
   {
     ...PUBLISH,
+    name: 'a file is renamed before it is known whether the name is free',
+    find: 'await writeNew(fs, temporary, bytes) await allowed',
+    put: 'await writeNew(fs, temporary, bytes)',
+    test: 'storage/directory-store.test',
+  },
+  {
+    ...PUBLISH,
     name: 'a short write is taken for a whole one',
     find: "{ code: 'EIO' }) done += count",
     put: "{ code: 'EIO' }); done = bytes.length",
