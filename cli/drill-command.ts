@@ -85,7 +85,7 @@ const judgeImage = ({ image: path = '' }: DrillFlags, policy: Policy, image: Reh
     { flow: '', object: path, code, detail },
   ]
   try {
-    findImage(policy, image.measurement)
+    findImage(policy, image)
   } catch (error) {
     if (!isKeyriseError(error)) throw error
     return refused(error.code, error.message)
@@ -96,10 +96,17 @@ const judgeImage = ({ image: path = '' }: DrillFlags, policy: Policy, image: Reh
 }
 
 const readImage = async (path: string): Promise<RehearsedImage> => {
-  const { readUnsignedImage } = await import('../platform/image.js')
-  const { manifest, measurement } = await readUnsignedImage(path)
+  const { inspectImage } = await import('./image-inspect.js')
+  const { image, signature } = await inspectImage(path)
+  const { manifest, measurement } = image
   const { name, svn, debug } = manifest
-  return { name, svn, debug, measurement }
+  return {
+    name,
+    svn,
+    debug,
+    measurement,
+    signed: signature === undefined ? null : { signer: signature.signer, productId: signature.productId },
+  }
 }
 
 const showProgress = ({ json }: DrillFlags): ((flow: string, objectCount: number) => void) => {

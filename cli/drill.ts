@@ -120,7 +120,7 @@ const look = async (options: DrillOptions, flow: FlowId, state: FlowState | unde
   // Nothing was ever acknowledged, or all of it was given up.
   if (state.head === null || state.destroyed) return { objectCount: 0, findings: [] }
   const { keyring, directory, copies } = options
-  const image = options.image ?? { name: 'unknown', svn: 0, debug: false, measurement: state.image }
+  const image = options.image ?? rememberedImage(state)
   const policy = options.policy ?? { platforms: [], images: [image], allowDebug: image.debug }
   const ledger = await readWhole(nodeFileSystem, join(directory, LEDGER_NAME), LEDGER_SIZE_BYTES_MAX)
   if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: directory })
@@ -143,6 +143,15 @@ const look = async (options: DrillOptions, flow: FlowId, state: FlowState | unde
   }
   return { objectCount, findings }
 }
+
+/** The image that has the flow, as far as the ledger knows it. */
+const rememberedImage = ({ image, svn, signed }: FlowState): RehearsedImage => ({
+  name: 'unknown',
+  svn,
+  debug: false,
+  measurement: image,
+  signed,
+})
 
 const judge = async (
   options: DrillOptions,

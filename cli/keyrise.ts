@@ -30,6 +30,11 @@ const GROUPS = [
     load: async () => (await import('./kms-commands.js')).addKmsCommands,
   },
   {
+    name: 'policy',
+    description: 'say what a policy lets happen, and what a change of it would',
+    load: async () => (await import('./policy-commands.js')).addPolicyCommands,
+  },
+  {
     name: 'sweep',
     description: 'recover a scenario from every crash that can come',
     load: async () => (await import('./sweep-commands.js')).addSweepCommand,

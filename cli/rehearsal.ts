@@ -15,6 +15,7 @@ import { ed25519Signer, type KeyPairSigner } from '../protocol/crypto/keys.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { prepareEvidence } from '../protocol/evidence.js'
+import type { ImageSigner } from '../protocol/image-signature.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
 import { MirrorStore, nodeClock, publish } from '../storage/index.js'
@@ -26,6 +27,8 @@ export interface RehearsedImage {
   readonly debug: boolean
   /** 32 bytes. */
   readonly measurement: Uint8Array
+  /** Whose signature lies beside it. */
+  readonly signed: ImageSigner | null
 }
 
 export interface RehearsalOptions {
@@ -123,7 +126,6 @@ export class Rehearsal implements AsyncDisposable {
             confirmationKey: copyBytes(confirmationKey),
             measurement: own,
             configDigest: new Uint8Array(32),
-            signed: null,
           })
           return Promise.resolve(evidence.join(this.#platform.sign(evidence.toSign)))
         },

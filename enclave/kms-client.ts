@@ -57,7 +57,8 @@ const ORIGIN_KEY_SIZE_BYTES = 32
 export class KmsClient implements Disposable {
   readonly #sessions: KmsSessions
   readonly #kmsIdentity: Bytes
-  readonly #openRequest: SessionRequest & { readonly op: 'open' }
+  readonly #flow: FlowId
+  readonly #task: FlowId
   readonly #receipts: OwnReceipts
   #certificates: readonly RootCertificate[] = []
   #originKey: Secret | undefined
@@ -71,7 +72,8 @@ export class KmsClient implements Disposable {
     this.#sessions = new KmsSessions(options)
     this.#receipts = new OwnReceipts(options)
     this.#kmsIdentity = options.kmsIdentity
-    this.#openRequest = { op: 'open', flow: options.flow, task: options.task }
+    this.#flow = options.flow
+    this.#task = options.task
   }
 
   /** The X25519 key to seal to: the newest that the KMS identity certifies. Known once `open` was answered. */
@@ -100,8 +102,7 @@ export class KmsClient implements Disposable {
 
   /** Changes nothing, but for making the flow known at its first launch. @throws {KeyriseError} ERR_LEDGER_ROLLED_BACK. */
   open(): Promise<LedgerState> {
-    const request = encodeSessionRequest(this.#openRequest)
-    return this.#sessions.ask(request, (answer) => this.#opened(answer), { repeatable: true })
+    return this.#sessions.ask(this.#openRequest(), (answer) => this.#opened(answer), { repeatable: true })
   }
 
   /**
@@ -209,9 +210,15 @@ export class KmsClient implements Disposable {
     return this.#acknowledged ?? this.#seen
   }
 
+  /** Says under which incarnation this instance holds the flow: its own recovery was released to it, and is no new one. */
+  #openRequest(): Bytes {
+    const holds = this.#acknowledged?.incarnation ?? 0
+    return encodeSessionRequest({ op: 'open', flow: this.#flow, task: this.#task, holds })
+  }
+
   #greeting() {
     return {
-      request: encodeSessionRequest(this.#openRequest),
+      request: this.#openRequest(),
       greeted: (answer: SessionAnswer) => void this.#opened(answer),
     }
   }
@@ -220,8 +227,7 @@ export class KmsClient implements Disposable {
     const reply: OpenReply = decodeSessionReply('open', answer.meta)
     if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES)
       throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
-    const request = encodeSessionRequest(this.#openRequest)
-    this.#receipts.take(reply.receipt, { kind: 'open', request, answer, state: reply })
+    this.#receipts.take(reply.receipt, { kind: 'open', request: this.#openRequest(), answer, state: reply })
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = Secret.take(answer.secrets)
@@ -234,7 +240,7 @@ export class KmsClient implements Disposable {
   }
 
   #keepAcknowledgement(acknowledged: Acknowledged, signature: Bytes): void {
-    if (!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#openRequest.flow, acknowledged), signature))
+    if (!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#flow, acknowledged), signature))
       throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'an acknowledgement' })
     this.#acknowledged = { ...acknowledged, signature }
   }

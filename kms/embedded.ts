@@ -14,7 +14,8 @@ import {
 } from './embedded-messages.js'
 import { permissionFlags } from './permissions.js'
 import { placeOf, prepareDirectory, type KmsIdentity } from './place.js'
-import { checkPolicy, type Policy } from './policy.js'
+import type { Policy } from './policy.js'
+import { checkPolicy } from './policy-file.js'
 
 export interface StartKmsOptions {
   /** Where the KMS keeps its ledger and, unless `custody` is given, its keyring. Made where it is missing. */
@@ -42,7 +43,7 @@ export const startKms = async (options: StartKmsOptions): Promise<EmbeddedKms> =
   const directory = resolve(options.directory)
   const custody = options.custody === undefined ? undefined : resolve(options.custody)
   const policy = checkPolicy(options.policy)
-  if (policy.allowDebug === true)
+  if (policy.allowDebug)
     process.emitWarning('Its policy has allowDebug: debug images get keys', { code: 'KEYRISE_ALLOW_DEBUG' })
   const folders = custody === undefined ? [directory] : [directory, dirname(custody)]
   const execArgv = permissionFlags({ folders, worker: true })

@@ -2,19 +2,24 @@ import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { REASON_LENGTH_MAX } from '../protocol/limits.js'
+import { PRODUCT_ID_MAX, type ImageSigner } from '../protocol/image-signature.js'
+import { PREDECESSOR_COUNT_MAX, REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { FileSystem } from '../protocol/ports.js'
 import type { Head } from '../protocol/session.js'
 import { decodeReceiptBody, firstLink, linkAfter, splitReceipt, type ReceiptLink } from '../protocol/receipts.js'
 import { encodeStaleAcceptance, type StaleAcceptance } from '../protocol/statements.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
+import type { Approved } from './approvals.js'
+import { formatApproved, parseApproved } from './request-file.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
 import { AppendLog, encodeReceiptRecord, type MakeReceipt } from './log.js'
 
 /** The ledger’s file in the KMS’s directory. */
 export const LEDGER_NAME = 'ledger.log'
 const CODE = 'ERR_LEDGER_DAMAGED'
+/** Of a record’s; a record is below 128 KiB. */
+const TEXT_LENGTH_MAX = 128 * 1024
 
 /** What a log tells: whose it is, and what it has come to. */
 interface Contents {
@@ -25,6 +30,9 @@ interface Contents {
   readonly receipts: Bytes[]
   /** Where the next receipt stands. */
   link: ReceiptLink
+  readonly approved: Approved[]
+  /** The policy in force, as `formatPolicy` wrote it; undefined before the first. */
+  policy: string | undefined
 }
 
 /** A ledger in one append-only log of the KMS’s directory. */
@@ -34,12 +42,16 @@ export class FileLedger implements Ledger {
   /** With what is being written: a swap is decided against it, and nobody is shown it. */
   readonly #latest: Map<FlowId, FlowState>
   readonly #publications: Map<FlowId, Publication>
+  readonly #approved: Approved[]
+  #policy: string | undefined
 
-  private constructor(log: AppendLog, { flows, publications }: Contents) {
+  private constructor(log: AppendLog, { flows, publications, approved, policy }: Contents) {
     this.#log = log
     this.#durable = flows
     this.#latest = new Map(flows)
     this.#publications = publications
+    this.#approved = approved
+    this.#policy = policy
   }
 
   /**
@@ -56,8 +68,8 @@ export class FileLedger implements Ledger {
   static async inspect(fs: FileSystem, directory: string): Promise<Inspected | undefined> {
     const records = await AppendLog.read(fs, directory, LEDGER_NAME)
     if (records === undefined) return undefined
-    const { identity, flows, receipts } = readContents(records)
-    return { identity, flowCount: flows.size, flows, receipts }
+    const { identity, flows, receipts, approved, policy } = readContents(records)
+    return { identity, flowCount: flows.size, flows, receipts, approved, policy }
   }
 
   /**
@@ -96,8 +108,7 @@ export class FileLedger implements Ledger {
     if (!equalStates(this.#latest.get(flow), expected)) return false
     this.#latest.set(flow, next)
     try {
-      const record = encodeCbor(['flow', { flow, ...next, head: next.head && { ...next.head } }])
-      await this.#log.append({ record, receipt })
+      await this.#log.append({ record: encodeState(flow, next), receipt })
     } catch (error) {
       const durable = this.#durable.get(flow)
       if (durable === undefined) this.#latest.delete(flow)
@@ -127,6 +138,33 @@ export class FileLedger implements Ledger {
     return members.sort((a, b) => (a.flow < b.flow ? -1 : 1))
   }
 
+  approved(): readonly Approved[] {
+    return this.#approved
+  }
+
+  /** Keeps what approvers signed, durably. Whether it counts is decided when it is made use of. */
+  async addApproved(approved: Approved, receipt?: MakeReceipt): Promise<void> {
+    await this.#log.append({ record: encodeCbor(['approved', { text: formatApproved(approved) }]), receipt })
+    this.#approved.push(approved)
+  }
+
+  /** The policy in force, as `formatPolicy` writes it; undefined before the first. */
+  get policy(): string | undefined {
+    return this.#policy
+  }
+
+  /**
+   * Puts a policy in force, durably.
+   * @param change - that its approvers signed; null where none had to.
+   */
+  async setPolicy(policy: string, change: Approved | null, receipt?: MakeReceipt): Promise<void> {
+    await this.#log.append({
+      record: encodeCbor(['policy', { policy, change: change && formatApproved(change) }]),
+      receipt,
+    })
+    this.#policy = policy
+  }
+
   close(): Promise<void> {
     return this.#log.close()
   }
@@ -138,6 +176,10 @@ interface Inspected {
   readonly flows: ReadonlyMap<FlowId, FlowState>
   /** Oldest first, as they were signed; the last one’s signature is verified, and that each is chained to the one before. */
   readonly receipts: readonly Bytes[]
+  /** Migration grants and releases, oldest first, whoever signed them. */
+  readonly approved: readonly Approved[]
+  /** The policy in force, as `formatPolicy` writes it; undefined before the KMS was first started with one. */
+  readonly policy: string | undefined
 }
 
 const setAccepted = (flows: Map<FlowId, FlowState>, flow: FlowId): void => {
@@ -154,6 +196,8 @@ const readContents = (records: readonly Bytes[]): Contents => {
     publications: new Map(),
     receipts: [],
     link: firstLink(identity),
+    approved: [],
+    policy: undefined,
   }
   for (const record of records.slice(1)) {
     const [tag, claimed] = readTagged(record)
@@ -167,6 +211,10 @@ const readContents = (records: readonly Bytes[]): Contents => {
       addReceipt(contents, claimed)
     } else if (tag === 'stale-acceptance') {
       setAccepted(contents.flows, readAcceptance(claimed, contents.identity).flow)
+    } else if (tag === 'approved') {
+      contents.approved.push(parseApproved(readText(claimed, ['text'], 'text')))
+    } else if (tag === 'policy') {
+      contents.policy = readText(claimed, ['policy', 'change'], 'policy')
     } else if (tag !== 'start') {
       throw new KeyriseError(CODE, { detail: 'a record of a later version' })
     }
@@ -208,13 +256,39 @@ const readTagged = (record: Uint8Array): [tag: unknown, claimed: unknown] => {
   return [value[0], value[1]]
 }
 
+const readText = (claimed: unknown, keys: readonly string[], field: string): string =>
+  new FieldReader(claimed, keys, CODE).text(field, TEXT_LENGTH_MAX)
+
 const readIdentity = (first: Uint8Array | undefined): Bytes => {
   const [tag, claimed] = first === undefined ? [] : readTagged(first)
   if (tag !== 'keyrise/v1/ledger') throw new KeyriseError(CODE, { detail: 'not a ledger of this version' })
   return new FieldReader(claimed, ['identity'], CODE).bytes('identity', 32)
 }
 
-const STATE_KEYS = ['flow', 'task', 'image', 'head', 'incarnation', 'destroyed', 'staleAccepted']
+const STATE_KEYS = [
+  'flow',
+  'task',
+  'image',
+  'svn',
+  'signed',
+  'predecessors',
+  'head',
+  'incarnation',
+  'destroyed',
+  'staleAccepted',
+]
+
+const encodeState = (flow: FlowId, { head, signed, predecessors, ...state }: FlowState): Bytes =>
+  encodeCbor([
+    'flow',
+    {
+      flow,
+      ...state,
+      signed: signed && { ...signed },
+      predecessors: [...predecessors],
+      head: head && { ...head },
+    },
+  ])
 
 const readState = (claimed: unknown): [FlowId, FlowState] => {
   const f = new FieldReader(claimed, STATE_KEYS, CODE)
@@ -223,14 +297,25 @@ const readState = (claimed: unknown): [FlowId, FlowState] => {
     {
       task: parseFlowId(f.claimed('task')),
       image: f.bytes('image', 32),
+      // Not in ledgers that were written before there were such things.
+      svn: f.has('svn') ? f.count('svn') : 0,
+      signed: f.has('signed') ? readSigner(f.claimed('signed')) : null,
+      predecessors: f.has('predecessors') ? f.list('predecessors', PREDECESSOR_COUNT_MAX, readMeasurement) : [],
       head: readHead(f),
       incarnation: f.count('incarnation'),
       destroyed: f.flag('destroyed'),
-      // Not in ledgers that were written before there was such a thing.
       staleAccepted: f.has('staleAccepted') && f.flag('staleAccepted'),
     },
   ]
 }
+
+const readSigner = (claimed: unknown): ImageSigner => {
+  const f = new FieldReader(claimed, ['signer', 'productId'], CODE)
+  return { signer: f.bytes('signer', 32), productId: f.count('productId', PRODUCT_ID_MAX) }
+}
+
+const readMeasurement = (claimed: unknown): Bytes =>
+  new FieldReader({ measurement: claimed }, ['measurement'], CODE).bytes('measurement', 32)
 
 const readHead = (fields: FieldReader): Head | null => {
   if (!fields.has('head')) return null

@@ -1,62 +1,99 @@
-import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
+import { equalPublicBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { PREDECESSOR_COUNT_MAX } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
+import type { Clock } from '../protocol/ports.js'
 import { equalHeads, type Head, type OpenReply, type SessionReplies, type SessionRequest } from '../protocol/session.js'
 import { encodeRoster, type Acknowledged } from '../protocol/statements.js'
-import { type FlowState, type Ledger, type Member } from './ledger.js'
+import type { FlowState, Ledger, Member } from './ledger.js'
 import type { MakeReceipt } from './log.js'
-import { findImage, type Policy } from './policy.js'
+import { countReleases, isGranted, type ApprovalContext } from './approvals.js'
+import { findImage, isUpgrade, type KnownImage, type Policy } from './policy.js'
 
 type Request<Op extends SessionRequest['op']> = Extract<SessionRequest, { op: Op }>
 
 /** An attested caller and the flow that it opened. */
 export interface FlowCaller {
   readonly flow: FlowId
-  /** Measurement of its image. */
+  readonly image: AttestedImage
+  /** What it recovers was released to it: it holds the flow, or approvers agreed where the policy asks them. */
+  readonly isReleased: boolean
+}
+
+export type AttestedImage = KnownImage & { readonly measurement: Bytes }
+
+/** Who sealed what a caller may open: itself, or the image that it takes the flow over from. */
+export interface Sealer {
+  readonly flow: FlowId
+  /** A measurement. */
   readonly image: Bytes
 }
 
 /** The receipt of what is done, of the state that it is done to. It is durable together with that, or before an answer. */
 export type ReceiptOf = (state: Acknowledged) => MakeReceipt
 
+/** What `open` finds: all of an `OpenReply` but certificates and receipt. */
+export type Opened = Omit<OpenReply, 'certificates' | 'receipt'>
+
+export interface FlowDeskOptions {
+  readonly ledger: Ledger
+  readonly policy: Policy
+  /** The KMS’s, 32 bytes: which grants and approvals are for it. */
+  readonly identity: Bytes
+  readonly clock: Clock
+}
+
+/** What a flow is at, and who sealed what its caller may open. */
+export interface Admitted extends Acknowledged {
+  readonly sealer: Sealer
+}
+
 const ROSTER_SIZE_BYTES_MAX = 1024 * 1024
 const PUBLISHED_COUNT_MAX = 16
 
 /** What a flow may do, and what it becomes: every rule of freshness is here, every swap goes to the ledger. */
 export class FlowDesk {
-  readonly #ledger: Ledger
-  readonly #policy: Policy
+  readonly #o: FlowDeskOptions
   /** Publications are read, joined and written one after the other. */
   #publishing: Promise<unknown> = Promise.resolve()
 
-  constructor(ledger: Ledger, policy: Policy) {
-    this.#ledger = ledger
-    this.#policy = policy
+  constructor(options: FlowDeskOptions) {
+    this.#o = options
   }
 
-  /** Makes a flow known at its first launch; later only for the image and task that opened it. */
-  async open(
-    { flow, task }: Request<'open'>,
-    image: Bytes,
-    receiptOf: ReceiptOf,
-  ): Promise<Omit<OpenReply, 'certificates' | 'receipt'>> {
-    findImage(this.#policy, image)
-    const known = await this.#ledger.read(flow)
-    if (known !== undefined) {
-      this.#admit(known, image)
-      if (known.task !== task)
-        throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
-      await this.#ledger.record(receiptOf(known))
-      return { incarnation: known.incarnation, head: known.head, staleAccepted: known.staleAccepted }
+  /**
+   * Makes a flow known at its first launch; later only for its task, and for the image that has it or one that may take it over.
+   * @throws {KeyriseError} ERR_POLICY_DENIED, ERR_FLOW_DESTROYED, ERR_APPROVAL_NEEDED, ERR_FENCED.
+   */
+  async open({ flow, task, holds }: Request<'open'>, image: AttestedImage, receiptOf: ReceiptOf): Promise<Opened> {
+    findImage(this.#o.policy, image, flow)
+    const known = await this.#o.ledger.read(flow)
+    const born: FlowState = {
+      task,
+      image: image.measurement,
+      svn: image.svn,
+      signed: image.signed,
+      predecessors: [],
+      head: null,
+      incarnation: 0,
+      destroyed: false,
+      staleAccepted: false,
     }
-    const born: FlowState = { task, image, head: null, incarnation: 0, destroyed: false, staleAccepted: false }
-    await this.#swap(flow, undefined, born, receiptOf(born))
-    return { incarnation: 0, head: null, staleAccepted: false }
+    if (known === undefined) await this.#swap(flow, undefined, born, receiptOf(born))
+    const state = known ?? born
+    this.#admit(flow, state, image)
+    if (state.task !== task) throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the flow belongs to another task' })
+    if (!isHolder(state, holds)) this.#assertReleased(flow, state, image, holds)
+    if (known !== undefined) await this.#o.ledger.record(receiptOf(known))
+    const { incarnation, head, staleAccepted, predecessors } = state
+    const migratesFrom = isOf(state, image) ? null : { image: state.image, svn: state.svn }
+    return { incarnation, head, staleAccepted, migratesFrom, predecessors }
   }
 
-  /** Refuses a caller whose flow is no longer its own to read. @returns the flow’s state. */
-  async admit({ flow, image }: FlowCaller): Promise<Acknowledged> {
-    return acknowledge(await this.#read(flow, image))
+  /** Who sealed what the caller may open now. Refuses a caller whose flow is no longer its own to read. */
+  async admit(caller: FlowCaller): Promise<Admitted> {
+    const state = await this.#read(caller)
+    return { ...acknowledge(state), sealer: { flow: caller.flow, image: state.image } }
   }
 
   /**
@@ -64,35 +101,44 @@ export class FlowDesk {
    * @returns what is durable now, for the KMS identity to sign.
    */
   async claim(
-    { flow, image }: FlowCaller,
+    caller: FlowCaller,
     { head, incarnation, adopt, stale }: Request<'claim'>,
     receiptOf: ReceiptOf,
   ): Promise<Acknowledged> {
-    const state = await this.#read(flow, image)
+    const { flow, image } = caller
+    const state = await this.#read(caller)
     if (incarnation !== state.incarnation || !equalHeads(head, state.head)) return refuse('ERR_LEDGER_CONFLICT')
     if (stale && !state.staleAccepted) return refuse('ERR_LEDGER_CONFLICT')
-    const next = adopt === null ? claimed(state, stale) : stale ? adoptStale(state, adopt) : adoptHonest(state, adopt)
+    const taken = adopt === null ? claimed(state, stale) : stale ? adoptStale(state, adopt) : adoptHonest(state, adopt)
+    // Until a commit of its own, a newer image holds a flow that is still the older image’s.
+    const next = isOf(state, image) ? { ...taken, svn: image.svn, signed: image.signed } : taken
     await this.#swap(flow, state, next, receiptOf(next))
     return acknowledge(next)
   }
 
   /**
-   * Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost.
+   * Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost. With its first commit an
+   * image that takes a flow over has it, and the one before gets nothing any more: of that alone there is a receipt.
    * @returns as `claim`.
    */
-  async commit({ flow, image }: FlowCaller, { incarnation, parent, head }: Request<'commit'>): Promise<Acknowledged> {
-    const state = await this.#readHeld(flow, image, incarnation)
+  async commit(
+    caller: FlowCaller,
+    { incarnation, parent, head }: Request<'commit'>,
+    receiptOf: ReceiptOf,
+  ): Promise<Acknowledged> {
+    const { flow, image } = caller
+    const state = await this.#readHeld(caller, incarnation)
     if (head.epoch !== epochOf(parent) + 1) return refuse('ERR_REQUEST_INVALID')
     if (equalHeads(head, state.head)) return acknowledge(state)
     if (!equalHeads(parent, state.head)) return refuse('ERR_LEDGER_CONFLICT')
-    const next = { ...state, head, staleAccepted: false }
-    await this.#swap(flow, state, next)
+    const next = { ...passOn(state, image), head, staleAccepted: false }
+    await this.#swap(flow, state, next, isOf(state, image) ? undefined : receiptOf(next))
     return acknowledge(next)
   }
 
-  async destroy({ flow, image }: FlowCaller, { incarnation }: Request<'destroy'>, receiptOf: ReceiptOf): Promise<void> {
-    const state = await this.#readHeld(flow, image, incarnation)
-    await this.#swap(flow, state, { ...state, destroyed: true }, receiptOf(state))
+  async destroy(caller: FlowCaller, { incarnation }: Request<'destroy'>, receiptOf: ReceiptOf): Promise<void> {
+    const state = await this.#readHeld(caller, incarnation)
+    await this.#swap(caller.flow, state, { ...state, destroyed: true }, receiptOf(state))
   }
 
   /** Adds to what the flow has published, for the instance that holds it. Its signing key stays what it was. */
@@ -103,17 +149,18 @@ export class FlowDesk {
   }
 
   /** The members of the caller’s task, for the KMS identity to sign. */
-  async roster({ flow, image }: FlowCaller): Promise<Bytes> {
-    const { task } = await this.#readClaimed(flow, image)
-    return this.#encodeRoster(task, await this.#ledger.members(task))
+  async roster(caller: FlowCaller): Promise<Bytes> {
+    const { task } = await this.#readClaimed(caller)
+    return this.#encodeRoster(task, await this.#o.ledger.members(task))
   }
 
   async #publish(
-    { flow, image }: FlowCaller,
+    caller: FlowCaller,
     { incarnation, signingKey, values }: Request<'publish'>,
   ): Promise<SessionReplies['publish']> {
-    const state = await this.#readHeld(flow, image, incarnation)
-    const members = await this.#ledger.members(state.task)
+    const { flow } = caller
+    const state = await this.#readHeld(caller, incarnation)
+    const members = await this.#o.ledger.members(state.task)
     const published = members.find((member) => member.flow === flow)
     if (published !== undefined && !equalPublicBytes(published.signingKey, signingKey))
       return refuse('ERR_LEDGER_CONFLICT')
@@ -121,53 +168,107 @@ export class FlowDesk {
     const roster = this.#encodeRoster(state.task, [...members.filter((member) => member !== published), next])
     if (Object.keys(next.values).length > PUBLISHED_COUNT_MAX || roster.length > ROSTER_SIZE_BYTES_MAX)
       return refuse('ERR_SIZE_LIMIT')
-    await this.#ledger.publish(flow, next)
+    await this.#o.ledger.publish(flow, next)
     return {}
   }
 
   /** Peers see only members whose image the policy still lists, under the name that it gives them. */
   #encodeRoster(task: FlowId, members: readonly Member[]): Bytes {
     const listed = members.flatMap(({ flow, state, signingKey, values }) => {
-      const image = this.#policy.images.find(({ measurement }) => equalPublicBytes(measurement, state.image))
-      return image === undefined
-        ? []
-        : [{ flow, image: image.name, measurement: state.image, signingKey, published: values }]
+      const { image: measurement, svn, signed } = state
+      const name = this.#nameOf({ measurement, svn, signed }, flow)
+      return name === undefined ? [] : [{ flow, image: name, measurement, signingKey, published: values }]
     })
     return encodeRoster(task, listed)
   }
 
-  async #read(flow: FlowId, image: Bytes): Promise<FlowState> {
-    const state = await this.#ledger.read(flow)
+  #nameOf(image: KnownImage, flow: FlowId): string | undefined {
+    try {
+      return findImage(this.#o.policy, image, flow).name
+    } catch {
+      return undefined
+    }
+  }
+
+  async #read({ flow, image, isReleased }: FlowCaller): Promise<FlowState> {
+    const state = await this.#o.ledger.read(flow)
     if (state === undefined) return refuse('ERR_REQUEST_INVALID')
-    this.#admit(state, image)
+    this.#admit(flow, state, image)
+    if (!isReleased) this.#assertReleased(flow, state, image, 0)
     return state
   }
 
-  async #readHeld(flow: FlowId, image: Bytes, incarnation: number): Promise<FlowState> {
-    const state = await this.#read(flow, image)
+  async #readHeld(caller: FlowCaller, incarnation: number): Promise<FlowState> {
+    const state = await this.#read(caller)
     if (incarnation > state.incarnation || incarnation === 0) return refuse('ERR_REQUEST_INVALID')
     return incarnation === state.incarnation ? state : refuse('ERR_FENCED')
   }
 
-  async #readClaimed(flow: FlowId, image: Bytes): Promise<FlowState> {
-    const state = await this.#read(flow, image)
+  async #readClaimed(caller: FlowCaller): Promise<FlowState> {
+    const state = await this.#read(caller)
     return state.incarnation > 0 ? state : refuse('ERR_REQUEST_INVALID')
   }
 
-  #admit(state: FlowState, image: Bytes): void {
-    if (!equalPublicBytes(state.image, image))
-      throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'another image opened the flow' })
+  #admit(flow: FlowId, state: FlowState, image: AttestedImage): void {
+    findImage(this.#o.policy, image, flow)
+    if (!isOf(state, image) && !this.#mayTakeOver(flow, state, image))
+      throw new KeyriseError('ERR_POLICY_DENIED', {
+        detail: 'another image has the flow, and no grant is for this one',
+      })
     if (state.destroyed) refuse('ERR_FLOW_DESTROYED')
   }
 
+  #mayTakeOver(flow: FlowId, { image: from, svn, signed }: FlowState, to: AttestedImage): boolean {
+    const { policy, ledger } = this.#o
+    return (
+      isUpgrade(policy, { measurement: from, svn, signed }, to, flow) ||
+      isGranted(this.#context(), ledger.approved(), { flow, from, to })
+    )
+  }
+
+  /** @throws {KeyriseError} ERR_APPROVAL_NEEDED; ERR_FENCED: it was released once, to an instance that is no longer the newest. */
+  #assertReleased(flow: FlowId, state: FlowState, { measurement }: AttestedImage, holds: number): void {
+    // Nothing was ever acknowledged: there is nothing to release.
+    if (state.head === null) return
+    const incarnation = state.incarnation + 1
+    const wanted = { flow, incarnation, measurement }
+    const { count, needed } = countReleases(this.#context(), this.#o.ledger.approved(), wanted)
+    if (count >= needed) return
+    if (holds > 0) refuse('ERR_FENCED')
+    throw new KeyriseError('ERR_APPROVAL_NEEDED', {
+      detail: `${flow} as incarnation ${incarnation} by ${toHex(measurement)}: ${count} of ${needed} approvals`,
+    })
+  }
+
+  #context(): ApprovalContext {
+    const { policy, identity, clock } = this.#o
+    return { policy, identity, nowMs: clock.nowMs() }
+  }
+
   async #swap(flow: FlowId, expected: FlowState | undefined, next: FlowState, receipt?: MakeReceipt): Promise<void> {
-    if (!(await this.#ledger.compareAndSwap(flow, expected, next, receipt))) refuse('ERR_LEDGER_CONFLICT')
+    if (!(await this.#o.ledger.compareAndSwap(flow, expected, next, receipt))) refuse('ERR_LEDGER_CONFLICT')
   }
 }
 
 const refuse = (code: ErrorCode): never => {
   throw new KeyriseError(code)
 }
+
+const isOf = (state: FlowState, image: KnownImage): boolean => equalPublicBytes(state.image, image.measurement)
+
+const isHolder = ({ incarnation }: FlowState, holds: number): boolean => holds > 0 && holds === incarnation
+
+/** The state once `image` has committed to it. */
+const passOn = (state: FlowState, image: AttestedImage): FlowState =>
+  isOf(state, image)
+    ? state
+    : {
+        ...state,
+        image: image.measurement,
+        svn: image.svn,
+        signed: image.signed,
+        predecessors: [state.image, ...state.predecessors].slice(0, PREDECESSOR_COUNT_MAX),
+      }
 
 const acknowledge = ({ head, incarnation }: FlowState): Acknowledged => ({ head, incarnation })
 

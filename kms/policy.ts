@@ -1,105 +1,122 @@
-import { equalPublicBytes, fromHex, type Bytes } from '../protocol/bytes.js'
+import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import type { ImageSigner } from '../protocol/image-signature.js'
+import type { FlowId } from '../protocol/names.js'
+
+/** Flows by name: a flow’s own, or a beginning and `*` for any ending. `*` alone is every flow. */
+export type FlowPattern = string
 
 /** An image that may hold flows, under the name that peers’ rosters show. */
 export interface PolicyImage {
   readonly name: string
   /** SHA-256 of the image, 32 bytes. */
   readonly measurement: Uint8Array
+  /** Those that it may hold; every flow unless told. */
+  readonly flows?: readonly FlowPattern[]
+}
+
+/** Images of one signer and product, from a security version number on; each may take over flows of those with a lower one. */
+export interface PolicyProduct extends ImageSigner {
+  readonly name: string
+  /** The lowest that gets keys. */
+  readonly svn: number
+  readonly flows?: readonly FlowPattern[]
+}
+
+/** Whose signatures count as approvals. */
+export interface Approver {
+  readonly name: string
+  /** Ed25519, 32 bytes. */
+  readonly key: Uint8Array
+}
+
+/** How many approvers must have signed, each at most once. */
+export interface ApprovalCounts {
+  /** For another policy to take this one’s place; 0 where the operator alone decides. */
+  readonly change: number
+  /** For a migration grant, 1 or more; that of a change, and at least 1, unless told. */
+  readonly migration?: number
+  /** For each recovery of these flows, 1 or more. Where patterns overlap the highest counts. */
+  readonly releases?: readonly { readonly flows: readonly FlowPattern[]; readonly count: number }[]
 }
 
 /**
- * Who gets keys. A flow opens only for a listed image on a listed platform, and from then on only for the image that opened
- * it. An image taken off the list gets nothing any more.
+ * Who gets keys. A flow opens only for an image that is listed for it, on a listed platform, and from then on only for the image
+ * that has it, for a later version of its product, or under a migration grant (docs/policy.md). What is taken off the list gets
+ * nothing any more.
  */
 export interface Policy {
   /** Ed25519 keys of platforms whose evidence counts, 32 bytes each. */
   readonly platforms: readonly Uint8Array[]
   readonly images: readonly PolicyImage[]
+  readonly products?: readonly PolicyProduct[]
   /**
    * Debug images get keys too. They tell whoever runs them what goes on inside: for development alone, with keys that protect
    * nothing. False unless told.
    */
   readonly allowDebug?: boolean
+  readonly approvers?: readonly Approver[]
+  readonly approvals?: ApprovalCounts
 }
 
-const IMAGE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
-const COUNT_MAX = 1024
+/** An image as evidence tells of it, or as the ledger remembers it. */
+export interface KnownImage {
+  /** 32 bytes. */
+  readonly measurement: Uint8Array
+  readonly svn: number
+  /** Whose signature over it the platform verified; null where it has none. */
+  readonly signed: ImageSigner | null
+}
+
+export const EVERY_FLOW: readonly FlowPattern[] = ['*']
+
+export const matchesFlow = (patterns: readonly FlowPattern[] | undefined, flow: FlowId): boolean =>
+  (patterns ?? EVERY_FLOW).some((pattern) =>
+    pattern.endsWith('*') ? flow.startsWith(pattern.slice(0, -1)) : flow === pattern,
+  )
 
 /**
- * Reads a policy file: `{ "platforms": ["<hex>"], "images": [{ "name": "party", "measurement": "<hex>" }] }`, and
- * `"allowDebug": true` where debug images are to get keys.
- * @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key.
+ * What lists an image: for a flow, or for any where none is named.
+ * @throws {KeyriseError} ERR_POLICY_DENIED when nothing does.
  */
-export const parsePolicy = (text: string): Policy => {
-  let claimed: unknown
-  try {
-    claimed = JSON.parse(text)
-  } catch {
-    return refuse('the policy is not JSON')
-  }
-  const policy = readObject(claimed, 'policy', ['platforms', 'images', 'allowDebug'])
-  const allowDebug = policy['allowDebug'] ?? false
-  if (typeof allowDebug !== 'boolean') return refuse('allowDebug: true or false')
-  return checkPolicy({
-    platforms: readList(policy['platforms'], 'platforms').map((key, index) => readHex(key, `platforms[${index}]`)),
-    images: readList(policy['images'], 'images').map((item, index) => {
-      const image = readObject(item, `images[${index}]`, ['name', 'measurement'])
-      const name = image['name']
-      if (typeof name !== 'string') return refuse(`images[${index}].name: a text`)
-      return { name, measurement: readHex(image['measurement'], `images[${index}].measurement`) }
-    }),
-    allowDebug,
-  })
+export const findImage = (policy: Policy, image: KnownImage, flow?: FlowId): PolicyImage | PolicyProduct => {
+  const listed = listings(policy, image)
+  if (listed.length === 0) throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the image is not listed' })
+  const found = listed.find(({ flows }) => flow === undefined || matchesFlow(flows, flow))
+  if (found === undefined)
+    throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the image is listed, but not for this flow' })
+  return found
 }
 
-/** Checks a policy made in code, and copies exactly what a policy has. @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key. */
-export const checkPolicy = (policy: Policy): Policy => {
-  const images = policy.images.map(({ name, measurement }, index) => {
-    if (!IMAGE_NAME.test(name)) return refuse(`images[${index}].name: 1 to 64 letters, digits, . _ -`)
-    return { name, measurement: checkKey(measurement, `images[${index}].measurement`) }
-  })
-  refuseDuplicates(
-    images.map(({ measurement }) => measurement),
-    (index) => `images[${index}].measurement`,
+/** Everything that lists an image, whichever the flows: by measurement first. */
+export const listings = (policy: Policy, image: KnownImage): readonly (PolicyImage | PolicyProduct)[] => [
+  ...policy.images.filter(({ measurement }) => equalPublicBytes(measurement, image.measurement)),
+  ...(policy.products ?? []).filter((product) => isOfProduct(product, image.signed) && image.svn >= product.svn),
+]
+
+export const isOfProduct = (product: ImageSigner, signed: ImageSigner | null): boolean =>
+  signed !== null && signed.productId === product.productId && equalPublicBytes(signed.signer, product.signer)
+
+/**
+ * True when a flow of `from` may be taken over by `to` because the policy lists their product, and `to` is the later one. Of two
+ * builds with one SVN neither is the later: so no image that has given a flow up gets it back this way.
+ */
+export const isUpgrade = (policy: Policy, from: KnownImage, to: KnownImage, flow: FlowId): boolean =>
+  to.svn > from.svn &&
+  (policy.products ?? []).some(
+    (product) =>
+      isOfProduct(product, from.signed) &&
+      isOfProduct(product, to.signed) &&
+      to.svn >= product.svn &&
+      matchesFlow(product.flows, flow),
   )
-  const platforms = policy.platforms.map((key, index) => checkKey(key, `platforms[${index}]`))
-  refuseDuplicates(platforms, (index) => `platforms[${index}]`)
-  // Only `true` itself: what is merely truthy was meant as something else.
-  return { platforms, images, allowDebug: policy.allowDebug === true }
-}
 
-/** The image of a measurement. @throws {KeyriseError} ERR_POLICY_DENIED when it is not listed. */
-export const findImage = (policy: Policy, measurement: Uint8Array): PolicyImage => {
-  const image = policy.images.find((listed) => equalPublicBytes(listed.measurement, measurement))
-  if (image === undefined) throw new KeyriseError('ERR_POLICY_DENIED', { detail: 'the image is not listed' })
-  return image
-}
+/** How many approvers a recovery of `flow` waits for; 0 where it waits for none. */
+export const releaseCount = ({ approvals }: Policy, flow: FlowId): number =>
+  Math.max(0, ...(approvals?.releases ?? []).filter(({ flows }) => matchesFlow(flows, flow)).map(({ count }) => count))
 
-const refuse = (detail: string): never => {
-  throw new KeyriseError('ERR_CONFIG_INVALID', { detail })
-}
+export const changeCount = ({ approvals }: Policy): number => approvals?.change ?? 0
 
-const readObject = (claimed: unknown, where: string, keys: readonly string[]): Readonly<Record<string, unknown>> => {
-  if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed)) return refuse(`${where}: an object`)
-  const unknown = Object.keys(claimed).find((key) => !keys.includes(key))
-  if (unknown !== undefined) return refuse(`${where}: only ${keys.join(' and ')}`)
-  return claimed as Readonly<Record<string, unknown>>
-}
-
-const readList = (claimed: unknown, where: string): readonly unknown[] =>
-  Array.isArray(claimed) && claimed.length <= COUNT_MAX ? claimed : refuse(`${where}: a list of at most ${COUNT_MAX}`)
-
-const readHex = (claimed: unknown, where: string): Bytes => {
-  const bytes = typeof claimed === 'string' && claimed.length === 64 ? fromHex(claimed) : undefined
-  return bytes ?? refuse(`${where}: 64 lower-case hex digits`)
-}
-
-const checkKey = (key: Uint8Array, where: string): Bytes =>
-  key.length === 32 ? new Uint8Array(key) : refuse(`${where}: 32 bytes`)
-
-const refuseDuplicates = (keys: readonly Uint8Array[], where: (index: number) => string): void => {
-  keys.forEach((key, index) => {
-    if (keys.findIndex((other) => equalPublicBytes(other, key)) < index) refuse(`${where(index)}: listed twice`)
-  })
-}
+/** How many approvers a migration grant needs; with a policy that names none, no grant counts. */
+export const migrationCount = (policy: Policy): number =>
+  policy.approvals?.migration ?? Math.max(1, changeCount(policy))

@@ -3,7 +3,7 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { type ItemStatus } from '../protocol/session.js'
 import { encodeProofs, proofTranscript } from '../protocol/statements.js'
 import { deriveOriginKey, ed25519Signer } from '../protocol/crypto/keys.js'
-import type { FlowCaller } from './flow-desk.js'
+import type { Sealer } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
 
@@ -26,13 +26,13 @@ export class Release {
   }
 
   /** The key under which this image tags what it seals for this flow. The caller zero-fills it. */
-  originKey({ flow, image }: FlowCaller): Bytes {
+  originKey({ flow, image }: Sealer): Bytes {
     using key = deriveOriginKey(this.#keyring.originSecret, flow, image)
     return key.expose(copyBytes)
   }
 
   /** Opens what enclaves of this flow and image sealed to root keys. The caller zero-fills `secrets`. */
-  unseal({ flow, image }: FlowCaller, kind: UnsealTask['kind'], items: readonly Bytes[]): Promise<Unsealed> {
+  unseal({ flow, image }: Sealer, kind: UnsealTask['kind'], items: readonly Bytes[]): Promise<Unsealed> {
     using key = deriveOriginKey(this.#keyring.originSecret, flow, image)
     return this.#unsealer.unseal({ kind, items, flow, image, originKey: key.expose((bytes) => createSecretKey(bytes)) })
   }

@@ -1,4 +1,4 @@
-import { allocate, copyBytes, type Bytes } from '../protocol/bytes.js'
+import { allocate, concatBytes, copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { encodeParts, type Parts } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
@@ -11,8 +11,7 @@ import {
 import { encodeAcknowledgement, type Acknowledged } from '../protocol/statements.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Session } from '../protocol/crypto/session.js'
-import type { FlowCaller, FlowDesk } from './flow-desk.js'
-import type { PolicyImage } from './policy.js'
+import type { AttestedImage, FlowCaller, FlowDesk, Opened } from './flow-desk.js'
 import type { Release } from './release.js'
 import type { KmsEvent } from './service.js'
 import type { Asked, SessionReceipts } from './session-receipts.js'
@@ -25,8 +24,9 @@ const NOTHING = allocate(0)
 
 interface ServedSessionOptions {
   readonly session: Session
-  /** The attested caller’s. */
-  readonly image: PolicyImage
+  /** The attested caller’s, and what the policy calls it. */
+  readonly image: AttestedImage
+  readonly imageName: string
   readonly desk: FlowDesk
   readonly release: Release
   readonly streams: Streams
@@ -39,15 +39,16 @@ interface ServedSessionOptions {
 /** An attested session. It answers one call after the other, and serves the one flow that its `open` names. */
 export class ServedSession {
   readonly #options: ServedSessionOptions
-  readonly #image: Bytes
+  readonly #image: AttestedImage
   readonly #streams: SessionStreams
   #flow: FlowId | undefined
+  #isReleased = false
   #waitingCount = 0
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: ServedSessionOptions) {
     this.#options = options
-    this.#image = copyBytes(options.image.measurement)
+    this.#image = { ...options.image, measurement: copyBytes(options.image.measurement) }
     this.#streams = options.streams.ofSession()
   }
 
@@ -91,7 +92,7 @@ export class ServedSession {
       const parts = await this.#dispatch(request, claimed)
       this.#options.onEvent({
         event: request.op,
-        image: this.#options.image.name,
+        image: this.#options.imageName,
         ...(this.#flow === undefined ? {} : { flow: this.#flow }),
         ...(request.op === 'claim' && request.stale ? { detail: 'of a stale state, as accepted' } : {}),
       })
@@ -110,7 +111,8 @@ export class ServedSession {
       case 'claim':
         return this.#claim(request, claimed)
       case 'commit': {
-        const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request))
+        const receipt = receipts.ofState('migration', this.#asked(claimed))
+        const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request, receipt.of))
         return plain(encodeSessionReply('commit', { acknowledgement }))
       }
       case 'destroy': {
@@ -139,9 +141,19 @@ export class ServedSession {
     const receipt = receipts.ofState('open', { claimed, flow: request.flow })
     const state = await desk.open(request, this.#image, receipt.of)
     this.#flow = request.flow
+    // What was refused here never gets further; with no head there was nothing to release yet.
+    this.#isReleased ||= state.head !== null
     const { certificates } = release
     const meta = encodeSessionReply('open', { certificates, ...state, receipt: receipt.signed() })
-    return { meta, secrets: release.originKey(this.#caller()), proof: NOTHING }
+    return { meta, secrets: this.#originKeys(request.flow, state), proof: NOTHING }
+  }
+
+  #originKeys(flow: FlowId, { migratesFrom, predecessors }: Opened): Bytes {
+    const images = [this.#image.measurement, ...(migratesFrom === null ? [] : [migratesFrom.image]), ...predecessors]
+    const keys = images.map((image) => this.#options.release.originKey({ flow, image }))
+    const secrets = concatBytes(...keys)
+    for (const key of keys) key.fill(0)
+    return secrets
   }
 
   async #claim(request: Extract<SessionRequest, { op: 'claim' }>, claimed: Bytes): Promise<Parts> {
@@ -149,6 +161,7 @@ export class ServedSession {
     const receipt = receipts.ofState('claim', this.#asked(claimed))
     const state = await desk.claim(this.#caller(), request, receipt.of)
     const { incarnation } = state
+    this.#isReleased = true
     const acknowledgement = this.#acknowledge(state)
     return plain(encodeSessionReply('claim', { incarnation, acknowledgement, receipt: receipt.signed() }))
   }
@@ -190,7 +203,7 @@ export class ServedSession {
     const caller = this.#caller()
     const state = await desk.admit(caller)
     for (const id of done) this.#streams.end(id)
-    const unsealed = await release.unseal(caller, kind, headers)
+    const unsealed = await release.unseal(state.sealer, kind, headers)
     try {
       const opened = { headers, items: unsealed.items }
       return { receipt: await receipts.ofOpened(kind, this.#asked(claimed), state, opened), unsealed }
@@ -218,7 +231,7 @@ export class ServedSession {
 
   #caller(): FlowCaller {
     if (this.#flow === undefined) throw new KeyriseError('ERR_REQUEST_INVALID', { detail: 'open a flow first' })
-    return { flow: this.#flow, image: this.#image }
+    return { flow: this.#flow, image: this.#image, isReleased: this.#isReleased }
   }
 }
 

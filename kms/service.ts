@@ -1,5 +1,6 @@
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
+import type { Claims } from '../protocol/evidence.js'
 import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
@@ -11,7 +12,7 @@ import { ExpiringTable } from './expiring-table.js'
 import { FlowDesk } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
-import { findImage, type Policy, type PolicyImage } from './policy.js'
+import { findImage, type Policy } from './policy.js'
 import { Receipts } from './receipts.js'
 import { Release } from './release.js'
 import { ServedSession } from './served-session.js'
@@ -68,7 +69,7 @@ export class KmsService implements KmsChannel {
     const sign = (message: Uint8Array): Bytes => keyring.sign(message)
     this.receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
     this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.#report(error) })
-    this.#desk = new FlowDesk(ledger, policy)
+    this.#desk = new FlowDesk({ ledger, policy, identity: keyring.identity, clock })
     this.#release = new Release(keyring, unsealer)
     this.#streams = new Streams({ unsealer, random, clock })
     this.#offers = new ExpiringTable({
@@ -139,38 +140,40 @@ export class KmsService implements KmsChannel {
     if (offer === undefined) throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such handshake' })
     const { keyring, random, onEvent } = this.#options
     const evidenceDigest = sha256(request.evidence)
-    const image = await this.#admit(request, offer, evidenceDigest)
+    const { claims, name } = await this.#admit(request, offer, evidenceDigest)
     const { session, reply } = await offer.accept(request, { sign: (transcript) => keyring.sign(transcript), random })
     const served = new ServedSession({
       session,
-      image,
+      image: { measurement: claims.measurement, svn: claims.svn, signed: claims.signed },
+      imageName: name,
       desk: this.#desk,
       release: this.#release,
       streams: this.#streams,
       receipts: new SessionReceipts(this.receipts, this.#denials, {
-        measurement: copyBytes(image.measurement),
+        measurement: copyBytes(claims.measurement),
         evidenceDigest,
       }),
       onEvent: (event) => onEvent?.(event),
       report: (error, flow) => this.#report(error, flow),
     })
     this.#sessions.put(session.id, served)
-    onEvent?.({ event: 'handshake', image: image.name })
+    onEvent?.({ event: 'handshake', image: name })
     return reply
   }
 
-  /** The image that the evidence is of. A refusal leaves a receipt. */
+  /** What the evidence says, and what the policy calls the image. A refusal leaves a receipt. */
   async #admit(
     { evidence, encapsulated, enclaveKey }: Extract<KmsRequest, { op: 'handshake' }>,
     offer: SessionOffer,
     evidenceDigest: Bytes,
-  ): Promise<PolicyImage> {
+  ): Promise<{ readonly claims: Claims; readonly name: string }> {
     const { policy, verifier } = this.#options
     let measurement: Bytes | undefined
     try {
       const expected = { nonce: offer.evidenceNonce(encapsulated), confirmationKey: enclaveKey }
-      measurement = (await verifier.appraise(evidence, expected)).measurement
-      return findImage(policy, measurement)
+      const claims = await verifier.appraise(evidence, expected)
+      measurement = claims.measurement
+      return { claims, name: findImage(policy, claims).name }
     } catch (error) {
       const known = measurement === undefined ? {} : { measurement }
       await this.#denials.deny('stranger', error, { operation: 'handshake', evidenceDigest, ...known })
@@ -203,6 +206,7 @@ const MAY_LEAVE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_ENVELOPE_INVALID',
   'ERR_EVIDENCE_REFUSED',
   'ERR_POLICY_DENIED',
+  'ERR_APPROVAL_NEEDED',
   'ERR_LEDGER_CONFLICT',
   'ERR_FENCED',
   'ERR_FORK',

@@ -123,7 +123,11 @@ const ERRORS = {
   ERR_EVIDENCE_REFUSED: ['The KMS refused the evidence', 'Check that the policy lists this platform'],
   ERR_POLICY_DENIED: [
     'The policy does not allow this',
-    'List the image’s measurement in the KMS policy; a flow opens only for the image that opened it first',
+    '`keyrise policy check` says why; another image takes a flow over as a later version of its product, or under a migration grant',
+  ],
+  ERR_APPROVAL_NEEDED: [
+    'Approvers must sign this first',
+    'Have as many approvers as the policy asks for sign it with `keyrise policy approve`, and hand in what they signed (docs/policy.md)',
   ],
   ERR_REQUEST_INVALID: ['The request is malformed', 'Use a client of the same version'],
   ERR_KEY_INVALID: ['This is not a public key that can be used', 'Treat it as damaged or hostile'],

@@ -63,6 +63,8 @@ export const RECEIPT_SIZE_BYTES_MAX = 8 * 1024
 export const CUSTODIAN_COUNT_MAX = 32
 /** An operator’s, in a receipt. */
 export const REASON_LENGTH_MAX = 512
+/** Images that a flow has had before the one that it has, as far as the ledger remembers. */
+export const PREDECESSOR_COUNT_MAX = 16
 export const ROSTER_MEMBER_COUNT_MAX = 256
 /** Of one launch: it names a key and a few numbers. */
 export const CONFIGURATION_SIZE_BYTES_MAX = 4096

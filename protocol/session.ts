@@ -6,6 +6,7 @@ import { throwClaimed } from './kms.js'
 import {
   HEADER_SIZE_BYTES_MAX,
   KMS_ITEM_COUNT_MAX,
+  PREDECESSOR_COUNT_MAX,
   RECEIPT_SIZE_BYTES_MAX,
   ROOT_KEY_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
@@ -39,8 +40,11 @@ export interface StreamItem {
 }
 
 export type SessionRequest =
-  /** Who holds the flow now, and under which keys to seal. Changes nothing, but for making the flow known at its first launch. */
-  | { readonly op: 'open'; readonly flow: FlowId; readonly task: FlowId }
+  /**
+   * Who holds the flow now, and under which keys to seal. Changes nothing, but for making the flow known at its first launch.
+   * `holds`: the incarnation under which the caller holds it already; 0 before its claim.
+   */
+  | { readonly op: 'open'; readonly flow: FlowId; readonly task: FlowId; readonly holds: number }
   /**
    * Takes the flow over: the one compare-and-swap of a recovery. `head` and `incarnation` are as `open` gave them; `adopt`
    * is an honest head + 1 that a crash left unacknowledged. `stale`: the state is not the ledger's, and an operator accepted
@@ -79,6 +83,10 @@ export interface OpenReply {
   /** An operator accepted that the next recovery takes what the store shows: docs/kms.md. */
   readonly staleAccepted: boolean
   readonly receipt: Bytes
+  /** The image that has the flow, where the caller’s may take it over: its measurement, 32 bytes, and its SVN. */
+  readonly migratesFrom: { readonly image: Bytes; readonly svn: number } | null
+  /** Measurements of images that had it before that one, the newest first. */
+  readonly predecessors: readonly Bytes[]
 }
 export interface ItemStatus {
   /** The root key that opened the item, as `root@1`; or the code that says why it did not open. */
@@ -93,7 +101,7 @@ export interface StreamStatus extends ItemStatus {
 }
 /** `receipt`: the KMS’s of this very answer (receipts.ts), durable before it left. */
 export interface SessionReplies {
-  /** secrets: the flow's origin key, 32 bytes. */
+  /** secrets: the flow's origin keys, 32 bytes each: the caller’s image’s, that of `migratesFrom`, those of `predecessors`. */
   open: OpenReply
   /** `acknowledgement`: the KMS identity’s signature over what the ledger now holds (`encodeAcknowledgement`), 64 bytes. */
   claim: { readonly incarnation: number; readonly acknowledgement: Bytes; readonly receipt: Bytes }
@@ -112,6 +120,7 @@ const REQUEST_KEYS = [
   'op',
   'flow',
   'task',
+  'holds',
   'head',
   'incarnation',
   'adopt',
@@ -159,6 +168,13 @@ const readStreamItem = (claimed: unknown): StreamItem => {
 }
 const readStreamId = (claimed: unknown): Bytes => new FieldReader({ id: claimed }, ['id'], CODE).bytes('id', 16)
 
+const readMigratesFrom = (claimed: unknown): { image: Bytes; svn: number } => {
+  const fields = new FieldReader(claimed, ['image', 'svn'], CODE)
+  return { image: fields.bytes('image', 32), svn: fields.count('svn') }
+}
+const readMeasurement = (claimed: unknown): Bytes =>
+  new FieldReader({ image: claimed }, ['image'], CODE).bytes('image', 32)
+
 /** Values that a member publishes: checked names, bounded bytes. */
 export const readPublished = (claimed: unknown): Record<string, Bytes> => {
   if (typeof claimed !== 'object' || claimed === null || Array.isArray(claimed) || claimed instanceof Uint8Array)
@@ -177,7 +193,12 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
   const op = f.text('op', 16)
   switch (op) {
     case 'open':
-      return { op, flow: parseFlowId(f.claimed('flow')), task: parseFlowId(f.claimed('task')) }
+      return {
+        op,
+        flow: parseFlowId(f.claimed('flow')),
+        task: parseFlowId(f.claimed('task')),
+        holds: f.count('holds'),
+      }
     case 'claim':
       return {
         op,
@@ -242,13 +263,15 @@ const REPLY_READERS: {
   ]
 } = {
   open: [
-    ['certificates', 'incarnation', 'head', 'staleAccepted', 'receipt'],
+    ['certificates', 'incarnation', 'head', 'staleAccepted', 'migratesFrom', 'predecessors', 'receipt'],
     (f) => ({
       certificates: f.list('certificates', ROOT_KEY_COUNT_MAX, readBytes(4096)),
       incarnation: f.count('incarnation'),
       head: readHeadOrNull(f.claimed('head')),
       staleAccepted: f.flag('staleAccepted'),
       receipt: readReceipt(f),
+      migratesFrom: f.has('migratesFrom') ? readMigratesFrom(f.claimed('migratesFrom')) : null,
+      predecessors: f.list('predecessors', PREDECESSOR_COUNT_MAX, readMeasurement),
     }),
   ],
   claim: [

@@ -22,6 +22,9 @@ test('accept-stale leaves a signed receipt with the reason, for a flow that the 
   await ledger.compareAndSwap(parseFlowId('flow-1'), undefined, {
     task: parseFlowId('task-1'),
     image: digestOf(1),
+    svn: 0,
+    signed: null,
+    predecessors: [],
     head: { epoch: 4, digest: digestOf(4) },
     incarnation: 7,
     destroyed: false,

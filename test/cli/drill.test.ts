@@ -189,7 +189,7 @@ test('a policy that no longer lists a flow’s image is named, and so is another
   const denied = { flow: 'flow-1', code: 'ERR_POLICY_DENIED' }
   t.deepEqual((await drill({ policy })).findings, [])
   t.like((await drill({ policy: { ...policy, images: [other] } })).findings, [denied])
-  const asked = (asking: typeof image) => ({ policy, image: { ...asking, svn: 1, debug: false } })
+  const asked = (asking: typeof image) => ({ policy, image: { ...asking, svn: 1, debug: false, signed: null } })
   t.deepEqual((await drill(asked(image))).findings, [])
   t.like((await drill(asked(other))).findings, [denied])
 })

@@ -34,7 +34,7 @@ const connect = (kms: ScriptedKms, channel: KmsChannel = kms): KmsClient =>
   })
 const HEADER = text('header')
 const REQUEST = encodeSessionRequest({ op: 'unwrap', headers: [HEADER] })
-const OPEN = encodeSessionRequest({ op: 'open', flow, task })
+const OPEN = encodeSessionRequest({ op: 'open', flow, task, holds: 0 })
 const stranger = () => ed25519Signer(Secret.random(32, nodeRandom))
 
 const kmsWithKey = (): ScriptedKms => {
@@ -149,7 +149,14 @@ test('a receipt of a state that the flow has left behind is refused', async (t) 
           ...right,
           meta: encodeSessionReply('open', {
             certificates: [kms.certificate()],
-            ...{ incarnation: 5, head: null, staleAccepted: false, receipt: kms.receipt('open', OPEN) },
+            ...{
+              incarnation: 5,
+              head: null,
+              staleAccepted: false,
+              migratesFrom: null,
+              predecessors: [],
+              receipt: kms.receipt('open', OPEN),
+            },
           }),
         }
       : right

@@ -155,7 +155,7 @@ test('what a session’s answer carried is zero-filled once it was read', async 
   const kms = new ScriptedKms()
   const attester = { attest: () => Promise.resolve(text('evidence')) }
   const sessions = new KmsSessions({ channel: kms, attester, kmsIdentity: kms.identity.publicKey, clock: hastyClock })
-  const request = encodeSessionRequest({ op: 'open', flow: parseFlowId('f'), task: parseFlowId('t') })
+  const request = encodeSessionRequest({ op: 'open', flow: parseFlowId('f'), task: parseFlowId('t'), holds: 0 })
   let kept: Uint8Array = allocate(0)
   const sum = (): number => kept.reduce((total, byte) => total + byte, 0)
   const during = await sessions.ask(request, ({ secrets }) => ((kept = secrets), sum()), { repeatable: true })

@@ -120,7 +120,15 @@ export class ScriptedKms implements KmsChannel {
   /** What answers `open`, with certificates of the test’s own. */
   opened(certificates: readonly Bytes[], request: Uint8Array): Bytes {
     const receipt = this.receipt('open', request)
-    return encodeSessionReply('open', { certificates, incarnation: 0, head: null, staleAccepted: false, receipt })
+    return encodeSessionReply('open', {
+      certificates,
+      incarnation: 0,
+      head: null,
+      staleAccepted: false,
+      migratesFrom: null,
+      predecessors: [],
+      receipt,
+    })
   }
 
   #answer(request: SessionRequest, claimed: Uint8Array, session: Session): Parts {

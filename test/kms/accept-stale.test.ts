@@ -24,6 +24,9 @@ const clock = { nowMs: () => 1_700_000_000_000.5, timer: () => ({ [Symbol.dispos
 const STATE: FlowState = {
   task: parseFlowId('task-1'),
   image: digestOf(1),
+  svn: 0,
+  signed: null,
+  predecessors: [],
   head: headOf(4),
   incarnation: 7,
   destroyed: false,
@@ -94,11 +97,11 @@ test('an acceptance of before there were receipts counts where the identity sign
     await t.throwsAsync(kept(changes), { code: 'ERR_LEDGER_DAMAGED', message: /signature/ })
 })
 
-test('a ledger that was written before there were acceptances reads as one without', async (t) => {
+test('a ledger that was written before there were acceptances and migrations reads as one without', async (t) => {
   const { fs, open } = await setUp()
-  const { staleAccepted, ...before } = { ...STATE, incarnation: 8, head: headOf(5) }
+  const { staleAccepted, svn, signed, predecessors, ...before } = { ...STATE, incarnation: 8, head: headOf(5) }
   await appendRecord(fs, 'flow', { flow, ...before })
-  t.deepEqual(await (await open()).read(flow), { ...before, staleAccepted })
+  t.deepEqual(await (await open()).read(flow), { ...before, staleAccepted, svn, signed, predecessors })
 })
 
 test('a stale claim needs an acceptance, never lowers the head, and leaves no acceptance behind a head that has moved', async (t) => {

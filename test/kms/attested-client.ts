@@ -111,7 +111,12 @@ export class AttestedClient {
 
   /** Opens a flow and keeps its origin key. */
   async open(flow = 'flow-1', task = 'task-1'): Promise<SessionReplies['open']> {
-    const { reply, secrets } = await this.call({ op: 'open', flow: parseFlowId(flow), task: parseFlowId(task) })
+    const { reply, secrets } = await this.call({
+      op: 'open',
+      flow: parseFlowId(flow),
+      task: parseFlowId(task),
+      holds: 0,
+    })
     this.origin = { authority: this.#options.kmsIdentity, key: Secret.take(secrets) }
     return reply
   }

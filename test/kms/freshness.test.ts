@@ -90,10 +90,12 @@ test('of two claims at once, one wins', async (t) => {
 })
 
 test('of two that read one state before either writes, one wins', async (t) => {
-  const { connect, ledger, service } = await startInProcess()
+  const { connect, ledger, service, keyring, clock } = await startInProcess()
   await (await connect()).open()
-  const desk = new FlowDesk(ledger, { platforms: [], images: [] })
-  const caller = { flow: parseFlowId('flow-1'), image: IMAGE }
+  const image = { measurement: IMAGE, svn: 1, signed: null }
+  const policy = { platforms: [], images: [{ name: 'party', measurement: IMAGE }] }
+  const desk = new FlowDesk({ ledger, policy, identity: keyring.identity, clock })
+  const caller = { flow: parseFlowId('flow-1'), image, isReleased: false }
   const request = { op: 'claim', head: null, incarnation: 0, adopt: null, stale: false } as const
   const claim = () => desk.claim(caller, request, () => service.receipts.draft('claim', {}).make)
   const claims = await Promise.allSettled([claim(), claim()])
@@ -153,7 +155,12 @@ test('each flow and each image has an origin key of its own, the same every time
   const { connect } = await startInProcess()
   const keyOf = async (image: typeof OTHER_IMAGE | undefined, flow: string): Promise<string> => {
     const client = await connect(image === undefined ? {} : { image })
-    const { secrets } = await client.call({ op: 'open', flow: parseFlowId(flow), task: parseFlowId('task-1') })
+    const { secrets } = await client.call({
+      op: 'open',
+      flow: parseFlowId(flow),
+      task: parseFlowId('task-1'),
+      holds: 0,
+    })
     t.is(secrets.length, 32)
     return Buffer.from(secrets).toString('hex')
   }

@@ -20,6 +20,8 @@ export interface InProcessOptions {
   readonly fs?: FileSystem
   readonly keyring?: Keyring
   readonly platform?: TestPlatform
+  /** In place of what the policy has, or beside it. */
+  readonly policy?: Partial<Policy>
 }
 
 /** A KMS without its process: the service, on a simulated disk. */
@@ -53,6 +55,7 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
       { name: 'party', measurement: IMAGE },
       { name: 'decryptor', measurement: OTHER_IMAGE },
     ],
+    ...options.policy,
   }
   const service = new KmsService({
     keyring,

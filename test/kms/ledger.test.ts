@@ -13,6 +13,9 @@ const flowOf = (name: string) => parseFlowId(name)
 const stateOf = (epoch: number): FlowState => ({
   task: flowOf('task'),
   image: digestOf(1),
+  svn: 0,
+  signed: null,
+  predecessors: [],
   head: epoch === 0 ? null : { epoch, digest: digestOf(epoch) },
   incarnation: 1,
   destroyed: false,

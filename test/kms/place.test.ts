@@ -56,6 +56,9 @@ test('case 17: init never writes over a keyring, nor makes one beside a ledger t
   await ledger.compareAndSwap(parseFlowId('a'), undefined, {
     task: parseFlowId('t'),
     image: digestOf(1),
+    svn: 0,
+    signed: null,
+    predecessors: [],
     head: null,
     incarnation: 0,
     destroyed: false,

@@ -17,6 +17,9 @@ const flow = parseFlowId('flow-1')
 const STATE = {
   task: parseFlowId('task-1'),
   image: digestOf(1),
+  svn: 0,
+  signed: null,
+  predecessors: [],
   head: null,
   incarnation: 0,
   destroyed: false,

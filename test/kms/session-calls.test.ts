@@ -11,7 +11,7 @@ import { startInProcess } from './in-process.js'
 test('cases 26, 27: a frame opens once and in order; one that does not changes nothing', async (t) => {
   const { connect, service } = await startInProcess()
   const client = await connect()
-  const frame = await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') })
+  const frame = await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1'), holds: 0 })
   const later = await client.frame({ op: 'roster' })
   const call = async (bytes: Uint8Array) => decodeKmsReply('call', await service.exchange(bytes))
   await t.throwsAsync(call(later), { code: 'ERR_SESSION_INVALID' })
@@ -73,7 +73,7 @@ test('calls that wait in a session are bounded', async (t) => {
   await client.open()
   const frames = []
   for (let count = 0; count < 12; count++)
-    frames.push(await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') }))
+    frames.push(await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1'), holds: 0 }))
   const replies = (await Promise.all(frames.map((frame) => service.exchange(frame)))).map(
     (reply) => decodeCbor(reply) as { error?: string },
   )
@@ -86,7 +86,7 @@ test('calls that wait in a session are bounded', async (t) => {
 test('a closed service answers what is under way and refuses the rest', async (t) => {
   const { connect, service } = await startInProcess()
   const client = await connect()
-  const frame = await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1') })
+  const frame = await client.frame({ op: 'open', flow: parseFlowId('flow-1'), task: parseFlowId('task-1'), holds: 0 })
   const underWay = service.exchange(frame)
   await service.close()
   t.is(codeOf(await underWay), undefined)

@@ -59,7 +59,7 @@ const OUTER: readonly KmsRequest[] = [
 ]
 
 const INNER: readonly SessionRequest[] = [
-  { op: 'open', flow, task },
+  { op: 'open', flow, task, holds: 3 },
   { op: 'claim', head: null, incarnation: 0, adopt: null, stale: false },
   { op: 'claim', head, incarnation: 2, adopt: { epoch: 4, digest: filled(32, 8), incarnation: 2 }, stale: false },
   { op: 'commit', incarnation: 2, parent: head, head: { epoch: 4, digest: filled(32, 8) } },

@@ -59,7 +59,7 @@ export const AUTHENTICITY: readonly PlantedFault[] = [
   {
     ...CLIENT,
     name: 'the KMS’s acknowledgements are not verified',
-    find: '!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#openRequest.flow, acknowledged), signature)',
+    find: '!verifyEd25519(this.#kmsIdentity, encodeAcknowledgement(this.#flow, acknowledged), signature)',
     put: 'false',
     test: 'enclave/recovery-ledger.test',
   },

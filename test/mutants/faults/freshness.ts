@@ -2,6 +2,7 @@ import type { PlantedFault } from '../fault.js'
 
 const SURVEY = { file: 'enclave/survey.ts', test: 'enclave/recovery-freshness.test' }
 const CHECKPOINT = { file: 'enclave/checkpoint.ts', test: 'enclave/recovery-crash.test' }
+const APPROVALS = { file: 'kms/approvals.ts', test: 'kms/take-over.test' } as const
 const DESK = { file: 'kms/flow-desk.ts', test: 'kms/freshness.test' }
 
 /** Epochs, incarnations and fences: which state is the newest, and who may move it. */
@@ -152,7 +153,7 @@ export const FRESHNESS: readonly PlantedFault[] = [
   {
     ...DESK,
     name: 'another image opens the flow',
-    find: '!equalPublicBytes(state.image, image)',
+    find: '!isOf(state, image) && !this.#mayTakeOver(flow, state, image)',
     put: 'false',
   },
   {
@@ -165,8 +166,8 @@ export const FRESHNESS: readonly PlantedFault[] = [
   {
     ...DESK,
     name: 'an acceptance outlives the commit that used it',
-    find: '...state, head, staleAccepted: false',
-    put: '...state, head',
+    find: '...passOn(state, image), head, staleAccepted: false',
+    put: '...passOn(state, image), head',
     test: 'kms/accept-stale.test',
   },
   {
@@ -184,7 +185,48 @@ export const FRESHNESS: readonly PlantedFault[] = [
     put: 'true',
     test: 'kms/accept-stale.test',
   },
-  { ...DESK, name: 'another task opens the flow', find: 'known.task !== task', put: 'false' },
+  { ...DESK, name: 'another task opens the flow', find: 'state.task !== task', put: 'false' },
+  {
+    ...DESK,
+    name: 'an image keeps the flow that another took over',
+    find: '...passOn(state, image), head',
+    put: '...state, head',
+    test: 'kms/take-over.test',
+  },
+  {
+    ...DESK,
+    name: 'a sensitive flow is released without approvals',
+    find: 'if (count >= needed) return',
+    put: 'return',
+    test: 'kms/take-over.test',
+  },
+  {
+    ...APPROVALS,
+    name: 'an approval serves for every incarnation',
+    find: 'request.incarnation === wanted.incarnation',
+    put: 'true',
+  },
+  { ...APPROVALS, name: 'grants and releases never expire', find: 'nowMs <= request.notAfterMs', put: 'true' },
+  { ...APPROVALS, name: 'a grant of another KMS counts', find: 'equalPublicBytes(request.kms, identity)', put: 'true' },
+  {
+    ...APPROVALS,
+    name: 'approvers’ signatures are not verified',
+    find: 'verifyEd25519(key, message, approval.signature)',
+    put: 'true',
+  },
+  {
+    ...APPROVALS,
+    name: 'one approver is enough for a grant',
+    find: '>= migrationCount(context.policy)',
+    put: '>= 1',
+  },
+  {
+    name: 'an earlier version takes a flow over',
+    file: 'kms/policy.ts',
+    find: 'to.svn > from.svn',
+    put: 'true',
+    test: 'kms/policy.test',
+  },
   {
     name: 'the ledger swaps whatever it holds',
     file: 'kms/file-ledger.ts',
