@@ -81,7 +81,7 @@ test('an instance cannot name an incarnation that was never issued', async (t) =
 test('of two claims at once, one wins', async (t) => {
   const { connect } = await startInProcess()
   const clients = [await connect(), await connect(), await connect()]
-  await Promise.all(clients.map((client) => client.open()))
+  for (const client of clients) await client.open()
   const claims = await Promise.allSettled(
     clients.map((client) => client.call({ op: 'claim', head: null, incarnation: 0, adopt: null, stale: false })),
   )
