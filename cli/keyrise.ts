@@ -35,6 +35,11 @@ const GROUPS = [
     load: async () => (await import('./policy-commands.js')).addPolicyCommands,
   },
   {
+    name: 'receipts',
+    description: 'export, list and verify what a KMS signed for',
+    load: async () => (await import('./receipts-commands.js')).addReceiptsCommands,
+  },
+  {
     name: 'sweep',
     description: 'recover a scenario from every crash that can come',
     load: async () => (await import('./sweep-commands.js')).addSweepCommand,

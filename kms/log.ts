@@ -17,7 +17,7 @@ import {
 /** Several fit one frame. */
 const LOG_RECORD_SIZE_BYTES_MAX = 32 * 1024
 /** A log is read whole at start; an append that would exceed this is refused. */
-const LOG_SIZE_BYTES_MAX = 1024 * 1024 * 1024
+export const LOG_SIZE_BYTES_MAX = 1024 * 1024 * 1024
 /** Room for a record’s CBOR head, and the list’s. */
 const RECORD_HEAD_BYTES_MAX = 16
 
