@@ -4,12 +4,13 @@ import { KeyriseError } from '../protocol/errors.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
-import { serveKms, type KmsEvent, type ServedKms } from '../kms/index.js'
+import { serveKms, type KmsEvent, type ServedKms, type ServeOptions } from '../kms/index.js'
 import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { addAcceptStaleCommand } from './accept-stale.js'
 import { wholeNumber } from './arguments.js'
+import { addControlCommands } from './control-commands.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
 import { addRotationCommands } from './rotation-commands.js'
@@ -25,14 +26,16 @@ export const addKmsCommands = (kms: Command): void => {
       KEYRING_LOG_N,
     )
     .action(init)
-  withPlace(kms.command('serve').description('open the keyring and serve enclaves on loopback'))
+  withPlace(kms.command('serve').description('serve enclaves on loopback; sealed where no passphrase is given'))
     .requiredOption('--policy <file>', 'which platforms and images get keys (docs/kms.md)')
     .option('--host <address>', 'a loopback address', '127.0.0.1')
     .option('--port <n>', 'the port; 0 for any free one', wholeNumber(0, 65_535), 7600)
+    .option('--admin-socket <path>', 'the socket of the admin surface, where it is not to be in the directory')
     .action(serve)
   withPlace(kms.command('restore').description('check that a KMS can start from its keyring and ledger'))
     .option('--new-ledger', 'begin a new ledger: the old one, and with it which state is the newest, is lost for good')
     .action(restore)
+  addControlCommands(kms)
   addAcceptStaleCommand(kms)
   addRotationCommands(kms)
   kms
@@ -81,24 +84,40 @@ const identity = async (flags: { readonly directory: string; readonly json?: boo
   printResult(flags.json === true, { identity: toHex(ledger.identity) }, [toHex(ledger.identity)])
 }
 
-const serve = async (
-  flags: PlaceFlags & { readonly policy: string; readonly host: string; readonly port: number },
-): Promise<void> => {
+interface ServeFlags extends PlaceFlags {
+  readonly policy: string
+  readonly host: string
+  readonly port: number
+  readonly adminSocket?: string
+}
+
+const serve = async (flags: ServeFlags): Promise<void> => {
   const policy = await readPolicy(flags.policy)
   if (policy.allowDebug === true) warnOfDebug(flags)
-  const served = await withPassphrase(flags, false, (passphrase) =>
-    serveKms({
-      ...placeOf(flags),
-      passphrase,
-      policy,
-      host: flags.host,
-      port: flags.port,
-      onEvent: (event) => logEvent(flags, event),
-    }),
-  )
+  const options: ServeOptions = {
+    ...placeOf(flags),
+    policy,
+    host: flags.host,
+    port: flags.port,
+    ...(flags.adminSocket === undefined ? {} : { adminSocket: flags.adminSocket }),
+    onEvent: (event) => logEvent(flags, event),
+  }
+  const served =
+    flags.passphraseFd === undefined
+      ? await serveKms(options)
+      : await withPassphrase(flags, false, (passphrase) => serveKms({ ...options, passphrase }))
   wipeOnFault(served)
   stopOnSignal(served)
-  printIdentity(flags, served, [['listening', served.url]], { event: 'listening', url: served.url })
+  const state = served.isSealed ? 'sealed' : 'unlocked'
+  printIdentity(
+    flags,
+    served,
+    [
+      ['listening', served.url],
+      ['state', served.isSealed ? 'sealed: give it its passphrase with `keyrise kms unlock`' : state],
+    ],
+    { event: 'listening', url: served.url, state },
+  )
 }
 
 /** Said before anything is served, where a log has it too. */

@@ -14,6 +14,8 @@ export interface KmsConnectOptions {
 
 const DEADLINE_MS = 30_000
 const CONNECTION_COUNT_MAX = 16
+const SEALED_STATUS = 503
+const REFUSAL_LENGTH_MAX = 4096
 const TOO_LARGE = 'the answer is too large'
 
 /**
@@ -98,12 +100,23 @@ class HttpExchange {
   }
 }
 
+/** True where the body is the refusal of a sealed KMS: what else answers with this status is no concern of ours. */
+const saysSealed = async (response: IncomingMessage): Promise<boolean> => {
+  let text = ''
+  for await (const part of response.setEncoding('latin1') as AsyncIterable<string>) {
+    text += part
+    if (text.length > REFUSAL_LENGTH_MAX) return false
+  }
+  return text.includes('"code":"ERR_KMS_SEALED"')
+}
+
 /** The whole of a reply, bounded before it is held. */
 const readReply = async (response: IncomingMessage): Promise<Bytes> => {
   const refuse = (detail: string): never => {
     response.destroy()
     throw new KeyriseError('ERR_KMS_FAILED', { detail })
   }
+  if (response.statusCode === SEALED_STATUS && (await saysSealed(response))) throw new KeyriseError('ERR_KMS_SEALED')
   if (response.statusCode !== 200) return refuse(`HTTP status ${String(response.statusCode)}`)
   if (Number(response.headers['content-length'] ?? 0) > KMS_FRAME_SIZE_BYTES_MAX) return refuse(TOO_LARGE)
   const parts: Uint8Array[] = []

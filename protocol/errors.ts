@@ -119,6 +119,11 @@ const ERRORS = {
     'Check the address and the identity’s fingerprint',
   ],
   ERR_KMS_FAILED: ['The KMS failed to answer', 'See the KMS’s log'],
+  ERR_KMS_SEALED: [
+    'The KMS is sealed: its keyring is closed',
+    'Give it its passphrase with `keyrise kms unlock`, and repeat',
+  ],
+  ERR_KMS_UNLOCKED: ['The KMS is unlocked already', 'Nothing is to be done; `keyrise kms seal` closes its keyring'],
   ERR_SESSION_INVALID: ['The session with the KMS is not valid', 'A new session is opened by itself; repeat the call'],
   ERR_EVIDENCE_REFUSED: ['The KMS refused the evidence', 'Check that the policy lists this platform'],
   ERR_POLICY_DENIED: [

@@ -1,0 +1,157 @@
+import type { Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import { disposeAll } from '../protocol/live-secrets.js'
+import type { Secret } from '../protocol/crypto/secret.js'
+import { FileLedger } from './file-ledger.js'
+import { openKms, type OpenKms, type OpenKmsOptions } from './open-kms.js'
+import type { KmsIdentity } from './place.js'
+
+/** Where, and under which policy, a KMS runs: all but what unlocks it. */
+export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase'>
+
+export interface KmsStatus extends KmsIdentity {
+  readonly state: 'sealed' | 'unlocked'
+  /** When it came into this state, by its clock. */
+  readonly sinceMs: number
+}
+
+interface Unlocked {
+  readonly kms: OpenKms
+  /** Of the keyring, so that a change of it can be sealed again. */
+  readonly passphrase: Secret
+}
+
+/** A KMS as its operators see it: sealed, or unlocked and then with every key in memory. One change of it at a time. */
+export class KmsControl implements AsyncDisposable {
+  readonly options: KmsControlOptions
+  #identity: Bytes
+  #unlocked: Unlocked | undefined
+  #sinceMs: number
+  #isClosed = false
+  #changed: Promise<unknown> = Promise.resolve()
+
+  private constructor(options: KmsControlOptions, identity: Bytes, unlocked?: Unlocked) {
+    this.options = options
+    this.#identity = identity
+    this.#unlocked = unlocked
+    this.#sinceMs = options.clock.nowMs()
+  }
+
+  /**
+   * A KMS that nobody has unlocked yet; it opens neither keyring nor ledger.
+   * @throws {KeyriseError} ERR_LEDGER_MISSING, ERR_LEDGER_DAMAGED, ERR_STORE_*.
+   */
+  static async sealed(options: KmsControlOptions): Promise<KmsControl> {
+    const { fs, place } = options
+    const ledger = await FileLedger.inspect(fs, place.directory)
+    if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
+    return new KmsControl(options, ledger.identity)
+  }
+
+  /** @param passphrase - taken over. @throws {KeyriseError} as `openKms`. */
+  static async unlocked(options: KmsControlOptions, passphrase: Secret): Promise<KmsControl> {
+    const unlocked = await open(options, passphrase)
+    return new KmsControl(options, unlocked.kms.identity, unlocked)
+  }
+
+  status(): KmsStatus {
+    const [identity, sinceMs] = [this.#identity, this.#sinceMs]
+    const keys = this.#unlocked?.kms.keys ?? []
+    return { state: this.#unlocked === undefined ? 'sealed' : 'unlocked', identity, keys, sinceMs }
+  }
+
+  /** What answers enclaves; undefined while it is sealed. */
+  get kms(): OpenKms | undefined {
+    return this.#unlocked?.kms
+  }
+
+  /** @throws {KeyriseError} ERR_KMS_SEALED. */
+  get openKms(): OpenKms {
+    return this.#demand().kms
+  }
+
+  /** @param passphrase - taken over. @throws {KeyriseError} ERR_KMS_UNLOCKED, and as `openKms`. */
+  unlock(passphrase: Secret): Promise<void> {
+    return this.#change(async () => {
+      try {
+        if (this.#isClosed) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'it is stopping' })
+        if (this.#unlocked !== undefined) throw new KeyriseError('ERR_KMS_UNLOCKED')
+        this.#unlocked = await open(this.options, passphrase)
+        this.#identity = this.#unlocked.kms.identity
+        this.#sinceMs = this.options.clock.nowMs()
+      } catch (error) {
+        passphrase[Symbol.dispose]()
+        throw error
+      }
+    })
+  }
+
+  /** Answers what is under way, then zero-fills every key. @throws {KeyriseError} ERR_KMS_SEALED. */
+  seal(): Promise<void> {
+    return this.#change(async () => {
+      const { kms } = this.#demand()
+      await kms.receipts.record('seal')
+      await this.#wipeKeys()
+    })
+  }
+
+  /**
+   * Runs a change of an unlocked KMS, such as one of its keyring, while no other runs.
+   * @param work - borrows the passphrase.
+   * @throws {KeyriseError} ERR_KMS_SEALED; what `work` throws.
+   */
+  change<T>(work: (kms: OpenKms, passphrase: Secret) => Promise<T>): Promise<T> {
+    return this.#change(() => {
+      const { kms, passphrase } = this.#demand()
+      return work(kms, passphrase)
+    })
+  }
+
+  /** For good: as `seal`, without a receipt, for a process that ends. Safe to repeat. */
+  close(): Promise<void> {
+    this.#isClosed = true
+    return this.#change(() => this.#wipeKeys())
+  }
+
+  /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
+  wipe(): void {
+    disposeAll()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #wipeKeys(): Promise<void> {
+    const unlocked = this.#unlocked
+    if (unlocked === undefined) return
+    // From here on nothing new is taken.
+    this.#unlocked = undefined
+    this.#sinceMs = this.options.clock.nowMs()
+    unlocked.passphrase[Symbol.dispose]()
+    await unlocked.kms.close()
+  }
+
+  #demand(): Unlocked {
+    if (this.#unlocked === undefined) throw new KeyriseError('ERR_KMS_SEALED')
+    return this.#unlocked
+  }
+
+  #change<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#changed.then(work)
+    this.#changed = done.catch(() => undefined)
+    return done
+  }
+}
+
+/** Disposes of the passphrase where it does not open. */
+const open = async (options: KmsControlOptions, passphrase: Secret): Promise<Unlocked> => {
+  try {
+    const kms = await openKms({ ...options, passphrase })
+    await kms.receipts.record('unlock')
+    return { kms, passphrase }
+  } catch (error) {
+    passphrase[Symbol.dispose]()
+    throw error
+  }
+}
