@@ -137,6 +137,8 @@ export class Rehearsal implements AsyncDisposable {
       random: nodeRandom,
       clock: nodeClock,
       found,
+      // What a newer image would take over is read as it is: the rehearsal has not its code.
+      migrate: 'later',
     })
   }
 }

@@ -39,6 +39,7 @@ export const beginFlow = async (
     await putObject(ports.store, ports.identity.flow, name, envelope)
     const state = newbornState(object)
     await ports.kms.commit(incarnation, null, state.head)
+    ports.kms.tookOver()
     return { keys, state }
   } catch (error) {
     // Nothing was sealed under it. If its envelope is there, the next launch takes the same root over.

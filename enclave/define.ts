@@ -5,6 +5,7 @@ import type {
   EcallLimits,
   EnclaveDefinition,
   Flow,
+  Migrate,
   OcallDeclaration,
   OcallLimits,
 } from '../protocol/contract.js'
@@ -171,6 +172,7 @@ export const refuse = (reason: string): never => {
 
 /**
  * Defines an enclave: the default export of its module.
+ * @param definition.migrate - says what of an older image’s flow this one goes on with; all of it unless told.
  * @throws {KeyriseError} ERR_CONFIG_INVALID when a name is not one, a field or a limit of a declaration is not allowed, or an
  * ECALL uses an OCALL that is not listed.
  */
@@ -183,6 +185,7 @@ export const defineEnclave = <
   readonly ecalls: Ecalls
   readonly ocalls?: Ocalls
   readonly refusals?: Readonly<Record<string, string>>
+  readonly migrate?: Migrate
 }): EnclaveDefinition<Ecalls, Ocalls> => {
   const { name, svn, ecalls, refusals = {} } = definition
   const ocalls = (definition.ocalls ?? {}) as Ocalls
@@ -191,7 +194,9 @@ export const defineEnclave = <
   if (!Number.isSafeInteger(svn) || svn < 0) invalid('svn')
   for (const [called, declaration] of Object.entries(ocalls)) checkOcall(called, declaration)
   for (const [called, declaration] of Object.entries(ecalls)) checkEcall(called, declaration, ocalls)
-  return { name, svn, ecalls, ocalls, refusals }
+  const { migrate } = definition
+  if (migrate !== undefined && typeof migrate !== 'function') invalid('migrate is a function, or left out')
+  return { name, svn, ecalls, ocalls, refusals, ...(migrate === undefined ? {} : { migrate }) }
 }
 
 const invalid = (detail: string): never => {

@@ -1,5 +1,5 @@
 import { parseHeader } from '../protocol/age-header.js'
-import type { Bytes } from '../protocol/bytes.js'
+import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import type { EnvelopeContext } from '../protocol/context.js'
 import {
   claimedContext,
@@ -34,6 +34,12 @@ export interface FlowIdentity {
   readonly image: Bytes
 }
 
+/** An image that had the flow before, and the key that tagged what it sealed. */
+export interface Predecessor {
+  readonly image: Bytes
+  readonly key: Secret
+}
+
 export const ROOT_SIZE_BYTES = 32
 /** Authors name steps freely; this keeps theirs apart from the runtime's own. */
 const authorStep = (step: string): string => `step/${step}`
@@ -60,6 +66,7 @@ export class FlowKeys implements Disposable {
   readonly #random: Random
   readonly #signer: KeyPairSigner
   readonly #agreement: Secret
+  readonly #predecessors: readonly Predecessor[]
 
   constructor(options: {
     identity: FlowIdentity
@@ -67,6 +74,7 @@ export class FlowKeys implements Disposable {
     rootObject: ObjectName
     origin: Origin
     random: Random
+    predecessors?: readonly Predecessor[]
   }) {
     this.#identity = options.identity
     this.rootObject = options.rootObject
@@ -74,6 +82,7 @@ export class FlowKeys implements Disposable {
     this.#root = options.root
     this.#origin = options.origin
     this.#random = options.random
+    this.#predecessors = options.predecessors ?? []
     using seed = deriveSigningSeed(options.root)
     this.#signer = ed25519Signer(seed)
     this.#agreement = deriveAgreementKey(options.root)
@@ -148,17 +157,39 @@ export class FlowKeys implements Disposable {
     return this.#seal(plaintext, context, subKeyRecipient(authorStep(step), subKey))
   }
 
+  /** What this image sealed, or one that had the flow before it: nothing restates what lies outside the store. */
   openStep(step: string, envelope: Uint8Array): Bytes {
     using subKey = deriveSubKey(this.#root, authorStep(step))
-    const expect = { ...this.#identity, kind: 'step', name: step } as const
-    return openEnvelope(envelope, {
-      identities: [subKeyIdentity(authorStep(step), subKey)],
-      expect,
-      origin: this.#origin,
-    }).plaintext
+    const claimed = claimedContext(parseHeader(envelope))?.image
+    const sealer = this.#predecessors.find(({ image }) => claimed !== undefined && equalPublicBytes(image, claimed))
+    const expect = {
+      ...this.#identity,
+      image: sealer?.image ?? this.#identity.image,
+      kind: 'step',
+      name: step,
+    } as const
+    const origin = sealer === undefined ? this.#origin : { authority: this.#origin.authority, key: sealer.key }
+    return openEnvelope(envelope, { identities: [subKeyIdentity(authorStep(step), subKey)], expect, origin }).plaintext
+  }
+
+  /**
+   * The same root key for the image that takes the flow over: it seals as itself, and opens steps of this one as of any before.
+   * @param origin - held by the result.
+   */
+  heir(identity: FlowIdentity, rootObject: ObjectName, origin: Origin): FlowKeys {
+    const predecessors = [{ image: this.#identity.image, key: this.#origin.key }, ...this.#predecessors]
+    return new FlowKeys({
+      identity,
+      root: this.#root.clone(),
+      rootObject,
+      origin,
+      random: this.#random,
+      predecessors: predecessors.map(({ image, key }) => ({ image, key: key.clone() })),
+    })
   }
 
   [Symbol.dispose](): void {
+    for (const { key } of this.#predecessors) key[Symbol.dispose]()
     this.#root[Symbol.dispose]()
     this.#agreement[Symbol.dispose]()
     this.#signer[Symbol.dispose]()

@@ -1,12 +1,13 @@
 import type { Bytes } from '../protocol/bytes.js'
-import type { Flow } from '../protocol/contract.js'
+import type { Flow, Migrate } from '../protocol/contract.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Finding } from './copies.js'
 import type { IdempotentCalls } from './idempotency.js'
 import { KmsClient } from './kms-client.js'
 import { LiveFlow } from './live-flow.js'
-import { recover } from './recovery.js'
+import { migrateFlow } from './migration.js'
+import { openingPorts, recover } from './recovery.js'
 
 export interface FlowOptions {
   readonly store: Store
@@ -23,6 +24,11 @@ export interface FlowOptions {
   readonly clock: Clock
   /** Told what is found out about objects in the store; nothing depends on it. */
   readonly found?: Finding
+  /**
+   * What of an older image’s flow is kept; all of it unless told. `later`: the flow stays the older image’s, for a rehearsal that
+   * reads what there is.
+   */
+  readonly migrate?: Migrate | 'later'
 }
 
 export interface OpenedFlow {
@@ -30,8 +36,11 @@ export interface OpenedFlow {
   /** Its calls with an idempotency key. */
   readonly calls: IdempotentCalls
   readonly recovery: {
-    /** `stale`: what the store showed, in place of the newest state, since an operator accepted that. */
-    readonly kind: 'fresh' | 'recovered' | 'stale'
+    /**
+     * `stale`: what the store showed, in place of the newest state, since an operator accepted that. `migrated`: an older image’s
+     * flow, whichever of its states.
+     */
+    readonly kind: 'fresh' | 'recovered' | 'stale' | 'migrated'
     /** True when a crash had left a checkpoint that nobody acknowledged, and it was taken over. */
     readonly adopted: boolean
     /** The epoch that the flow starts from; 1 when fresh. */
@@ -54,24 +63,30 @@ export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
   const identity = { flow, task, image }
   const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task, image })
   try {
-    const ports = { identity, store, kms, kmsIdentity, random, found }
+    const ports = { identity, store, kms, originKey: () => kms.originKey(), kmsIdentity, random, found }
     const recovered = await recover(ports)
-    const live = new LiveFlow({ ...ports, segments, clock, recovered })
-    const { kind, adopted } = recovered
+    const { kind, adopted, migratesFrom } = recovered
+    if (migratesFrom !== undefined && options.migrate !== 'later') {
+      const migrated = await migrateFlow(ports, { ...recovered, migratesFrom }, options.migrate)
+      const live = new LiveFlow({ ...ports, segments, clock, recovered: migrated })
+      return opened(live, { kind: 'migrated', adopted, epoch: live.epoch })
+    }
+    const live = new LiveFlow({ ...openingPorts(ports), segments, clock, recovered })
     // Until a commit holds it, no later launch would take it for the flow's state.
     if (kind === 'stale' && !adopted) await restate(live)
-    return {
-      flow: live,
-      calls: LiveFlow.callsOf(live),
-      recovery: { kind, adopted, epoch: live.epoch },
-      wipe: () => live.wipe(),
-    }
+    return opened(live, { kind, adopted, epoch: live.epoch })
   } catch (error) {
     kms[Symbol.dispose]()
     throw error
   }
 }
 
+const opened = (live: LiveFlow, recovery: OpenedFlow['recovery']): OpenedFlow => ({
+  flow: live,
+  calls: LiveFlow.callsOf(live),
+  recovery,
+  wipe: () => live.wipe(),
+})
 const restate = async (live: LiveFlow): Promise<void> => {
   try {
     await LiveFlow.restate(live)

@@ -53,6 +53,13 @@ export interface PayloadStream {
 
 const ORIGIN_KEY_SIZE_BYTES = 32
 
+/** An image, its SVN as far as it is known, and the key that tags what it seals for the flow. */
+export interface SealerKey {
+  readonly image: Bytes
+  readonly svn: number
+  readonly key: Secret
+}
+
 /** What one flow asks of its KMS. Every answer is verified before any of it is used. */
 export class KmsClient implements Disposable {
   readonly #sessions: KmsSessions
@@ -62,6 +69,8 @@ export class KmsClient implements Disposable {
   readonly #receipts: OwnReceipts
   #certificates: readonly RootCertificate[] = []
   #originKey: Secret | undefined
+  #migratesFrom: SealerKey | undefined
+  #predecessors: readonly SealerKey[] = []
   /** The newest: of the claim that made this instance the holder, then of each of its commits. */
   #acknowledged: (Acknowledged & { readonly signature: Bytes }) | undefined
   /** What the ledger held when it was last asked. */
@@ -87,6 +96,29 @@ export class KmsClient implements Disposable {
   originKey(): Secret {
     if (this.#originKey === undefined) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
     return this.#originKey.clone()
+  }
+
+  /** The image that has the flow, which this instance takes over; undefined where it is its own, as from its first commit on. */
+  get migratesFrom(): Omit<SealerKey, 'key'> | undefined {
+    return this.#migratesFrom
+  }
+
+  /** A copy of the key that tagged what the image that has the flow sealed for it. */
+  migratingKey(): Secret {
+    if (this.#migratesFrom === undefined) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no migration' })
+    return this.#migratesFrom.key.clone()
+  }
+
+  /** Of images that had the flow before that one, the newest first, each with a copy of its key. */
+  predecessors(): SealerKey[] {
+    return this.#predecessors.map(({ image, svn, key }) => ({ image, svn, key: key.clone() }))
+  }
+
+  /** The flow is this image’s: a commit of its own is durable. */
+  tookOver(): void {
+    if (this.#migratesFrom === undefined) return
+    this.#predecessors = [this.#migratesFrom, ...this.#predecessors]
+    this.#migratesFrom = undefined
   }
 
   /** The KMS’s signature over the ledger’s head and this instance’s incarnation, 64 bytes. Known once a claim succeeded. */
@@ -161,8 +193,16 @@ export class KmsClient implements Disposable {
 
   [Symbol.dispose](): void {
     this.#sessions.close()
+    this.#disposeKeys()
+  }
+
+  #disposeKeys(): void {
     this.#originKey?.[Symbol.dispose]()
     this.#originKey = undefined
+    for (const { key } of [...this.#predecessors, ...(this.#migratesFrom === undefined ? [] : [this.#migratesFrom])])
+      key[Symbol.dispose]()
+    this.#predecessors = []
+    this.#migratesFrom = undefined
   }
 
   /** @param options.stateOf - the state that the receipt of the reply has to be of; undefined where any that is not behind will do. */
@@ -225,12 +265,24 @@ export class KmsClient implements Disposable {
 
   #opened(answer: SessionAnswer): LedgerState {
     const reply: OpenReply = decodeSessionReply('open', answer.meta)
-    if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES)
+    const { migratesFrom, predecessors } = reply
+    const sealers = [
+      ...(migratesFrom === null ? [] : [migratesFrom]),
+      ...predecessors.map((image) => ({ image, svn: 0 })),
+    ]
+    if (answer.secrets.length !== ORIGIN_KEY_SIZE_BYTES * (1 + sealers.length))
       throw new KeyriseError('ERR_KMS_FAILED', { detail: 'no origin key' })
     this.#receipts.take(reply.receipt, { kind: 'open', request: this.#openRequest(), answer, state: reply })
     this.#certificates = reply.certificates.map((claimed) => this.#verifyCertificate(claimed))
-    this.#originKey?.[Symbol.dispose]()
-    this.#originKey = Secret.take(answer.secrets)
+    this.#disposeKeys()
+    const [own, ...keys] = splitOriginKeys(answer.secrets)
+    this.#originKey = own
+    const known = sealers.flatMap((sealer, index) => {
+      const key = keys[index]
+      return key === undefined ? [] : [{ ...sealer, key }]
+    })
+    this.#migratesFrom = migratesFrom === null ? undefined : known.shift()
+    this.#predecessors = known
     const { head, incarnation, staleAccepted } = reply
     const ledger = { head, incarnation, staleAccepted }
     if (this.#acknowledged !== undefined && isAhead(this.#acknowledged, ledger))
@@ -279,6 +331,11 @@ export const ledgerRolledBack = (newer: Acknowledged, ledger: Acknowledged): Key
 }
 
 const headOf = ({ epoch, digest }: Head): Head => ({ epoch, digest })
+
+const splitOriginKeys = (secrets: Uint8Array): Secret[] =>
+  Array.from({ length: secrets.length / ORIGIN_KEY_SIZE_BYTES }, (_, index) =>
+    Secret.take(secrets.subarray(index * ORIGIN_KEY_SIZE_BYTES, (index + 1) * ORIGIN_KEY_SIZE_BYTES)),
+  )
 
 const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened[] => {
   const sizeBytes = items.reduce((sum, item) => sum + item.sizeBytes, 0)

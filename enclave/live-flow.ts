@@ -40,6 +40,7 @@ export interface LiveFlowOptions {
   readonly identity: FlowIdentity
   readonly store: Store
   readonly kms: KmsClient
+  readonly originKey: () => Secret
   readonly segments: SegmentChannel
   readonly clock: Clock
   readonly kmsIdentity: Bytes

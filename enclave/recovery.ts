@@ -1,3 +1,4 @@
+import type { Bytes } from '../protocol/bytes.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { FlowId } from '../protocol/names.js'
@@ -34,6 +35,8 @@ export interface Recovered {
   readonly state: EpochState
   /** The state's own epoch file, opened already; undefined at epoch 1. */
   readonly plaintext: Secret | undefined
+  /** The image that still has the flow, until this instance has committed to it; undefined where it is its own. */
+  readonly migratesFrom: { readonly image: Bytes; readonly svn: number } | undefined
   /** Objects of earlier instances that the state doesn't list. */
   readonly garbage: readonly ObjectName[]
 }
@@ -70,9 +73,18 @@ export const recover = async (ports: FlowPorts): Promise<Recovered> => {
   }
 }
 
+/** The ports as of the image that has the flow: what it sealed is opened as itself would open it. */
+export const openingPorts = (ports: FlowPorts): FlowPorts => {
+  const { kms, identity } = ports
+  const { migratesFrom } = kms
+  return migratesFrom === undefined
+    ? ports
+    : { ...ports, identity: { ...identity, image: migratesFrom.image }, originKey: () => kms.migratingKey() }
+}
+
 const recoverFrom = async (ports: FlowPorts, ledger: LedgerState): Promise<Recovered> => {
   const names = await listObjects(ports.store, ports.identity.flow)
-  const found = await findOrAccept(ports, ledger, names)
+  const found = await findOrAccept(openingPorts(ports), ledger, names)
   try {
     return await takeOver(ports, ledger, names, found)
   } catch (error) {
@@ -135,7 +147,8 @@ const takeOver = async (
   const incarnation = await ports.kms.claim(ledger, adopt, isStale)
   if (found !== undefined) {
     const garbage = findGarbage(names, found.state, found.keys)
-    return { ...found, kind: isStale ? 'stale' : 'recovered', incarnation, garbage }
+    const { migratesFrom } = ports.kms
+    return { ...found, kind: isStale ? 'stale' : 'recovered', incarnation, migratesFrom, garbage }
   }
   const { keys, state } = await beginFlow(ports, incarnation)
   return {
@@ -145,6 +158,7 @@ const takeOver = async (
     keys,
     state,
     plaintext: undefined,
+    migratesFrom: undefined,
     garbage: findGarbage(names, state, keys),
   }
 }

@@ -18,6 +18,8 @@ export interface FlowPorts {
   readonly identity: FlowIdentity
   readonly store: Store
   readonly kms: KmsClient
+  /** A copy of the key that tags what `identity` seals. */
+  readonly originKey: () => Secret
   /** Ed25519, 32 bytes: whose origin tags count. */
   readonly kmsIdentity: Bytes
   readonly random: Random
@@ -25,14 +27,19 @@ export interface FlowPorts {
 }
 
 /** @param root - taken over, also where this fails. */
-const keysOf = ({ identity, kms, kmsIdentity, random }: FlowPorts, root: Secret, rootObject: ObjectName): FlowKeys => {
+const keysOf = (
+  { identity, kms, originKey, kmsIdentity, random }: FlowPorts,
+  root: Secret,
+  rootObject: ObjectName,
+): FlowKeys => {
   try {
     if (root.size !== ROOT_SIZE_BYTES) throw new KeyriseError('ERR_PAYLOAD_INVALID')
     return new FlowKeys({
       identity,
       root,
       rootObject,
-      origin: { authority: kmsIdentity, key: kms.originKey() },
+      origin: { authority: kmsIdentity, key: originKey() },
+      predecessors: kms.predecessors(),
       random,
     })
   } catch (error) {
@@ -114,7 +121,7 @@ const openRootEnvelope = async (
   const fileKey = header && (await unwrapOne(ports.kms, header))
   if (fileKey === undefined) return undefined
   using key = fileKey
-  using origin = ports.kms.originKey()
+  using origin = ports.originKey()
   return orUndefined(() => {
     const expect = rootContext(ports.identity, name.incarnation)
     const object = { name, digest: envelopeDigest(envelope) }

@@ -52,6 +52,7 @@ export const serveInstance = async (options: ServeOptions): Promise<void> => {
     random: nodeRandom,
     clock,
     found: hostFindings(ocalls),
+    ...(definition.migrate === undefined ? {} : { migrate: definition.migrate }),
   })
   wipeAtExit(() => opened.wipe())
   instance.ecalls.post(encodeLifecycle({ type: 'READY' }).message)

@@ -60,6 +60,8 @@ export interface EnclaveDefinition<
   readonly ocalls: Ocalls
   /** Refusals of the author's own: reason → fixed text. They reach the host as ERR_APPLICATION. */
   readonly refusals: Readonly<Record<string, string>>
+  /** Runs once, when this image takes over a flow of an older one; without it everything is kept as it is. */
+  readonly migrate?: Migrate
 }
 
 /** What a schema takes, and what it gives, by the field `Key` of a declaration; never where there is no such field. */
@@ -201,6 +203,21 @@ export interface RosterMember {
   /** What the member published, by name; each at most ROSTER_VALUE_SIZE_BYTES_MAX. */
   readonly published: Readonly<Record<string, Uint8Array>>
 }
+
+/** A flow that a newer image takes over, as the older one left it. */
+export interface Migration {
+  /** The older image: its measurement, 32 bytes, and its SVN, 0 where the KMS’s ledger is too old to know. */
+  readonly from: { readonly svn: number; readonly measurement: Uint8Array }
+  readonly list: () => readonly FlowEntry[]
+  /** A private copy. @throws {KeyriseError} ERR_ENTRY_MISSING, ERR_STATE_LOST, … */
+  readonly read: (name: EntryName) => Promise<Uint8Array<ArrayBuffer>>
+}
+
+/** All that the flow is to hold from now on: new values, and `keep` for an entry that stays as it is. */
+export type Migrated = Readonly<Partial<Record<EntryName, CheckpointValue | 'keep'>>>
+
+/** Says what of an older image’s flow the newer one goes on with: docs/upgrading.md. */
+export type Migrate = (migration: Migration) => Migrated | Promise<Migrated>
 
 /** A flow as its author sees it: the whole vocabulary of secrets that survive. */
 export interface Flow {

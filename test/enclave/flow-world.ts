@@ -4,6 +4,8 @@ import { openFlow, type OpenedFlow } from '../../enclave/flow.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import { concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import type { Policy } from '../../kms/policy.js'
+import type { Migrate } from '../../protocol/contract.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { segmentChannel } from '../../host/segments.js'
 import { parseFlowId, type EntryName } from '../../protocol/names.js'
@@ -92,11 +94,14 @@ export interface LaunchOptions {
   readonly platform?: TestPlatform
   readonly random?: Random
   readonly found?: Finding
+  readonly migrate?: Migrate
+  /** Of the image; 1 unless told. */
+  readonly svn?: number
 }
 
 /** One KMS, one store, and instances of flows between them: all in this process, so that any operation can be made the last. */
-export const startWorld = async () => {
-  const kms = await startInProcess()
+export const startWorld = async (policy: Partial<Policy> = {}) => {
+  const kms = await startInProcess({ policy })
   const store = new HostStore()
 
   const launch = (options: LaunchOptions = {}): Promise<OpenedFlow> => {
@@ -110,6 +115,7 @@ export const startWorld = async () => {
             nonce: copyBytes(nonce),
             confirmationKey: copyBytes(confirmationKey),
             measurement: image,
+            ...(options.svn === undefined ? {} : { svn: options.svn }),
           }),
         ),
     }
@@ -132,6 +138,7 @@ export const startWorld = async () => {
       random: options.random ?? nodeRandom,
       clock: hastyClock,
       ...(options.found === undefined ? {} : { found: options.found }),
+      ...(options.migrate === undefined ? {} : { migrate: options.migrate }),
     })
   }
   return { kms, store, launch }
