@@ -6,7 +6,7 @@ export { SimulatedPlatform, type SimulatedPlatformOptions } from '../platform/si
 export type { Isolation } from '../protocol/configuration.js'
 export type { EcallsOf, FoundStatus, OcallsOf } from '../protocol/contract.js'
 export { describeError, ERROR_CODES, isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
-export type { Clock, FileSystem, KmsChannel, KmsLink, OpenFile, Port, Store } from '../protocol/ports.js'
+export type { Attester, Clock, FileSystem, KmsChannel, KmsLink, OpenFile, Port, Store } from '../protocol/ports.js'
 export { DirectoryStore } from '../storage/directory-store.js'
 export { MemoryStore } from '../storage/memory-store.js'
 export { MirrorStore, type MirrorFailure, type MirrorStoreOptions } from '../storage/mirror-store.js'

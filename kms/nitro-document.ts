@@ -1,6 +1,7 @@
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeForeignCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
+import { claimedProtectedHeader } from '../protocol/cose.js'
 import { KeyriseError } from '../protocol/errors.js'
 
 /**
@@ -38,6 +39,12 @@ const CODE = 'ERR_EVIDENCE_REFUSED'
 
 const refuse = (detail: string): never => {
   throw new KeyriseError(CODE, { detail })
+}
+
+/** True for bytes that claim to be such a document: nothing else here is signed with ES384. */
+export const claimsEs384 = (claimed: Uint8Array): boolean => {
+  const header = claimedProtectedHeader(claimed)
+  return header !== undefined && equalPublicBytes(header, PROTECTED)
 }
 
 /** @throws {KeyriseError} ERR_EVIDENCE_REFUSED: it is no such document. */

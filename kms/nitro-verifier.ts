@@ -7,7 +7,7 @@ import type { Claims } from '../protocol/evidence.js'
 import type { Clock } from '../protocol/ports.js'
 import { sha256 } from '../protocol/sha256.js'
 import { verifyChain } from './certificate-chain.js'
-import { readNitroDocument, type NitroDocument } from './nitro-document.js'
+import { claimsEs384, readNitroDocument, type NitroDocument } from './nitro-document.js'
 import type { Verifier } from './verifier.js'
 
 /** SHA-256 of the AWS Nitro Enclaves root certificate, G1, in DER, as AWS publishes it. */
@@ -32,12 +32,17 @@ export interface NitroVerifierOptions {
  * `{ name, svn, configDigest }`. Its measurement is the SHA-256 of PCR0, PCR1 and PCR2, one after the other.
  */
 export class NitroVerifier implements Verifier {
+  readonly format = 'nitro'
   readonly #clock: Pick<Clock, 'nowMs'>
   readonly #rootFingerprint: Uint8Array
 
   constructor({ clock, rootFingerprint = NITRO_ROOT_FINGERPRINT }: NitroVerifierOptions) {
     this.#clock = clock
     this.#rootFingerprint = rootFingerprint
+  }
+
+  recognises(claimed: Uint8Array): boolean {
+    return claimsEs384(claimed)
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- other verifiers fetch certificates

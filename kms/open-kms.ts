@@ -7,18 +7,21 @@ import { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { identify, openKeyringFile, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import type { Policy } from './policy.js'
-import { checkPolicy } from './policy-file.js'
+import { checkPolicy, type CheckedPolicy } from './policy-file.js'
+import { NitroVerifier } from './nitro-verifier.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
 import { KmsService, type KmsEvent } from './service.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
-import { SimulatedVerifier } from './verifier.js'
+import { SimulatedVerifier, Verifiers, type Verifier } from './verifier.js'
 
 export interface OpenKmsOptions extends PlaceOptions {
   readonly fs: FileSystem
   readonly policy: Policy
   readonly clock: Clock
   readonly random: Random
+  /** Of formats that the policy may list beside `simulated` and `nitro`, or in their place. */
+  readonly verifiers?: readonly Verifier[]
   readonly onEvent?: (event: KmsEvent) => void
   /** What opens envelopes; a pool of threads unless told. */
   readonly startUnsealer?: (keys: UnsealKeys) => Promise<Unsealer>
@@ -69,11 +72,12 @@ export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
 
 const assemble = (
   options: OpenKmsOptions,
-  parts: { policy: Policy; keyring: Keyring; unsealer: Unsealer; ledger: FileLedger },
+  parts: { policy: CheckedPolicy; keyring: Keyring; unsealer: Unsealer; ledger: FileLedger },
 ): OpenKms => {
   const { policy, keyring, unsealer, ledger } = parts
   const { random, clock, onEvent } = options
-  const verifier = new SimulatedVerifier(policy)
+  const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
+  const verifier = new Verifiers(policy.evidence, [...own, ...(options.verifiers ?? [])])
   const service = new KmsService({
     keyring,
     ledger,

@@ -6,6 +6,11 @@ import { changeCount, migrationCount, type ApprovalCounts, type Policy } from '.
 
 /** What a change of policy would do, in sentences: `allows` and `forbids` are changes of who gets keys, or of who decides that. */
 export const diffPolicies = (before: Policy, after: Policy): readonly Reason[] => [
+  ...diffLists(before.evidence ?? ['simulated'], after.evidence ?? ['simulated'], (format) => ({
+    id: format,
+    added: `evidence of the format ${format} would count`,
+    removed: `evidence of the format ${format} would no longer count`,
+  })),
   ...diffLists(before.platforms, after.platforms, (key) => ({
     id: toHex(key),
     added: `evidence of the platform ${toHex(key)} would count`,

@@ -47,10 +47,14 @@ export const explainImage = (
   return { allowed: reasons.every(({ effect }) => effect !== 'forbids'), reasons }
 }
 
-const explainEvidence = ({ platforms, allowDebug = false }: Policy, debug: boolean): Reason[] => [
-  platforms.length === 0
-    ? forbids('the policy lists no platform, so nobody’s evidence counts')
-    : notes(`its evidence must come from ${oneOf(platforms.length, 'platform')} that the policy lists`),
+const explainEvidence = (
+  { evidence = ['simulated'], platforms, allowDebug = false }: Policy,
+  debug: boolean,
+): Reason[] => [
+  ...(evidence.length === 1 && evidence[0] === 'simulated'
+    ? []
+    : [notes(`its evidence must be of a format that the policy lists: ${evidence.join(', ')}`)]),
+  ...(evidence.includes('simulated') ? [explainPlatforms(platforms, evidence)] : []),
   ...(!debug
     ? []
     : [
@@ -59,6 +63,15 @@ const explainEvidence = ({ platforms, allowDebug = false }: Policy, debug: boole
           : forbids('it is a debug image, and allowDebug is not set'),
       ]),
 ]
+
+const explainPlatforms = (platforms: Policy['platforms'], evidence: readonly string[]): Reason => {
+  if (platforms.length > 0)
+    return notes(
+      `${evidence.length === 1 ? 'its' : 'simulated'} evidence must come from ${oneOf(platforms.length, 'platform')} that the policy lists`,
+    )
+  const text = 'the policy lists no platform, so nobody’s simulated evidence counts'
+  return evidence.length === 1 ? forbids(text) : notes(text)
+}
 
 const explainListings = (policy: Policy, image: KnownImage, flow: FlowId | undefined): Reason[] => {
   const listed = listings(policy, image)

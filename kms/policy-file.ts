@@ -27,7 +27,8 @@ export const isFlowPattern = (claimed: unknown): claimed is FlowPattern =>
   typeof claimed === 'string' && FLOW_PATTERN.test(claimed)
 const APPROVER_COUNT_MAX = 32
 
-const KEYS = ['platforms', 'images', 'products', 'allowDebug', 'approvers', 'approvals']
+const KEYS = ['platforms', 'images', 'products', 'allowDebug', 'approvers', 'approvals', 'evidence']
+const SIMULATED: readonly string[] = ['simulated']
 const IMAGE_KEYS = ['name', 'measurement', 'flows']
 const PRODUCT_KEYS = ['name', 'signer', 'productId', 'svn', 'flows']
 
@@ -43,6 +44,7 @@ export const parsePolicy = (text: string): CheckedPolicy => {
   const allowDebug = policy['allowDebug'] ?? false
   if (typeof allowDebug !== 'boolean') return refuse('allowDebug: true or false')
   return checkPolicy({
+    evidence: policy['evidence'] === undefined ? SIMULATED : readList(policy['evidence'], 'evidence').map(readFormat),
     platforms: readList(policy['platforms'], 'platforms').map((key, index) => readHex(key, `platforms[${index}]`)),
     images: readList(policy['images'], 'images').map((item, index) => readImage(item, `images[${index}]`)),
     products: readOptionalList(policy['products'], 'products').map((item, index) =>
@@ -69,7 +71,10 @@ export const checkPolicy = (policy: Policy): CheckedPolicy => {
     approvers.map(({ key }) => toHex(key)),
     (index) => `approvers[${index}].key`,
   )
+  const evidence = (policy.evidence ?? SIMULATED).map((format, index) => checkName(format, `evidence[${index}]`))
+  refuseDuplicates(evidence, (index) => `evidence[${index}]`)
   const checked = {
+    evidence,
     platforms,
     images: checkImages(policy.images),
     products: checkProducts(policy.products ?? []),
@@ -132,6 +137,7 @@ const checkApprovals = (
  * @param policy - checked.
  */
 export const formatPolicy = ({
+  evidence,
   platforms,
   images,
   products,
@@ -140,6 +146,7 @@ export const formatPolicy = ({
   approvals,
 }: CheckedPolicy): string =>
   JSON.stringify({
+    evidence,
     platforms: platforms.map(toHex),
     images: images.map(({ name, measurement, flows = EVERY_FLOW }) => ({
       name,
@@ -165,6 +172,8 @@ export const formatPolicy = ({
 /** SHA-256 of `formatPolicy` under a label: what the log names as in force, and what approvers of a change sign. 32 bytes. */
 export const policyDigest = (policy: CheckedPolicy): Bytes =>
   sha256(asciiBytes(`keyrise/v1/policy\n${formatPolicy(policy)}`))
+
+const readFormat = (item: unknown, index: number): string => readText(item, `evidence[${index}]`)
 
 const readImage = (item: unknown, where: string): PolicyImage => {
   const image = readObject(item, where, IMAGE_KEYS)

@@ -46,7 +46,9 @@ export interface ApprovalCounts {
  * nothing any more.
  */
 export interface Policy {
-  /** Ed25519 keys of platforms whose evidence counts, 32 bytes each. */
+  /** Formats of evidence that count, by the names of their verifiers; `simulated` alone unless told. */
+  readonly evidence?: readonly string[]
+  /** Ed25519 keys of simulated platforms whose evidence counts, 32 bytes each. */
   readonly platforms: readonly Uint8Array[]
   readonly images: readonly PolicyImage[]
   readonly products?: readonly PolicyProduct[]

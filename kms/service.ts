@@ -33,7 +33,7 @@ export interface KmsEvent {
 export interface KmsServiceOptions {
   readonly keyring: Keyring
   readonly ledger: Ledger
-  readonly verifier: Verifier
+  readonly verifier: Pick<Verifier, 'appraise'>
   readonly policy: Policy
   readonly unsealer: Unsealer
   readonly random: Random

@@ -1,4 +1,4 @@
-import { copyBytes, type Bytes } from './bytes.js'
+import { copyBytes, equalPublicBytes, type Bytes } from './bytes.js'
 import { decodeCborMaps, encodeCbor } from './cbor.js'
 
 /** COSE_Sign1 (RFC 9052 §4.2) with EdDSA over Ed25519: evidence and the signatures of images are these. */
@@ -36,6 +36,23 @@ export const readSign1 = (claimed: Uint8Array): ClaimedSign1 | string => {
   if (!(unprotectedHeader instanceof Map) || unprotectedHeader.size > 0) return 'an unprotected header'
   if (!isBytes(payload) || !isBytes(signature, SIGNATURE_SIZE_BYTES)) return 'not a COSE_Sign1'
   return { toSign: signedBytes(payload), signature: copyBytes(signature), payload: copyBytes(payload) }
+}
+
+/** COSE’s tag for a COSE_Sign1 (RFC 9052 §2), a list of four, and a byte string of up to 23 bytes: RFC 8949 §3. */
+const [TAG_SIGN1, LIST_OF_FOUR, BYTE_STRING, SHORT_SIZE_BYTES_MAX] = [0xd2, 0x84, 0x40, 23] as const
+
+/** The protected header that bytes begin with, as a COSE_Sign1 does, tagged or not; the rest is not looked at. */
+export const claimedProtectedHeader = (claimed: Uint8Array): Uint8Array | undefined => {
+  const start = claimed[0] === TAG_SIGN1 ? 1 : 0
+  const sizeBytes = (claimed[start + 1] ?? 0) - BYTE_STRING
+  if (claimed[start] !== LIST_OF_FOUR || sizeBytes < 0 || sizeBytes > SHORT_SIZE_BYTES_MAX) return undefined
+  return claimed.subarray(start + 2, start + 2 + sizeBytes)
+}
+
+/** True where a message claims to be signed with EdDSA. */
+export const claimsEdDsa = (claimed: Uint8Array): boolean => {
+  const header = claimedProtectedHeader(claimed)
+  return header !== undefined && equalPublicBytes(header, PROTECTED)
 }
 
 /** True for bytes, of exactly `size` where it is given. */

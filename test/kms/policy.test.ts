@@ -16,6 +16,7 @@ const [CREDIT, PAYROLL] = ['credit-2026', 'payroll-2026'].map(parseFlowId) as [F
 test('a policy file lists platforms and images', (t) => {
   const policy = parsePolicy(write({ platforms: [HEX], images: [{ name: 'party', measurement: '01'.repeat(32) }] }))
   t.deepEqual(policy, {
+    evidence: ['simulated'],
     platforms: [digestOf(7)],
     images: [{ name: 'party', measurement: digestOf(1), flows: ['*'] }],
     products: [],
