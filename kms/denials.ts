@@ -7,6 +7,7 @@ import type { Receipts } from './receipts.js'
 const DENIED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_EVIDENCE_REFUSED',
   'ERR_POLICY_DENIED',
+  'ERR_APPROVAL_NEEDED',
   'ERR_FENCED',
   'ERR_FORK',
   'ERR_FLOW_DESTROYED',

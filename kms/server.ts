@@ -12,6 +12,7 @@ import { closeServer, listen, makeServer } from './http-listener.js'
 import { placeOf, type KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
 import type { KmsEvent } from './service.js'
+import type { Verifier } from './verifier.js'
 
 export interface ServeOptions {
   /** Where the KMS keeps its ledger and, unless `custody` is given, its keyring. */
@@ -27,6 +28,8 @@ export interface ServeOptions {
   readonly port?: number
   /** The admin surface’s socket; `admin.sock` in the directory unless told. */
   readonly adminSocket?: string
+  /** Of formats of evidence that the policy lists beside `simulated` and `nitro`, or in their place: docs/attestation.md. */
+  readonly verifiers?: readonly Verifier[]
   /** For the operator’s log. */
   readonly onEvent?: (event: KmsEvent) => void
 }
@@ -78,13 +81,21 @@ export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
   }
 }
 
-const openControl = ({ directory, custody, policy, passphrase, onEvent }: ServeOptions): Promise<KmsControl> => {
+const openControl = ({
+  directory,
+  custody,
+  policy,
+  passphrase,
+  verifiers = [],
+  onEvent,
+}: ServeOptions): Promise<KmsControl> => {
   const options: KmsControlOptions = {
     place: placeOf({ directory, custody }),
     policy,
     fs: nodeFileSystem,
     clock: nodeClock,
     random: nodeRandom,
+    verifiers,
     ...(onEvent === undefined ? {} : { onEvent }),
   }
   return passphrase === undefined
