@@ -188,7 +188,7 @@ export class Checkpoints {
     const written = changes.flatMap(({ name, value }) => {
       if (value?.direct !== true) return []
       const place = this.#place('direct')
-      const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.encryptionKey))
+      const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.rootKey))
       this.#garbage.weigh(place, envelope.length)
       return [{ name, envelope, object: { name: place, digest: envelopeDigest(envelope) } }]
     })

@@ -18,7 +18,8 @@ import {
   type KeyPairSigner,
 } from '../protocol/crypto/keys.js'
 import { x25519PublicKey } from '../protocol/crypto/curves.js'
-import { subKeyIdentity, subKeyRecipient, x25519Recipient } from '../protocol/crypto/recipients.js'
+import { subKeyIdentity, subKeyRecipient, type Recipient } from '../protocol/crypto/recipients.js'
+import { rootRecipient, type EncryptionHalf } from '../protocol/crypto/root-public.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { kindOf, type EntryName, type FlowId } from '../protocol/names.js'
@@ -107,14 +108,14 @@ export class FlowKeys implements Disposable {
   }
 
   /** The business root key, sealed to a root key of the KMS. */
-  sealRoot(encryptionKey: Uint8Array, incarnation: number): Bytes {
+  sealRoot(rootKey: EncryptionHalf, incarnation: number): Bytes {
     const context = rootContext(this.#identity, incarnation)
-    return this.#root.expose((root) => this.#seal(root, context, x25519Recipient(encryptionKey)))
+    return this.#root.expose((root) => this.#seal(root, context, rootRecipient(rootKey)))
   }
 
   /** One entry, sealed straight to a root key of the KMS. */
-  sealDirect(name: EntryName, plaintext: Uint8Array, place: ObjectName, encryptionKey: Uint8Array): Bytes {
-    return this.#seal(plaintext, this.#directContext(name, place), x25519Recipient(encryptionKey))
+  sealDirect(name: EntryName, plaintext: Uint8Array, place: ObjectName, rootKey: EncryptionHalf): Bytes {
+    return this.#seal(plaintext, this.#directContext(name, place), rootRecipient(rootKey))
   }
 
   /**
@@ -200,7 +201,7 @@ export class FlowKeys implements Disposable {
     return { ...this.#identity, kind: kindOf(name), name, epoch, incarnation }
   }
 
-  #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: ReturnType<typeof x25519Recipient>): Bytes {
+  #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: Recipient): Bytes {
     return sealEnvelope(plaintext, {
       recipients: [recipient],
       context,

@@ -1,6 +1,7 @@
 import type { Bytes } from '../protocol/bytes.js'
 import { DELIVERY_KEY_SIZE } from '../protocol/crypto/delivery.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
+import { verifyProof } from '../protocol/crypto/root-public.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isErrorCode, KeyriseError } from '../protocol/errors.js'
@@ -23,7 +24,6 @@ import {
   decodeProofs,
   encodeAcknowledgement,
   isAhead,
-  proofTranscript,
   splitCertificate,
   type Acknowledged,
   type RootCertificate,
@@ -85,11 +85,11 @@ export class KmsClient implements Disposable {
     this.#task = options.task
   }
 
-  /** The X25519 key to seal to: the newest that the KMS identity certifies. Known once `open` was answered. */
-  get encryptionKey(): Bytes {
+  /** The root key to seal to: the first that the KMS names, certified by its identity. Known once `open` was answered. */
+  get rootKey(): RootCertificate {
     const [newest] = this.#certificates
     if (newest === undefined) throw new KeyriseError('ERR_KEY_UNKNOWN', { detail: 'the KMS names no root key' })
-    return newest.encryptionKey
+    return newest
   }
 
   /** A copy of the key that tags what this image seals for this flow. Known once `open` was answered. */
@@ -233,10 +233,11 @@ export class KmsClient implements Disposable {
   ): Promise<T[]> {
     const bytes = encodeSessionRequest(request)
     const read = (answer: SessionAnswer): T[] => {
-      const { items, receipt } = decodeSessionReply<Op>(request.op, answer.meta)
+      const { items, epoch, receipt } = decodeSessionReply<Op>(request.op, answer.meta)
       if (items.length !== headers.length)
         throw new KeyriseError('ERR_KMS_FAILED', { detail: 'another number of items' })
-      this.#verifyProofs(bytes, answer, items)
+      this.#verifyProofs(bytes, answer, items, epoch)
+      this.#checkEpoch(epoch)
       const released = headers.filter((_, index) => items[index]?.error === null)
       const opened = { count: released.length, digest: digestOfItems(released) }
       this.#receipts.take(receipt, { kind: request.op, request: bytes, answer, reached: this.#reached, opened })
@@ -297,6 +298,15 @@ export class KmsClient implements Disposable {
     this.#acknowledged = { ...acknowledged, signature }
   }
 
+  /** What was opened was opened for a flow that is no older than this instance knows it to be. */
+  #checkEpoch(epoch: number): void {
+    const acknowledged = this.#acknowledged?.head?.epoch ?? 0
+    if (epoch < acknowledged)
+      throw new KeyriseError('ERR_LEDGER_ROLLED_BACK', {
+        detail: `it acknowledged epoch ${acknowledged} and opened for epoch ${epoch}`,
+      })
+  }
+
   #verifyCertificate(claimed: Uint8Array): RootCertificate {
     const { body, signature } = splitCertificate(claimed)
     if (!verifyEd25519(this.#kmsIdentity, body, signature))
@@ -305,18 +315,19 @@ export class KmsClient implements Disposable {
   }
 
   /** M12: whatever a root key opened is proved by that key's origin half, over this session, request and reply. */
-  #verifyProofs(request: Uint8Array, answer: SessionAnswer, items: readonly ItemStatus[]): void {
-    const transcript = proofTranscript({
+  #verifyProofs(request: Uint8Array, answer: SessionAnswer, items: readonly ItemStatus[], epoch: number): void {
+    const parts = {
       handshakeDigest: answer.handshakeDigest,
       requestDigest: sha256(request),
       metaDigest: sha256(answer.meta),
       secretsDigest: sha256(answer.secrets),
-    })
+      epoch,
+    }
     const proofs = decodeProofs(answer.proof)
     for (const key of new Set(items.flatMap((item) => item.key ?? []))) {
       const certificate = this.#certificates.find((known) => known.key === key)
       const proof = proofs.find((claimed) => claimed.key === key)
-      const proved = certificate && proof && verifyEd25519(certificate.originKey, transcript, proof.signature)
+      const proved = certificate && proof && verifyProof(certificate, parts, proof.signature)
       if (proved !== true) throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: `no proof by ${key}` })
     }
   }

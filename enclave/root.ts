@@ -140,7 +140,7 @@ export const sealNewRoot = (
 ): { keys: FlowKeys; envelope: Bytes; object: StoredObject } => {
   const keys = keysOf(ports, makeRoot(ports.random), name)
   try {
-    const envelope = keys.sealRoot(ports.kms.encryptionKey, name.incarnation)
+    const envelope = keys.sealRoot(ports.kms.rootKey, name.incarnation)
     return { keys, envelope, object: { name, digest: envelopeDigest(envelope) } }
   } catch (error) {
     keys[Symbol.dispose]()

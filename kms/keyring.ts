@@ -1,42 +1,33 @@
 import { parseHeader } from '../protocol/age-header.js'
-import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
-import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
-import { FieldReader } from '../protocol/check.js'
+import type { Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import { ROOT_KEY_COUNT_MAX } from '../protocol/limits.js'
 import type { Random } from '../protocol/ports.js'
-import { encodeCertificateBody, joinCertificate, type RootCertificate } from '../protocol/statements.js'
+import { encodeCertificateBody, joinCertificate } from '../protocol/statements.js'
 import { openEnvelope, sealEnvelope } from '../protocol/crypto/envelope.js'
 import { ed25519Signer, type KeyPairSigner } from '../protocol/crypto/keys.js'
-import { x25519PublicKey } from '../protocol/crypto/curves.js'
 import { scryptIdentity, scryptRecipient } from '../protocol/crypto/recipients.js'
+import { makeSeeds, type RootSecrets } from '../protocol/crypto/root-private.js'
 import { Secret } from '../protocol/crypto/secret.js'
-
-/** One version of a root key: an encryption half, and apart from it an origin half that signs what came out. */
-export interface RootKey {
-  /** `root@1` */
-  readonly key: string
-  readonly suite: 'x25519'
-  /** Enclaves seal to the one that is enabled, the newest; the others stay to open what was sealed to them. */
-  readonly state: 'enabled' | 'decrypt-only'
-  /** X25519, 32 bytes. */
-  readonly privateKey: Secret
-  /** Ed25519, 32 bytes. */
-  readonly originSeed: Secret
-  readonly certificate: RootCertificate
-}
+import { encodeKeyring, parseKeyring, type KeyringParts } from './keyring-format.js'
+import {
+  enabledKey,
+  openingKeys,
+  ROOT_ID,
+  withNext,
+  type DestroyedKey,
+  type RootKey,
+  type RootKeys,
+} from './root-keys.js'
 
 /** How long scrypt takes: 2^18 is 256 MiB and about a second. */
 export const KEYRING_LOG_N = 18
 export const KEYRING_SIZE_BYTES_MAX = 1024 * 1024
 const SECRET_BYTES = 32
-const FORMAT = 'keyrise/v1/keyring'
 const CODE = 'ERR_KEYRING_INVALID'
 
 /**
- * All the keys of a KMS. As a file: an age passphrase file, whose plaintext is u32 size ‖ CBOR with the public halves ‖ the
- * secrets, 32 bytes each: identity seed, origin secret, then for each root key its private key and its origin seed. So both
- * halves of every pair are in custody, and no secret ever passes through a decoder.
+ * All the keys of a KMS. As a file: an age passphrase file with both halves of every pair (keyring-format.ts), so that all of
+ * them are in custody.
  */
 export class Keyring implements Disposable {
   /** The KMS identity, Ed25519: 32 bytes that every enclave trusts by name. */
@@ -46,46 +37,70 @@ export class Keyring implements Disposable {
   readonly #identitySeed: Secret
   /** Made once: to import the seed takes thirty times as long as to sign with it. */
   readonly #signer: KeyPairSigner
-  #rootKeys: readonly RootKey[]
+  #keys: RootKeys
+  #revision: number
 
-  private constructor(identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]) {
+  private constructor({ identitySeed, originSecret, keys, revision }: KeyringParts) {
     this.#identitySeed = identitySeed
     this.originSecret = originSecret
-    this.#rootKeys = rootKeys
+    this.#keys = keys
+    this.#revision = revision
     this.#signer = ed25519Signer(identitySeed)
     this.identity = this.#signer.publicKey
   }
 
-  static create(random: Random): Keyring {
+  /** A new identity and `root@1`. @param secrets - of the root key, taken over; X25519 unless told. */
+  static create(random: Random, secrets: RootSecrets = makeSeeds('x25519', random)): Keyring {
     const fresh = (): Secret => Secret.random(SECRET_BYTES, random)
-    return new Keyring(fresh(), fresh(), [makeRootKey(1, fresh(), fresh())])
+    const keys = withNext({ live: [], destroyed: [] }, ROOT_ID, secrets)
+    return new Keyring({ identitySeed: fresh(), originSecret: fresh(), keys, revision: 1 })
   }
 
-  /** Newest first. */
+  get keys(): RootKeys {
+    return this.#keys
+  }
+
+  /** Those that have their secret halves, the newest first. */
   get rootKeys(): readonly [RootKey, ...RootKey[]] {
-    return this.#rootKeys as [RootKey, ...RootKey[]]
+    return this.#keys.live as readonly RootKey[] as [RootKey, ...RootKey[]]
   }
 
-  /** Makes a newest root key; those before stay, to open. In memory: `seal` makes the file. @throws {KeyriseError} ERR_SIZE_LIMIT. */
+  get destroyedKeys(): readonly DestroyedKey[] {
+    return this.#keys.destroyed
+  }
+
+  /** Counts the changes: of two copies of one keyring, the one with the higher number is the newer. */
+  get revision(): number {
+    return this.#revision
+  }
+
+  /**
+   * Takes changed root keys over, and disposes of the secrets that they no longer have. In memory: `seal` makes the file.
+   * @param keys - made from `keys` of this keyring by root-keys.ts.
+   */
+  change(keys: RootKeys): void {
+    const before = this.#keys.live
+    this.#keys = keys
+    this.#revision++
+    const kept = new Set(keys.live.map(({ privateKey }) => privateKey))
+    disposeOf(before.filter(({ privateKey }) => !kept.has(privateKey)))
+  }
+
+  /** Makes a newest version of `root`; those before stay, to open. In memory, as `change`. @throws {KeyriseError} ERR_SIZE_LIMIT. */
   rotate(random: Random): void {
-    const [newest] = this.rootKeys
-    if (this.#rootKeys.length >= ROOT_KEY_COUNT_MAX)
-      throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${String(ROOT_KEY_COUNT_MAX)} root keys` })
-    const fresh = (): Secret => Secret.random(SECRET_BYTES, random)
-    const key = makeRootKey(versionOf(newest.key) + 1, fresh(), fresh())
-    this.#rootKeys = [key, ...this.#rootKeys.map((older): RootKey => ({ ...older, state: 'decrypt-only' }))]
+    this.change(withNext(this.#keys, ROOT_ID, makeSeeds('x25519', random)))
   }
 
   /**
    * @param claimed - the file. @param passphrase - borrowed.
-   * @throws {KeyriseError} ERR_PASSPHRASE_WRONG; ERR_KEYRING_INVALID: damaged, or of another version.
+   * @throws {KeyriseError} ERR_PASSPHRASE_WRONG; ERR_KEYRING_INVALID: damaged; ERR_KEYRING_NEWER.
    */
   static open(claimed: Uint8Array, passphrase: Secret): Keyring {
     const plaintext = unseal(claimed, passphrase)
     try {
-      return parseKeyring(plaintext, (...parts) => new Keyring(...parts))
+      return new Keyring(parseKeyring(plaintext))
     } catch (error) {
-      throw isKeyriseError(error, CODE) ? error : new KeyriseError(CODE)
+      throw isKeyriseError(error, CODE, 'ERR_KEYRING_NEWER') ? error : new KeyriseError(CODE)
     } finally {
       plaintext.fill(0)
     }
@@ -96,27 +111,24 @@ export class Keyring implements Disposable {
     return Number(parseHeader(file).stanzas[0]?.args[2] ?? KEYRING_LOG_N)
   }
 
-  /** The file that `open` opens. @param options.passphrase - borrowed. @param options.logN - scrypt’s work factor. */
-  seal(options: { readonly passphrase: Secret; readonly random: Random; readonly logN?: number }): Bytes {
-    const { passphrase, random, logN = KEYRING_LOG_N } = options
-    const meta = encodeCbor([
-      FORMAT,
-      { identity: this.identity, keys: this.rootKeys.map(({ state, certificate }) => ({ state, ...certificate })) },
-    ])
-    const secrets = [
-      this.#identitySeed,
-      this.originSecret,
-      ...this.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed]),
-    ]
-    const plaintext = allocate(4 + meta.length + secrets.length * SECRET_BYTES)
+  /**
+   * The file that `open` opens. @param options.passphrase - borrowed. @param options.logN - scrypt’s work factor.
+   * @param options.keys - that `change` would take over; those of this keyring unless told.
+   */
+  seal(options: {
+    readonly passphrase: Secret
+    readonly random: Random
+    readonly logN?: number
+    readonly keys?: RootKeys
+  }): Bytes {
+    const { passphrase, random, logN = KEYRING_LOG_N, keys = this.#keys } = options
+    const plaintext = encodeKeyring({
+      identitySeed: this.#identitySeed,
+      originSecret: this.originSecret,
+      keys,
+      revision: keys === this.#keys ? this.#revision : this.#revision + 1,
+    })
     try {
-      new DataView(plaintext.buffer).setUint32(0, meta.length)
-      plaintext.set(meta, 4)
-      secrets.forEach((secret, index) => {
-        secret.expose((bytes) => {
-          plaintext.set(bytes, 4 + meta.length + index * SECRET_BYTES)
-        })
-      })
       return sealEnvelope(plaintext, { recipients: [scryptRecipient(passphrase, logN)], random })
     } finally {
       plaintext.fill(0)
@@ -128,9 +140,10 @@ export class Keyring implements Disposable {
     return this.#signer.sign(message)
   }
 
-  /** Certificates of the root keys, newest first: that one to seal to, all of them to verify what comes back. */
-  certificates(): Bytes[] {
-    return this.rootKeys.map(({ certificate }) => {
+  /** The enabled version of `id` first, to seal to; then the others that open, to verify what comes back. @throws {KeyriseError} ERR_KEY_UNKNOWN. */
+  certificates(id = ROOT_ID): Bytes[] {
+    const first = enabledKey(this.#keys, id)
+    return [first, ...openingKeys(this.#keys).filter((key) => key !== first)].map(({ certificate }) => {
       const body = encodeCertificateBody(certificate)
       return joinCertificate(body, this.sign(body))
     })
@@ -140,34 +153,19 @@ export class Keyring implements Disposable {
     this.#signer[Symbol.dispose]()
     this.#identitySeed[Symbol.dispose]()
     this.originSecret[Symbol.dispose]()
-    for (const { privateKey, originSeed } of this.rootKeys) {
-      privateKey[Symbol.dispose]()
-      originSeed[Symbol.dispose]()
-    }
+    disposeOf(this.#keys.live)
   }
 }
 
-const KEY_ID = /^root@([1-9]\d{0,8})$/
-
-/** @throws {KeyriseError} ERR_KEYRING_INVALID. */
-const versionOf = (key: string): number => {
-  const version = KEY_ID.exec(key)?.[1]
-  if (version === undefined) throw new KeyriseError(CODE, { detail: 'a key’s name' })
-  return Number(version)
-}
-
-const makeRootKey = (version: number, privateKey: Secret, originSeed: Secret): RootKey => {
-  using signer = ed25519Signer(originSeed)
-  const certificate: RootCertificate = {
-    key: `root@${String(version)}`,
-    suite: 'x25519',
-    encryptionKey: x25519PublicKey(privateKey),
-    originKey: signer.publicKey,
+const disposeOf = (keys: readonly RootKey[]): void => {
+  for (const { privateKey, originKey } of keys) {
+    privateKey[Symbol.dispose]()
+    originKey[Symbol.dispose]()
   }
-  return { key: certificate.key, suite: 'x25519', state: 'enabled', privateKey, originSeed, certificate }
 }
 
 const unseal = (claimed: Uint8Array, passphrase: Secret): Bytes => {
+  if (claimed.length > KEYRING_SIZE_BYTES_MAX) throw new KeyriseError(CODE, { detail: 'size' })
   try {
     return openEnvelope(claimed, { identities: [scryptIdentity(passphrase)] }).plaintext
   } catch (error) {
@@ -175,67 +173,4 @@ const unseal = (claimed: Uint8Array, passphrase: Secret): Bytes => {
       cause: error,
     })
   }
-}
-
-type Parts = readonly [identitySeed: Secret, originSecret: Secret, rootKeys: readonly RootKey[]]
-
-/** Reads the plaintext of a keyring, which was authenticated: what is wrong here is another version, or a fault of ours. */
-const parseKeyring = (plaintext: Bytes, make: (...parts: Parts) => Keyring): Keyring => {
-  const metaSize = plaintext.length >= 4 ? new DataView(plaintext.buffer).getUint32(0) : plaintext.length
-  if (4 + metaSize > plaintext.length) throw new KeyriseError(CODE, { detail: 'sizes' })
-  const meta = decodeCbor(plaintext.subarray(4, 4 + metaSize))
-  if (!Array.isArray(meta) || meta.length !== 2 || meta[0] !== FORMAT)
-    throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
-  const fields = new FieldReader(meta[1], ['identity', 'keys'], CODE)
-  const stated = fields.list('keys', ROOT_KEY_COUNT_MAX, readStated)
-  if (plaintext.length !== 4 + metaSize + (2 + 2 * stated.length) * SECRET_BYTES)
-    throw new KeyriseError(CODE, { detail: 'sizes' })
-  const identity = fields.bytes('identity', 32)
-  const taken: Secret[] = []
-  const secretAt = (index: number): Secret => {
-    const start = 4 + metaSize + index * SECRET_BYTES
-    const secret = Secret.take(plaintext.subarray(start, start + SECRET_BYTES))
-    taken.push(secret)
-    return secret
-  }
-  try {
-    const rootKeys = stated.map(({ state, certificate }, index) => ({
-      ...makeRootKey(versionOf(certificate.key), secretAt(2 + 2 * index), secretAt(3 + 2 * index)),
-      state,
-    }))
-    const keyring = make(secretAt(0), secretAt(1), rootKeys)
-    if (!equalPublicBytes(keyring.identity, identity) || !isWhole(rootKeys, stated))
-      throw new KeyriseError(CODE, { detail: 'its halves do not match' })
-    return keyring
-  } catch (error) {
-    for (const secret of taken) secret[Symbol.dispose]()
-    throw error
-  }
-}
-
-/** True where the secret halves give the public ones, in the order and states that a rotation makes. */
-const isWhole = (rootKeys: readonly RootKey[], stated: readonly Stated[]): boolean =>
-  rootKeys.length > 0 &&
-  rootKeys.every(({ certificate, state }, index) => {
-    const claimed = stated[index]?.certificate ?? certificate
-    const isInOrder = index === 0 || versionOf(certificate.key) < versionOf(rootKeys[index - 1]?.key ?? '')
-    const isRightState = (state === 'enabled') === (index === 0)
-    return (
-      isInOrder && isRightState && equalPublicBytes(encodeCertificateBody(certificate), encodeCertificateBody(claimed))
-    )
-  })
-
-type Stated = Pick<RootKey, 'state' | 'certificate'>
-const readStated = (claimed: unknown): Stated => {
-  const f = new FieldReader(claimed, ['state', 'key', 'suite', 'encryptionKey', 'originKey'], CODE)
-  const state = f.text('state', 16)
-  if ((state !== 'enabled' && state !== 'decrypt-only') || f.text('suite', 32) !== 'x25519')
-    throw new KeyriseError(CODE, { detail: 'not a keyring of this version' })
-  const certificate: RootCertificate = {
-    key: f.text('key', 64),
-    suite: 'x25519',
-    encryptionKey: f.bytes('encryptionKey', 32),
-    originKey: f.bytes('originKey', 32),
-  }
-  return { state, certificate }
 }

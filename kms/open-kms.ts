@@ -2,7 +2,7 @@ import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
-import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
+import { rootKeyObject } from '../protocol/crypto/root-private.js'
 import { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { identify, openKeyringFile, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
@@ -11,6 +11,7 @@ import { checkPolicy, type CheckedPolicy } from './policy-file.js'
 import { NitroVerifier } from './nitro-verifier.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
+import { openingKeys } from './root-keys.js'
 import { KmsService, type KmsEvent } from './service.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
 import { SimulatedVerifier, Verifiers, type Verifier } from './verifier.js'
@@ -65,9 +66,9 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
 }
 
 /** What the threads that unseal are given. */
-export const unsealKeys = (keyring: Keyring): UnsealKeys => ({
-  authority: keyring.identity,
-  rootKeys: keyring.rootKeys.map(({ key, privateKey }) => ({ key, privateKey: x25519PrivateKeyObject(privateKey) })),
+export const unsealKeys = ({ identity, keys }: Pick<Keyring, 'identity' | 'keys'>): UnsealKeys => ({
+  authority: identity,
+  rootKeys: openingKeys(keys).map((root) => ({ key: root.key, suite: root.suite, privateKey: rootKeyObject(root) })),
 })
 
 const assemble = (

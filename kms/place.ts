@@ -2,7 +2,8 @@ import { basename, dirname, join, resolve } from 'node:path'
 import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, Random } from '../protocol/ports.js'
-import { encodeX25519Recipient } from '../protocol/crypto/recipients.js'
+import type { RootSuite } from '../protocol/statements.js'
+import { encodeRootRecipient } from '../protocol/crypto/root-public.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { nodeClock, publish, readWhole, storeError, syncDirectory } from '../storage/index.js'
 import {
@@ -17,6 +18,7 @@ import {
 import { FileLedger } from './file-ledger.js'
 import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
 import { throttled } from './throttle.js'
+import type { RootKey } from './root-keys.js'
 
 /** The keyring’s file in the KMS’s directory, where no other custody is named. */
 const KEYRING_NAME = 'keyring.age'
@@ -35,8 +37,13 @@ export interface KmsPlace {
 export interface KmsIdentity {
   /** Ed25519, 32 bytes: what a launch trusts. */
   readonly identity: Bytes
-  /** Root keys as `age` recipients, newest first. */
-  readonly keys: readonly { readonly key: string; readonly recipient: string }[]
+  /** Root keys as `age` recipients, newest first, but for destroyed ones. */
+  readonly keys: readonly {
+    readonly key: string
+    readonly suite: RootSuite
+    readonly state: RootKey['state']
+    readonly recipient: string
+  }[]
 }
 
 /** The place that options name, which leave custody out where it is not apart. */
@@ -222,9 +229,11 @@ const identifyPlace = async (options: PlaceOptions): Promise<KmsIdentity> => {
 
 export const identify = (keyring: Keyring): KmsIdentity => ({
   identity: keyring.identity,
-  keys: keyring.rootKeys.map(({ key, certificate }) => ({
+  keys: keyring.rootKeys.map(({ key, suite, state, certificate }) => ({
     key,
-    recipient: encodeX25519Recipient(certificate.encryptionKey),
+    suite,
+    state,
+    recipient: encodeRootRecipient(certificate),
   })),
 })
 

@@ -1,8 +1,9 @@
 import { createSecretKey } from 'node:crypto'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { type ItemStatus } from '../protocol/session.js'
-import { encodeProofs, proofTranscript } from '../protocol/statements.js'
-import { deriveOriginKey, ed25519Signer } from '../protocol/crypto/keys.js'
+import { encodeProofs, type ProofParts } from '../protocol/statements.js'
+import { deriveOriginKey } from '../protocol/crypto/keys.js'
+import { proveOpened } from '../protocol/crypto/root-private.js'
 import type { Sealer } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
@@ -38,14 +39,8 @@ export class Release {
   }
 
   /** A signature by the origin half of each root key that opened one of `items` (M12). */
-  prove(items: readonly ItemStatus[], transcript: Parameters<typeof proofTranscript>[0]): Bytes {
-    const message = proofTranscript(transcript)
+  prove(items: readonly ItemStatus[], parts: ProofParts): Bytes {
     const used = this.#keyring.rootKeys.filter(({ key }) => items.some((item) => item.key === key))
-    return encodeProofs(
-      used.map(({ key, originSeed }) => {
-        using signer = ed25519Signer(originSeed)
-        return { key, signature: signer.sign(message) }
-      }),
-    )
+    return encodeProofs(used.map((root) => ({ key: root.key, signature: proveOpened(root, parts) })))
   }
 }

@@ -12,7 +12,6 @@ import {
   type PairHalves,
   type StoredHeader,
 } from '../protocol/sealed-pair.js'
-import { x25519PrivateKeyObject } from '../protocol/crypto/curves.js'
 import { unwrapHeader } from '../protocol/crypto/envelope.js'
 import { LAYER_TYPE } from '../protocol/crypto/layer-stanza.js'
 import { findContextStanza } from '../protocol/crypto/origin.js'
@@ -25,12 +24,15 @@ import {
   SEALED_CHUNK_SIZE,
 } from '../protocol/crypto/payload.js'
 import { TAG_SIZE } from '../protocol/crypto/primitives.js'
-import { x25519Identity, x25519Recipient, type Identity, type Recipient } from '../protocol/crypto/recipients.js'
+import type { Identity, Recipient } from '../protocol/crypto/recipients.js'
 import { rewrapHeader } from '../protocol/crypto/rewrap.js'
+import { rootIdentity, rootKeyObject } from '../protocol/crypto/root-private.js'
+import { rootRecipient } from '../protocol/crypto/root-public.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import type { Keyring } from './keyring.js'
+import { openingKeys, parseKeyName } from './root-keys.js'
 
-/** What became of one pair. `current`: the newest root key alone opened it already. */
+/** What became of one pair. `current`: the newest version of its root key alone opened it already. */
 export type RewrappedPair =
   | { readonly name: string; readonly status: 'rewrapped' | 'current' }
   | { readonly name: string; readonly status: 'failed'; readonly error: KeyriseError }
@@ -41,6 +43,8 @@ export interface RewrapPairsOptions {
   /** Of the names to rewrap. */
   readonly prefix: string
   readonly random: Random
+  /** The id of the root key that what is under a name is for; the one that opens it unless told. */
+  readonly keyIdOf?: (name: string) => string
   readonly signal?: AbortSignal
 }
 
@@ -61,7 +65,7 @@ const NO_CONTEXT = allocate(0)
 export async function* rewrapPairs(options: RewrapPairsOptions): AsyncGenerator<RewrappedPair, void, undefined> {
   const { store, prefix } = options
   const pairs = [...pairsAmong(await store.list(prefix))].sort(([a], [b]) => (a < b ? -1 : 1))
-  const rewrapper = new PairRewrapper(options)
+  using rewrapper = new PairRewrapper(options)
   yield* bounded(
     pairs.filter(([, { generations }]) => generations.length > 0),
     options.signal,
@@ -100,27 +104,39 @@ interface Opened {
   readonly bytes: Bytes
   readonly fileKey: Secret
   readonly context: Uint8Array
-  /** For the newest root key alone. */
+  /** The root key that it is to be for. */
+  readonly target: Opener
+  /** For that one alone. */
   readonly isCurrent: boolean
 }
 
-class PairRewrapper {
+/** A root key that opens, and seals. */
+interface Opener {
+  readonly id: string
+  readonly identity: Identity & Partial<Disposable>
+  readonly recipient: Recipient
+}
+
+class PairRewrapper implements Disposable {
   readonly #store: Store
   readonly #random: Random
-  readonly #newest: Identity
-  readonly #identities: readonly Identity[]
-  readonly #recipient: Recipient
+  readonly #keyIdOf: ((name: string) => string) | undefined
+  /** The newest first, so that the first of an id is the one to seal to. */
+  readonly #openers: readonly Opener[]
 
-  constructor({ store, random, keyring }: RewrapPairsOptions) {
-    const [{ certificate }] = keyring.rootKeys
-    const [newest, ...older] = keyring.rootKeys.map(({ privateKey }) =>
-      x25519Identity(x25519PrivateKeyObject(privateKey)),
-    )
+  constructor({ store, random, keyring, keyIdOf }: RewrapPairsOptions) {
     this.#store = store
     this.#random = random
-    this.#newest = newest as Identity
-    this.#identities = [this.#newest, ...older]
-    this.#recipient = x25519Recipient(certificate.encryptionKey)
+    this.#keyIdOf = keyIdOf
+    this.#openers = openingKeys(keyring.keys).map((root) => ({
+      id: parseKeyName(root.key).id,
+      identity: rootIdentity(root.suite, rootKeyObject(root)),
+      recipient: rootRecipient(root.certificate),
+    }))
+  }
+
+  [Symbol.dispose](): void {
+    for (const { identity } of this.#openers) identity[Symbol.dispose]?.()
   }
 
   /** @param halves - as listed; undefined where nothing was. @returns undefined where there is no such pair any more. */
@@ -145,7 +161,7 @@ class PairRewrapper {
       const isDamaged = listed.generations.length > 0
       throw failure(isDamaged ? 'ERR_HEADER_MALFORMED' : 'ERR_STATE_LOST', `the header of ${name}`)
     }
-    const opened = this.#openAll(headers, start)
+    const opened = this.#openAll(name, headers, start)
     try {
       const generations = [...listed.generations, ...headers.map(({ generation }) => generation)]
       return await this.#renew(name, opened, generations, start)
@@ -179,13 +195,13 @@ class PairRewrapper {
     await this.#store.put(
       next,
       rewrapHeader(newest.bytes, {
-        identities: this.#identities,
-        recipients: [this.#recipient],
+        identities: this.#openers.map(({ identity }) => identity),
+        recipients: [newest.target.recipient],
         random: this.#random,
       }),
     )
     const bytes = await this.#store.read(next, 0, HEADER_SIZE_BYTES_MAX + 1)
-    const opened = bytes && this.#open({ generation, bytes: bytes as Bytes }, start)
+    const opened = bytes && this.#open(name, { generation, bytes: bytes as Bytes }, start)
     using _ = opened?.fileKey
     const isProven = opened?.isCurrent === true && opened.fileKey.equals(newest.fileKey)
     if ((await this.#store.read(payloadName(name), 0, 1)) === undefined) {
@@ -197,11 +213,11 @@ class PairRewrapper {
   }
 
   /** Those that open, newest first. @throws {KeyriseError} why the newest does not, where none does. */
-  #openAll(headers: readonly StoredHeader[], start: Uint8Array): readonly [Opened, ...Opened[]] {
+  #openAll(name: string, headers: readonly StoredHeader[], start: Uint8Array): readonly [Opened, ...Opened[]] {
     let refusal: unknown
     const opened = headers.flatMap((header) => {
       try {
-        return this.#open(header, start)
+        return this.#open(name, header, start)
       } catch (error) {
         refusal ??= error
         return []
@@ -212,27 +228,47 @@ class PairRewrapper {
     return [newest, ...others]
   }
 
-  #open({ generation, bytes }: StoredHeader, start: Uint8Array): Opened {
+  #open(name: string, { generation, bytes }: StoredHeader, start: Uint8Array): Opened {
     const header = parseHeader(bytes)
     if (header.sizeBytes !== bytes.length) throw failure('ERR_HEADER_MALFORMED', 'bytes behind it')
-    const fileKey = unwrapHeader(header, this.#identities)
+    const { opener, fileKey } = this.#unwrap(header)
     try {
       if (!opensStart(fileKey, start)) throw failure('ERR_PAYLOAD_INVALID', 'not the payload of this header')
       const context = findContextStanza(header)?.body ?? NO_CONTEXT
-      return { generation, bytes, fileKey, context, isCurrent: this.#isCurrent(header) }
+      const target = this.#newestOf(this.#keyIdOf?.(name) ?? opener.id)
+      return { generation, bytes, fileKey, context, target, isCurrent: isFor(header, target) }
     } catch (error) {
       fileKey[Symbol.dispose]()
       throw error
     }
   }
 
-  #isCurrent(header: Header): boolean {
-    const context = findContextStanza(header)
-    const [only, ...others] = header.stanzas.filter((stanza) => stanza !== context && stanza.args[0] !== LAYER_TYPE)
-    if (only === undefined || others.length > 0) return false
-    using fileKey = this.#newest.unwrap(only)
-    return fileKey !== undefined
+  #unwrap(header: Header): { opener: Opener; fileKey: Secret } {
+    for (const opener of this.#openers) {
+      try {
+        return { opener, fileKey: unwrapHeader(header, [opener.identity]) }
+      } catch (error) {
+        if (!isKeyriseError(error, 'ERR_IDENTITY_MISMATCH')) throw error
+      }
+    }
+    throw new KeyriseError('ERR_IDENTITY_MISMATCH')
   }
+
+  /** @throws {KeyriseError} ERR_KEY_UNKNOWN. */
+  #newestOf(id: string): Opener {
+    const newest = this.#openers.find((opener) => opener.id === id)
+    if (newest === undefined) throw failure('ERR_KEY_UNKNOWN', id)
+    return newest
+  }
+}
+
+/** True where `opener` and nobody else opens it. */
+const isFor = (header: Header, { identity }: Opener): boolean => {
+  const context = findContextStanza(header)
+  const [only, ...others] = header.stanzas.filter((stanza) => stanza !== context && stanza.args[0] !== LAYER_TYPE)
+  if (only === undefined || others.length > 0) return false
+  using fileKey = identity.unwrap(only)
+  return fileKey !== undefined
 }
 
 /** True when the first chunk of the payload that starts with `start` opens: header and payload belong together. */

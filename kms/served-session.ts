@@ -172,15 +172,16 @@ export class ServedSession {
   }
 
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' }>, claimed: Bytes): Promise<Parts> {
-    const { receipt, unsealed } = await this.#unsealWithReceipt('unwrap', request.headers, claimed)
-    return this.#proven(claimed, encodeSessionReply('unwrap', { items: unsealed.items, receipt }), unsealed)
+    const { receipt, unsealed, epoch } = await this.#unsealWithReceipt('unwrap', request.headers, claimed)
+    const meta = encodeSessionReply('unwrap', { items: unsealed.items, epoch, receipt })
+    return this.#proven(claimed, meta, { ...unsealed, epoch })
   }
 
   /** Unwraps as `unwrap` does; but the file keys stay here, and a stream and its delivery key go out for each. */
   async #stream(request: Extract<SessionRequest, { op: 'stream' }>, claimed: Bytes): Promise<Parts> {
     const caller = this.#caller()
     const headers = request.items.map(({ header }) => header)
-    const { receipt, unsealed } = await this.#unsealWithReceipt('stream', headers, claimed, request.done)
+    const { receipt, unsealed, epoch } = await this.#unsealWithReceipt('stream', headers, claimed, request.done)
     try {
       // The flow may have been destroyed meanwhile, which ended the streams that there were.
       await this.#options.desk.admit(caller)
@@ -189,7 +190,8 @@ export class ServedSession {
       throw error
     }
     const opened = openStreams(this.#streams, caller.flow, request.items, unsealed)
-    return this.#proven(claimed, encodeSessionReply('stream', { items: opened.items, receipt }), opened)
+    const meta = encodeSessionReply('stream', { items: opened.items, epoch, receipt })
+    return this.#proven(claimed, meta, { ...opened, epoch })
   }
 
   /** Opens headers for the caller, whose receipt is durable when this resolves. The caller zero-fills the secrets. */
@@ -198,7 +200,7 @@ export class ServedSession {
     headers: readonly Bytes[],
     claimed: Bytes,
     done: readonly Bytes[] = [],
-  ): Promise<{ receipt: Bytes; unsealed: Unsealed }> {
+  ): Promise<{ receipt: Bytes; unsealed: Unsealed; epoch: number }> {
     const { desk, release, receipts } = this.#options
     const caller = this.#caller()
     const state = await desk.admit(caller)
@@ -206,7 +208,8 @@ export class ServedSession {
     const unsealed = await release.unseal(state.sealer, kind, headers)
     try {
       const opened = { headers, items: unsealed.items }
-      return { receipt: await receipts.ofOpened(kind, this.#asked(claimed), state, opened), unsealed }
+      const receipt = await receipts.ofOpened(kind, this.#asked(claimed), state, opened)
+      return { receipt, unsealed, epoch: state.head?.epoch ?? 0 }
     } catch (error) {
       unsealed.secrets.fill(0)
       throw error
@@ -214,13 +217,14 @@ export class ServedSession {
   }
 
   /** An answer to the request `claimed`, with a proof by each root key that opened something for it. */
-  #proven(claimed: Bytes, meta: Bytes, { items, secrets }: Unsealed): Parts {
+  #proven(claimed: Bytes, meta: Bytes, { items, secrets, epoch }: Unsealed & { readonly epoch: number }): Parts {
     const { release, session } = this.#options
     const proof = release.prove(items, {
       handshakeDigest: session.transcriptDigest,
       requestDigest: sha256(claimed),
       metaDigest: sha256(meta),
       secretsDigest: sha256(secrets),
+      epoch,
     })
     return { meta, secrets, proof }
   }

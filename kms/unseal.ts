@@ -5,9 +5,11 @@ import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { encodeSegmentReply } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
+import type { RootSuite } from '../protocol/statements.js'
 import type { Segment } from '../protocol/crypto/delivery.js'
 import { checkSingle, unwrapHeader, verifyOrigin, type Origin } from '../protocol/crypto/envelope.js'
-import { FILE_KEY_SIZE, x25519Identity, type Identity } from '../protocol/crypto/recipients.js'
+import { FILE_KEY_SIZE, type Identity } from '../protocol/crypto/recipients.js'
+import { rootIdentity } from '../protocol/crypto/root-private.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { resealSegment, SEGMENT_KEYS_SIZE } from './reseal.js'
 
@@ -15,7 +17,7 @@ import { resealSegment, SEGMENT_KEYS_SIZE } from './reseal.js'
 export interface UnsealKeys {
   /** The KMS identity: whose origin tags count. */
   readonly authority: Bytes
-  readonly rootKeys: readonly { readonly key: string; readonly privateKey: KeyObject }[]
+  readonly rootKeys: readonly { readonly key: string; readonly suite: RootSuite; readonly privateKey: KeyObject }[]
 }
 
 /** Headers of one flow, whose file keys come back. `stream`: of envelopes with one layer only. */
@@ -63,12 +65,12 @@ export interface Unsealer {
 export interface UnsealIdentities {
   readonly authority: Bytes
   /** In the order of `rootKeys`. */
-  readonly identities: readonly Identity[]
+  readonly identities: readonly (Identity & Partial<Disposable>)[]
 }
 
 export const prepareKeys = ({ authority, rootKeys }: UnsealKeys): UnsealIdentities => ({
   authority,
-  identities: rootKeys.map(({ privateKey }) => x25519Identity(privateKey)),
+  identities: rootKeys.map(({ suite, privateKey }) => rootIdentity(suite, privateKey)),
 })
 
 /** What a thread answers: numbers and bytes, since hundreds of objects would take longer to cross than to make. */
@@ -146,6 +148,7 @@ export class InlineUnsealer implements Unsealer {
   }
 
   close(): Promise<void> {
+    for (const identity of this.#identities.identities) identity[Symbol.dispose]?.()
     return Promise.resolve()
   }
 }

@@ -165,6 +165,14 @@ const ERRORS = {
   ],
   ERR_KEYRING_EXISTS: ['A keyring exists here already', 'Choose another place; a keyring is never overwritten by init'],
   ERR_KEYRING_INVALID: ['The keyring is damaged or of an unknown version', 'Restore it from custody'],
+  ERR_KEYRING_NEWER: [
+    'The keyring was written by a newer version of Keyrise',
+    'Use that version: this one could not keep what it does not know',
+  ],
+  ERR_KEY_STATE: [
+    'The state of the root key does not allow this',
+    'See `keyrise kms keys`; the newest version of a key stays enabled until it is rotated',
+  ],
   ERR_PORT_IN_USE: ['The port is in use', 'Stop the other process, or choose another with --port'],
   ERR_ADDRESS_REFUSED: ['This address is not allowed', 'Without TLS the KMS listens on loopback only'],
   ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct what the message names'],

@@ -56,6 +56,8 @@ export const SEALED_SEGMENT_SIZE_BYTES_MAX = 16 * (64 * 1024 + 16)
 export const DELIVERED_SEGMENT_SIZE_BYTES_MAX = SEALED_SEGMENT_SIZE_BYTES_MAX + 48
 /** Of a KMS: a rotation a month for five years. Every session names them all. */
 export const ROOT_KEY_COUNT_MAX = 64
+/** Of a keyring, which remembers the destroyed ones by name. */
+export const DESTROYED_KEY_COUNT_MAX = 256
 export const ROSTER_VALUE_SIZE_BYTES_MAX = 1024
 /** One of the KMS’s: digests and names, and perhaps a reason. */
 export const RECEIPT_SIZE_BYTES_MAX = 8 * 1024

@@ -106,10 +106,10 @@ export interface SessionReplies {
   /** `acknowledgement`: the KMS identity’s signature over what the ledger now holds (`encodeAcknowledgement`), 64 bytes. */
   claim: { readonly incarnation: number; readonly acknowledgement: Bytes; readonly receipt: Bytes }
   commit: { readonly acknowledgement: Bytes }
-  /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. */
-  unwrap: { readonly items: readonly ItemStatus[]; readonly receipt: Bytes }
-  /** secrets: the delivery keys, 32 bytes for each item that opened. proof: `encodeProofs`. */
-  stream: { readonly items: readonly StreamStatus[]; readonly receipt: Bytes }
+  /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. `epoch`: of the head, in the ledger. */
+  unwrap: { readonly items: readonly ItemStatus[]; readonly epoch: number; readonly receipt: Bytes }
+  /** secrets: the delivery keys, 32 bytes for each item that opened. proof, epoch: as of `unwrap`. */
+  stream: { readonly items: readonly StreamStatus[]; readonly epoch: number; readonly receipt: Bytes }
   publish: Record<never, never>
   roster: { readonly roster: Bytes; readonly signature: Bytes }
   destroy: { readonly receipt: Bytes }
@@ -284,12 +284,20 @@ const REPLY_READERS: {
   ],
   commit: [['acknowledgement'], (f) => ({ acknowledgement: f.bytes('acknowledgement', 64) })],
   unwrap: [
-    ['items', 'receipt'],
-    (f) => ({ items: f.list('items', KMS_ITEM_COUNT_MAX, readItem), receipt: readReceipt(f) }),
+    ['items', 'epoch', 'receipt'],
+    (f) => ({
+      items: f.list('items', KMS_ITEM_COUNT_MAX, readItem),
+      epoch: f.count('epoch'),
+      receipt: readReceipt(f),
+    }),
   ],
   stream: [
-    ['items', 'receipt'],
-    (f) => ({ items: f.list('items', STREAM_COUNT_MAX, readStream), receipt: readReceipt(f) }),
+    ['items', 'epoch', 'receipt'],
+    (f) => ({
+      items: f.list('items', STREAM_COUNT_MAX, readStream),
+      epoch: f.count('epoch'),
+      receipt: readReceipt(f),
+    }),
   ],
   publish: [[], nothing],
   roster: [

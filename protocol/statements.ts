@@ -10,15 +10,45 @@ import { equalHeads, readPublished, type Head } from './session.js'
 
 const CODE = 'ERR_REQUEST_INVALID'
 
+/** What a root key is made of, by the age recipient that seals to it. */
+export const ROOT_SUITES = ['x25519', 'mlkem768x25519', 'rsa-oaep-3072', 'rsa-oaep-4096'] as const
+export type RootSuite = (typeof ROOT_SUITES)[number]
+export const isRootSuite = (claimed: string): claimed is RootSuite =>
+  (ROOT_SUITES as readonly string[]).includes(claimed)
+
 /** A root key version's public halves. */
 export interface RootCertificate {
   /** `root@1`: id, then version. */
   readonly key: string
-  readonly suite: 'x25519'
-  /** X25519 recipient, 32 bytes: seal to it. */
+  readonly suite: RootSuite
+  /** To seal to: 32 bytes of X25519, 1216 of X-Wing, or RSA as SubjectPublicKeyInfo in DER (RFC 8017, Appendix A.1.1). */
   readonly encryptionKey: Bytes
-  /** Ed25519, 32 bytes: proves what the root key opened. */
+  /** Proves what the root key opened: 32 bytes of Ed25519, or a second RSA key, in DER as above. */
   readonly originKey: Bytes
+}
+
+/** Of either half, in DER: 422 bytes for 3072 bits, 550 for 4096. */
+const RSA_PUBLIC_SIZE_BYTES_MAX = 1024
+const ENCRYPTION_KEY_SIZE_BYTES: Readonly<Record<RootSuite, readonly [min: number, max: number]>> = {
+  x25519: [32, 32],
+  mlkem768x25519: [1216, 1216],
+  'rsa-oaep-3072': [1, RSA_PUBLIC_SIZE_BYTES_MAX],
+  'rsa-oaep-4096': [1, RSA_PUBLIC_SIZE_BYTES_MAX],
+}
+
+export const isRsa = (suite: RootSuite): boolean => suite === 'rsa-oaep-3072' || suite === 'rsa-oaep-4096'
+
+/** @param fields - which have `key`, `suite` and both public halves. @throws {KeyriseError} the reader’s code. */
+export const readRootCertificate = (fields: FieldReader): RootCertificate => {
+  const suite = fields.text('suite', 32)
+  if (!isRootSuite(suite)) return fields.refuse('suite')
+  const [sizeMin, sizeMax] = ENCRYPTION_KEY_SIZE_BYTES[suite]
+  return {
+    key: fields.text('key', 64),
+    suite,
+    encryptionKey: fields.bytes('encryptionKey', sizeMin, sizeMax),
+    originKey: isRsa(suite) ? fields.bytes('originKey', 1, RSA_PUBLIC_SIZE_BYTES_MAX) : fields.bytes('originKey', 32),
+  }
 }
 
 /** The part of a certificate that the KMS identity signs. A certificate is this, then the signature, 64 bytes. */
@@ -33,20 +63,10 @@ export const splitCertificate = (claimed: Uint8Array): { body: Bytes; signature:
 }
 
 /** @param body - verified. */
-export const decodeCertificateBody = (body: Uint8Array): RootCertificate => {
-  const f = new FieldReader(
-    readTagged('keyrise/v1/root-key', body),
-    ['key', 'suite', 'encryptionKey', 'originKey'],
-    CODE,
+export const decodeCertificateBody = (body: Uint8Array): RootCertificate =>
+  readRootCertificate(
+    new FieldReader(readTagged('keyrise/v1/root-key', body), ['key', 'suite', 'encryptionKey', 'originKey'], CODE),
   )
-  if (f.text('suite', 32) !== 'x25519') return f.refuse('suite')
-  return {
-    key: f.text('key', 64),
-    suite: 'x25519',
-    encryptionKey: f.bytes('encryptionKey', 32),
-    originKey: f.bytes('originKey', 32),
-  }
-}
 
 /** `[tag, value]`: every signed structure says what it is, so that no signature serves for another. */
 export const readTagged = (tag: string, bytes: Uint8Array): unknown => {
@@ -61,23 +81,39 @@ export const encodeProofs = (proofs: readonly Proof[]): Bytes => encodeCbor(proo
 export const decodeProofs = (claimed: Uint8Array): Proof[] =>
   new FieldReader({ proofs: decodeCbor(claimed) }, ['proofs'], CODE).list('proofs', ROOT_KEY_COUNT_MAX, (item) => {
     const f = new FieldReader(item, ['key', 'signature'], CODE)
-    return { key: f.text('key', 64), signature: f.bytes('signature', 64) }
+    return { key: f.text('key', 64), signature: f.bytes('signature', 64, PROOF_SIZE_BYTES_MAX) }
   })
+/** A block of RSA with 4096 bits. */
+const PROOF_SIZE_BYTES_MAX = 512
 
-/** What a root key's origin half signs (M12): this session, this request, this reply. Digests are SHA-256. */
-export const proofTranscript = (parts: {
+/** What comes back was opened in this session, for this request, as this reply, when the flow was at this epoch. */
+export interface ProofParts {
   readonly handshakeDigest: Uint8Array
   readonly requestDigest: Uint8Array
   readonly metaDigest: Uint8Array
   readonly secretsDigest: Uint8Array
-}): Bytes =>
+  /** Of the flow’s head in the ledger; 0 before the first. */
+  readonly epoch: number
+}
+
+/** What a root key's origin half signs (M12). Digests are SHA-256. */
+export const proofTranscript = (parts: ProofParts): Bytes =>
   encodeCbor([
     'keyrise/v1/origin-proof',
     parts.handshakeDigest,
     parts.requestDigest,
     parts.metaDigest,
     parts.secretsDigest,
+    parts.epoch,
   ])
+
+/**
+ * What an RSA origin half turns over with its private-key operation, and its public half recovers: 76 bytes at most. A third of
+ * the modulus would be too long for a padding that is fixed (Brier, Clavier, Coron, Naccache: Cryptanalysis of RSA signatures with
+ * fixed-pattern padding), hence the digest. @param transcriptDigest - SHA-256 of `proofTranscript`.
+ */
+export const proofMessage = (transcriptDigest: Uint8Array, epoch: number): Bytes =>
+  encodeCbor(['keyrise/v1/origin-proof-digest', transcriptDigest, epoch])
 
 /** A state of a flow that the ledger holds, durably: what a claim or a commit has made of it. */
 export interface Acknowledged {

@@ -18,7 +18,7 @@ export const identities = [x25519Identity(x25519PrivateKeyObject(privateKey))]
 /** What a KMS whose one root key this is starts its pool with. */
 export const unsealKeys = (): UnsealKeys => ({
   authority,
-  rootKeys: [{ key: 'root@1', privateKey: x25519PrivateKeyObject(privateKey) }],
+  rootKeys: [{ key: 'root@1', suite: 'x25519', privateKey: x25519PrivateKeyObject(privateKey) }],
 })
 export const authority = randomBytes(32)
 

@@ -57,7 +57,10 @@ test('what was sealed straight to the KMS opens in its own place only, and only 
   using secretKey = Secret.random(32, nodeRandom)
   const keys = keysWith({})
   const at = { ...place, kind: 'direct' } as const
-  const envelope = keys.sealDirect('password/a', text('value'), at, x25519PublicKey(secretKey))
+  const envelope = keys.sealDirect('password/a', text('value'), at, {
+    suite: 'x25519',
+    encryptionKey: x25519PublicKey(secretKey),
+  })
   using fileKey = unwrapHeader(parseHeader(envelope), [x25519Identity(secretKey)])
   t.deepEqual(keys.openDirect('password/a', envelope, at, fileKey), text('value'))
   using otherKey = Secret.random(16, nodeRandom)
@@ -93,7 +96,7 @@ test('after disposal no key is left to use', (t) => {
     () => keys.agree(keys.agreementKey, 'step'),
     () => keys.sealStep('inputs', text('rows'), 3),
     () => keys.openEpoch(epoch),
-    () => keys.sealRoot(allocate(32), 1),
+    () => keys.sealRoot({ suite: 'x25519', encryptionKey: allocate(32) }, 1),
   ])
     t.throws(use)
 })

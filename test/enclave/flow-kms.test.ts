@@ -171,7 +171,7 @@ test('a KMS that certifies no root key leaves nothing to seal to, and says so', 
   kms.script = (right, { op }) => (op === 'open' ? { ...right, meta: kms.opened([], OPEN) } : right)
   const client = connect(kms)
   await client.open()
-  t.throws(() => client.encryptionKey, { code: 'ERR_KEY_UNKNOWN' })
+  t.throws(() => client.rootKey, { code: 'ERR_KEY_UNKNOWN' })
 })
 
 test('items and bytes that do not add up are refused, and a failed item is only itself', async (t) => {

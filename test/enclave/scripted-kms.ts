@@ -30,6 +30,7 @@ export class ScriptedKms implements KmsChannel {
   readonly origin = signer()
   script: Script = (right) => right
   items: readonly ItemStatus[] = []
+  epoch = 0
   secrets: Bytes = NOTHING
   /** Changes what the receipts say, before they are signed. */
   receipted: (right: Receipt) => Receipt = (right) => right
@@ -87,6 +88,7 @@ export class ScriptedKms implements KmsChannel {
       requestDigest: sha256(request),
       metaDigest: sha256(parts.meta),
       secretsDigest: sha256(parts.secrets),
+      epoch: this.epoch,
     })
     return encodeProofs([{ key: 'root@1', signature: by.sign(message) }])
   }
@@ -114,7 +116,7 @@ export class ScriptedKms implements KmsChannel {
   unwrapped(items: readonly ItemStatus[], headers: readonly Uint8Array[]): Bytes {
     const request = encodeSessionRequest({ op: 'unwrap', headers: headers.map(copyBytes) })
     const opened = headers.filter((_, index) => items[index]?.error === null)
-    return encodeSessionReply('unwrap', { items, receipt: this.receipt('unwrap', request, opened) })
+    return encodeSessionReply('unwrap', { items, epoch: this.epoch, receipt: this.receipt('unwrap', request, opened) })
   }
 
   /** What answers `open`, with certificates of the test’s own. */

@@ -35,7 +35,7 @@ const isSame = (a: Keyring, b: Keyring): boolean =>
       other !== undefined &&
       key.key === other.key &&
       key.privateKey.equals(other.privateKey) &&
-      key.originSeed.equals(other.originSeed)
+      key.originKey.equals(other.originKey)
     )
   })
 
@@ -114,7 +114,7 @@ test('another version, mixed halves and nonsense under the right passphrase are 
   swapped.copyWithin(swapped.length - 64, swapped.length - 32)
   const cases: Readonly<Record<string, Uint8Array>> = {
     empty: new Uint8Array(0),
-    'a later version': replaced('keyrise/v1/keyring', 'keyrise/v2/keyring'),
+    'no version of ours': replaced('keyrise/v2/keyring', 'keyrise/v0/keyring'),
     'an unknown suite': replaced('x25519', 'x25518'),
     'an unknown state': replaced('enabled', 'limited'),
     'one secret twice': swapped,
@@ -146,6 +146,7 @@ test('a rotated keyring comes back whole, its newest key first and alone enabled
   for (const [from, to] of [
     ['root@3', 'root@1'],
     ['root@1', 'root@2'],
+    ['root@2', 'other@2'],
     ['root@2', 'root@x'],
   ] as const) {
     const changed = new Uint8Array(Buffer.from(text.replace(from, to), 'latin1'))
@@ -165,7 +166,7 @@ test('disposed, a keyring has no key left', (t) => {
   const keyring = Keyring.create(nodeRandom)
   const views = [
     keyring.originSecret,
-    ...keyring.rootKeys.flatMap(({ privateKey, originSeed }) => [privateKey, originSeed]),
+    ...keyring.rootKeys.flatMap(({ privateKey, originKey }) => [privateKey, originKey]),
   ].map((secret) => secret.expose((bytes) => bytes))
   keyring[Symbol.dispose]()
   t.true(views.every((bytes) => bytes.every((byte) => byte === 0)))

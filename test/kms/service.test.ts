@@ -34,6 +34,7 @@ test('a first launch opens, claims, seals; a recovery unwraps what it sealed, wi
     requestDigest: sha256(answer.request),
     metaDigest: sha256(answer.meta),
     secretsDigest: sha256(answer.secrets),
+    epoch: answer.reply.epoch,
   })
   t.true(proof !== undefined && verifyEd25519(root.originKey, transcript, proof.signature))
   t.is((await second.call({ op: 'claim', head: null, incarnation: 1, adopt: null, stale: false })).reply.incarnation, 2)

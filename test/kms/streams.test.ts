@@ -91,6 +91,7 @@ test('what a stream’s keys came from is proven by the root key, over this sess
       requestDigest: sha256(request),
       metaDigest: sha256(meta),
       secretsDigest: sha256(secrets),
+      epoch: 0,
       ...changed,
     })
   t.is(secrets.length, 32)
