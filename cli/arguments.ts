@@ -1,4 +1,5 @@
-import { InvalidArgumentError } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
+import { ROOT_SUITES } from '../protocol/statements.js'
 
 /** Reads an option’s whole number from `min` to `max`. */
 export const wholeNumber =
@@ -8,3 +9,7 @@ export const wholeNumber =
     if (value >= min && value <= max) return value
     throw new InvalidArgumentError(`A whole number from ${min} to ${max}.`)
   }
+
+/** Of a root key that is made. */
+export const suiteOption = (): Option =>
+  new Option('--suite <name>', 'what the root key is made of').choices(ROOT_SUITES).default(ROOT_SUITES[0])

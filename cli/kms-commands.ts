@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { toHex } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import type { RootSuite } from '../protocol/statements.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from '../kms/file-ledger.js'
@@ -9,7 +10,7 @@ import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { addAcceptStaleCommand } from './accept-stale.js'
-import { wholeNumber } from './arguments.js'
+import { suiteOption, wholeNumber } from './arguments.js'
 import { addControlCommands } from './control-commands.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
@@ -25,6 +26,7 @@ export const addKmsCommands = (kms: Command): void => {
       wholeNumber(10, 20),
       KEYRING_LOG_N,
     )
+    .addOption(suiteOption())
     .action(init)
   withPlace(kms.command('serve').description('serve enclaves on loopback; sealed where no passphrase is given'))
     .requiredOption('--policy <file>', 'which platforms and images get keys (docs/kms.md)')
@@ -46,7 +48,7 @@ export const addKmsCommands = (kms: Command): void => {
     .action(identity)
 }
 
-const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promise<void> => {
+const init = async (flags: PlaceFlags & { readonly workFactor: number; readonly suite: RootSuite }): Promise<void> => {
   const made = await withPassphrase(flags, true, async (bytes) => {
     using passphrase = Secret.take(bytes)
     await prepareDirectory(nodeFileSystem, flags.directory)
@@ -56,6 +58,7 @@ const init = async (flags: PlaceFlags & { readonly workFactor: number }): Promis
       fs: nodeFileSystem,
       random: nodeRandom,
       logN: flags.workFactor,
+      suite: flags.suite,
     })
   })
   printIdentity(flags, made, [['keyring', flags.custody ?? `in ${flags.directory}`]])

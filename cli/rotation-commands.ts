@@ -1,10 +1,18 @@
 import type { Command } from 'commander'
 import { KeyriseError } from '../protocol/errors.js'
 import { rewrapStore, rotateKms, type RewrappedPair } from '../kms/index.js'
-import { DirectoryStore, nodeFileSystem } from '../storage/index.js'
 import { placeOf } from '../kms/place.js'
+import { ROOT_ID } from '../kms/root-keys.js'
+import type { RootSuite } from '../protocol/statements.js'
+import { DirectoryStore, nodeFileSystem } from '../storage/index.js'
+import { suiteOption } from './arguments.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { EXIT, printText, table } from './terminal.js'
+
+interface RotateFlags extends PlaceFlags {
+  readonly key: string
+  readonly suite: RootSuite
+}
 
 interface RewrapFlags extends PlaceFlags {
   readonly store: string
@@ -13,15 +21,21 @@ interface RewrapFlags extends PlaceFlags {
 
 /** `keyrise kms rotate` and `rewrap`: a new root key, and what was sealed to the older ones. */
 export const addRotationCommands = (kms: Command): void => {
-  withPlace(kms.command('rotate').description('make a new root key; the older ones stay, to open')).action(rotate)
+  withPlace(kms.command('rotate').description('make a new version of a root key; the older ones stay, to open'))
+    .addOption(suiteOption())
+    .option('--key <id>', 'the root key; one that there is not is made', ROOT_ID)
+    .action(rotate)
   withPlace(kms.command('rewrap').description('rewrap a store for the newest root key alone: headers, not payloads'))
     .requiredOption('--store <dir>', 'the store’s directory; enclaves may use it meanwhile')
     .option('--flow <id>', 'what is this flow’s only')
     .action(rewrap)
 }
 
-const rotate = async (flags: PlaceFlags): Promise<void> => {
-  const rotated = await withPassphrase(flags, false, (passphrase) => rotateKms({ ...placeOf(flags), passphrase }))
+const rotate = async (flags: RotateFlags): Promise<void> => {
+  const { key: id, suite } = flags
+  const rotated = await withPassphrase(flags, false, (passphrase) =>
+    rotateKms({ ...placeOf(flags), passphrase, id, suite }),
+  )
   const newest = rotated.keys[0]?.key ?? ''
   printIdentity(flags, rotated, [
     ['backups', `copies of the keyring made before do not hold ${newest}: make new ones`],

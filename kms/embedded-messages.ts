@@ -1,6 +1,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import type { Bytes } from '../protocol/bytes.js'
 import type { ErrorCode } from '../protocol/errors.js'
+import type { RootSuite } from '../protocol/statements.js'
 import type { KmsIdentity, KmsPlace } from './place.js'
 import type { Policy } from './policy.js'
 
@@ -11,6 +12,7 @@ export interface EmbeddedStart {
   readonly policy: Policy
   readonly passphrase: Bytes
   readonly logN: number | undefined
+  readonly suite: RootSuite | undefined
 }
 
 /** Host to worker: a frame to answer; or, without one, the wish to close. */

@@ -17,7 +17,7 @@ import { openKms, type OpenKms } from './open-kms.js'
 import { createKms, hasKeyring } from './place.js'
 
 /** The thread of an embedded KMS: it opens, or makes, a KMS and answers frames until it is told to close. */
-const { port, place, policy, passphrase, logN } = workerData as EmbeddedStart
+const { port, place, policy, passphrase, logN, suite } = workerData as EmbeddedStart
 const secret = Secret.take(passphrase)
 hardenThread()
 
@@ -25,7 +25,11 @@ const start = async (): Promise<OpenKms> => {
   const options = { place, passphrase: secret, fs: nodeFileSystem, random: nodeRandom }
   try {
     if (!(await hasKeyring(place, nodeFileSystem)))
-      await createKms({ ...options, ...(logN === undefined ? {} : { logN }) })
+      await createKms({
+        ...options,
+        ...(logN === undefined ? {} : { logN }),
+        ...(suite === undefined ? {} : { suite }),
+      })
     return await openKms({ ...options, policy, clock: nodeClock })
   } finally {
     secret[Symbol.dispose]()

@@ -4,6 +4,7 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { KMS_FRAME_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import type { KmsLink } from '../protocol/ports.js'
+import type { RootSuite } from '../protocol/statements.js'
 import { nodeFileSystem } from '../storage/index.js'
 import {
   CLOSE,
@@ -27,6 +28,8 @@ export interface StartKmsOptions {
   readonly policy: Policy
   /** The passphrase’s scrypt work factor for a keyring that is made now, as a power of two; 18 unless told. */
   readonly workFactor?: number
+  /** What the root key of a keyring that is made now is made of; x25519 unless told. RSA’s takes seconds. */
+  readonly suite?: RootSuite
 }
 
 /** A KMS in a worker of this process, and the way to it. */
@@ -56,6 +59,7 @@ export const startKms = async (options: StartKmsOptions): Promise<EmbeddedKms> =
     policy,
     passphrase,
     logN: options.workFactor,
+    suite: options.suite,
   }
   const worker = new Worker(new URL('embedded-worker.js', import.meta.url), {
     env: {},

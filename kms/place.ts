@@ -3,6 +3,7 @@ import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, Random } from '../protocol/ports.js'
 import type { RootSuite } from '../protocol/statements.js'
+import { makeRootSecrets } from '../protocol/crypto/root-private.js'
 import { encodeRootRecipient } from '../protocol/crypto/root-public.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { nodeClock, publish, readWhole, storeError, syncDirectory } from '../storage/index.js'
@@ -102,6 +103,8 @@ export interface CreateOptions extends Pick<PlaceOptions, 'place' | 'fs'> {
   readonly random: Random
   /** scrypt’s work factor. */
   readonly logN?: number
+  /** Of the first root key; x25519 unless told. */
+  readonly suite?: RootSuite
 }
 
 /**
@@ -144,7 +147,7 @@ export const createSharedKms = (options: SharedKmsOptions): Promise<KmsIdentity>
 }
 
 const create = async (
-  { place, fs, random }: CreateOptions,
+  { place, fs, random, suite = 'x25519' }: CreateOptions,
   write: (keyring: Keyring) => Promise<void>,
 ): Promise<KmsIdentity> => {
   const path = keyringPath(place)
@@ -152,7 +155,7 @@ const create = async (
   const ledger = await FileLedger.inspect(fs, place.directory)
   if (ledger !== undefined && ledger.flowCount > 0)
     throw new KeyriseError('ERR_KEYRING_MISSING', { detail: `${path}; flows of its own are in the ledger` })
-  using keyring = Keyring.create(random)
+  using keyring = Keyring.create(random, await makeRootSecrets(suite, random))
   await write(keyring)
   return identify(keyring)
 }
@@ -193,40 +196,7 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   return { ...identify(keyring), ledger: known === undefined ? 'new' : 'kept', flowCount: known?.flowCount ?? 0 }
 }
 
-/**
- * Gives a KMS a new newest root key: one durable publish of the keyring, under the same passphrase and work factor. Takes the
- * ledger first, as a start does, so that a KMS that still runs here answers nothing more: it would not have the new key. Nor are
- * two rotations both acknowledged where one overwrote the other, unless the second fits between a check and the rename after it.
- * Nothing is rewrapped by it (rewrap.ts). A copy of the keyring that was made before does not hold the new key.
- * @throws {KeyriseError} as `openKeyring` and `FileLedger.open`; ERR_LEDGER_DAMAGED: another process took the place meanwhile;
- * ERR_SIZE_LIMIT: too many root keys.
- * Crash: the keyring before or after, whole.
- */
-export const rotateKeyring = async (options: PlaceOptions & { readonly random: Random }): Promise<KmsIdentity> => {
-  const { place, passphrase, fs, random } = options
-  const { identity } = await identifyPlace(options)
-  const ledger = await FileLedger.open(fs, place.directory, identity)
-  try {
-    // Now that the place is this process’s: what it read before may be outdated.
-    const before = await readKeyringFile(options)
-    using keyring = await openKeyringFile(options, before)
-    keyring.rotate(random)
-    const file = keyring.seal({ passphrase, random, logN: Keyring.workFactor(before) })
-    await ledger.confirm()
-    const path = keyringPath(place)
-    await publish(fs, dirname(path), basename(path), file)
-    await ledger.confirm()
-    return identify(keyring)
-  } finally {
-    await ledger.close()
-  }
-}
-
-const identifyPlace = async (options: PlaceOptions): Promise<KmsIdentity> => {
-  using keyring = await openKeyring(options)
-  return identify(keyring)
-}
-
+/** Who a KMS with this keyring is. */
 export const identify = (keyring: Keyring): KmsIdentity => ({
   identity: keyring.identity,
   keys: keyring.rootKeys.map(({ key, suite, state, certificate }) => ({
@@ -237,7 +207,8 @@ export const identify = (keyring: Keyring): KmsIdentity => ({
   })),
 })
 
-const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
+/** The keyring’s file. */
+export const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
 const custodiansPath = (place: KmsPlace): string => `${keyringPath(place)}${CUSTODIANS_SUFFIX}`
 
 /**

@@ -1,11 +1,14 @@
 import { copyBytes } from '../protocol/bytes.js'
 import { parseFlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
+import type { RootSuite } from '../protocol/statements.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { openKeyring, placeOf, rotateKeyring, type KmsIdentity } from './place.js'
+import { rotateKeyring } from './change-keys.js'
+import { openKeyring, placeOf, type KmsIdentity } from './place.js'
 import { rewrapPairs, type RewrappedPair } from './rewrap.js'
+import { ROOT_ID } from './root-keys.js'
 
 /** Which KMS, and how to open its keyring. */
 export interface RotateOptions {
@@ -15,6 +18,13 @@ export interface RotateOptions {
   readonly custody?: string
   /** Of the keyring; borrowed: zero-fill it when the work is done. */
   readonly passphrase: Uint8Array
+}
+
+export interface RotateKeyOptions extends RotateOptions {
+  /** Of the root key that gets a next version; one that there is not gets its first. `root` unless told. */
+  readonly id?: string
+  /** What the new version is made of; x25519 unless told. RSA’s takes seconds to make. */
+  readonly suite?: RootSuite
 }
 
 export interface RewrapStoreOptions extends RotateOptions {
@@ -31,9 +41,11 @@ export interface RewrapStoreOptions extends RotateOptions {
  * @throws {KeyriseError} ERR_KEYRING_*, ERR_PASSPHRASE_WRONG, ERR_LEDGER_*, ERR_STORE_*, ERR_SIZE_LIMIT: 64 root keys.
  * Crash: the keyring before or after, whole.
  */
-export const rotateKms = async (options: RotateOptions): Promise<KmsIdentity> => {
+export const rotateKms = async (options: RotateKeyOptions): Promise<KmsIdentity> => {
+  const { id = ROOT_ID, suite = 'x25519' } = options
   using passphrase = Secret.take(copyBytes(options.passphrase))
-  return await rotateKeyring({ place: placeOf(options), passphrase, fs: nodeFileSystem, random: nodeRandom })
+  const place = placeOf(options)
+  return await rotateKeyring({ place, passphrase, fs: nodeFileSystem, random: nodeRandom, id, suite })
 }
 
 /**

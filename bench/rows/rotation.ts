@@ -1,5 +1,6 @@
 import { join } from 'node:path'
-import { createKms, openKeyring, rotateKeyring } from '../../kms/place.js'
+import { rotateKeyring } from '../../kms/change-keys.js'
+import { createKms, openKeyring } from '../../kms/place.js'
 import { rewrapPairs } from '../../kms/rewrap.js'
 import type { Keyring } from '../../kms/keyring.js'
 import { asciiBytes, concatBytes } from '../../protocol/bytes.js'

@@ -1,4 +1,5 @@
 import test from 'ava'
+import { rotateKeyring } from '../../kms/change-keys.js'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
@@ -9,7 +10,6 @@ import {
   openKeyring,
   prepareDirectory,
   restoreKms,
-  rotateKeyring,
   type KmsIdentity,
   type KmsPlace,
 } from '../../kms/place.js'
@@ -146,7 +146,7 @@ test('a rotation makes a newest root key, and the older ones stay to open', asyn
   const rotated = await rotate()
   t.deepEqual(keysOf(rotated), ['root@2', 'root@1'])
   t.deepEqual(rotated.identity, made.identity)
-  t.deepEqual(rotated.keys[1], made.keys[0])
+  t.is(rotated.keys[1]?.recipient, made.keys[0]?.recipient)
   t.deepEqual((await restore(false)).keys, rotated.keys)
   await rotate()
   t.deepEqual(keysOf(await restore(false)), ['root@3', 'root@2', 'root@1'])
@@ -178,7 +178,7 @@ test('case 16: a crash at any step of a rotation leaves the keyring from before 
         disk.setFault(() => undefined)
         disk.fs.restart(() => isKept)
         const found = await disk.restore(false)
-        t.deepEqual(found.keys.at(-1), made.keys[0])
+        t.is(found.keys.at(-1)?.recipient, made.keys[0]?.recipient)
         outcomes.add(found.keys.length)
       }
     }

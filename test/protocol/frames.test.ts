@@ -193,7 +193,7 @@ test('a stream’s answer says for each item whether it opened, and refuses ids 
   const opened = { key: 'root@1', error: null, sizeBytes: 32, stream: filled(16, 1) }
   const failed = { key: null, error: 'ERR_ENVELOPE_INVALID', sizeBytes: 0, stream: null }
   const reply = (items: readonly Cbor[]) =>
-    decodeSessionReply('stream', encodeCbor({ items, receipt: new Uint8Array(1) }))
+    decodeSessionReply('stream', encodeCbor({ items, epoch: 2, receipt: new Uint8Array(1) }))
   t.deepEqual(reply([opened, failed]).items, [opened, failed])
   t.throws(() => reply([{ ...opened, stream: filled(15, 1) }]), { code: 'ERR_REQUEST_INVALID' })
   t.throws(() => reply(Array<Cbor>(STREAM_COUNT_MAX + 1).fill(failed)), { code: 'ERR_REQUEST_INVALID' })

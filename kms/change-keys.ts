@@ -1,0 +1,102 @@
+import { basename, dirname } from 'node:path'
+import type { Random } from '../protocol/ports.js'
+import type { ReceiptFields, ReceiptKind } from '../protocol/receipts.js'
+import type { RootSuite } from '../protocol/statements.js'
+import { makeRootSecrets } from '../protocol/crypto/root-private.js'
+import { nodeClock, publish } from '../storage/index.js'
+import { FileLedger } from './file-ledger.js'
+import { Keyring } from './keyring.js'
+import {
+  identify,
+  keyringPath,
+  openKeyring,
+  openKeyringFile,
+  readKeyringFile,
+  type KmsIdentity,
+  type PlaceOptions,
+} from './place.js'
+import { Receipts } from './receipts.js'
+import { parseKeyId, ROOT_ID, withNext, withoutDue, type RootKeys } from './root-keys.js'
+
+/**
+ * What root keys are to become (root-keys.ts). It changes nothing itself, and may be asked again.
+ * @throws {KeyriseError} why they cannot.
+ */
+export type Change = (keys: RootKeys) => RootKeys
+
+export interface ChangeOptions extends PlaceOptions {
+  readonly random: Random
+}
+
+/**
+ * Changes the root keys of a KMS that does not run, and ends those whose time has come: one durable publish of the keyring, under
+ * the same passphrase and work factor. Takes the ledger first, as a start does, so that a KMS that still runs here answers nothing
+ * more: it would not know the change. Nor are two changes both acknowledged where one overwrote the other, unless the second fits
+ * between a check and the rename after it. A copy of the keyring that was made before does not have the change.
+ * A receipt of each key that is changed comes first. @throws {KeyriseError} as `openKeyring`, `FileLedger.open` and `change`; ERR_LEDGER_DAMAGED: another process took the place meanwhile.
+ * Crash: the keyring before or after, whole.
+ */
+export const changeKeyring = async (options: ChangeOptions, change: Change): Promise<KmsIdentity> => {
+  const { place, passphrase, fs, random, clock = nodeClock } = options
+  const ledger = await FileLedger.open(fs, place.directory, await identityOf(options))
+  try {
+    // Now that the place is this process’s: what it read before may be outdated.
+    const before = await readKeyringFile(options)
+    using keyring = await openKeyringFile(options, before)
+    const known = keyring.keys
+    keyring.change(withoutDue(change(known), clock.nowMs()))
+    const sign = (message: Uint8Array) => keyring.sign(message)
+    const receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
+    const file = keyring.seal({ passphrase, random, logN: Keyring.workFactor(before) })
+    await recordChange(receipts, known, keyring.keys)
+    await ledger.confirm()
+    const path = keyringPath(place)
+    await publish(fs, dirname(path), basename(path), file)
+    await ledger.confirm()
+    return identify(keyring)
+  } finally {
+    await ledger.close()
+  }
+}
+
+/** Makes the next version of a root key, or the first of one. @throws {KeyriseError} as `changeKeyring`; ERR_NAME_INVALID, ERR_SIZE_LIMIT. */
+export const rotateKeyring = async (
+  options: ChangeOptions & { readonly id?: string; readonly suite?: RootSuite },
+): Promise<KmsIdentity> => {
+  const id = parseKeyId(options.id ?? ROOT_ID)
+  const secrets = await makeRootSecrets(options.suite ?? 'x25519', options.random)
+  try {
+    return await changeKeyring(options, (keys) => withNext(keys, id, secrets))
+  } finally {
+    secrets.privateKey[Symbol.dispose]()
+    secrets.originKey[Symbol.dispose]()
+  }
+}
+
+/** A receipt for each key that `after` has anew or in another state. */
+export const recordChange = async (receipts: Receipts, before: RootKeys, after: RootKeys): Promise<void> => {
+  for (const [kind, fields] of receiptsOf(before, after)) await receipts.record(kind, fields)
+}
+
+const receiptsOf = (before: RootKeys, after: RootKeys): readonly (readonly [ReceiptKind, ReceiptFields])[] => {
+  const known = new Map(before.live.map((key) => [key.key, key]))
+  const made = after.live.filter(({ key }) => !known.has(key))
+  const ended = after.destroyed.filter(({ key }) => known.has(key))
+  const changed = after.live.filter(({ key, state, destroyAtMs }) => {
+    const older = known.get(key)
+    return older !== undefined && (older.state !== state || older.destroyAtMs !== destroyAtMs)
+  })
+  return [
+    ...made.map(({ key, state, suite }) => ['rotation', { key, state, reason: suite }] as const),
+    ...changed.map(({ key, state, destroyAtMs }) => {
+      const reason = destroyAtMs === null ? {} : { reason: `to be destroyed at ${new Date(destroyAtMs).toISOString()}` }
+      return ['key-state', { key, state, ...reason }] as const
+    }),
+    ...ended.map(({ key }) => ['key-state', { key, state: 'destroyed' }] as const),
+  ]
+}
+
+const identityOf = async (options: PlaceOptions) => {
+  using keyring = await openKeyring(options)
+  return keyring.identity
+}
