@@ -12,6 +12,7 @@ import { nodeFileSystem } from '../storage/index.js'
 import { addAcceptStaleCommand } from './accept-stale.js'
 import { suiteOption, wholeNumber } from './arguments.js'
 import { addControlCommands } from './control-commands.js'
+import { addKeyCommands } from './key-commands.js'
 import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
 import { addRotationCommands } from './rotation-commands.js'
@@ -40,6 +41,7 @@ export const addKmsCommands = (kms: Command): void => {
   addControlCommands(kms)
   addAcceptStaleCommand(kms)
   addRotationCommands(kms)
+  addKeyCommands(kms)
   kms
     .command('identity')
     .description('print the identity that enclaves trust; needs no passphrase')

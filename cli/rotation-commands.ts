@@ -76,7 +76,7 @@ const print = (lines: readonly string[]): void => {
 }
 
 /** A store makes its directory where there is none; here that would be a mistyped path. */
-const checkStore = async (path: string): Promise<void> => {
+export const checkStore = async (path: string): Promise<void> => {
   try {
     await nodeFileSystem.list(path)
   } catch (cause) {

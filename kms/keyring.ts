@@ -62,7 +62,7 @@ export class Keyring implements Disposable {
 
   /** Those that have their secret halves, the newest first. */
   get rootKeys(): readonly [RootKey, ...RootKey[]] {
-    return this.#keys.live as readonly RootKey[] as [RootKey, ...RootKey[]]
+    return this.#keys.live as [RootKey, ...RootKey[]]
   }
 
   get destroyedKeys(): readonly DestroyedKey[] {

@@ -96,6 +96,7 @@ export type KeyChange =
   | { readonly kind: 'destroy'; readonly atMs: number }
 
 /**
+ * One version in another state.
  * @throws {KeyriseError} ERR_KEY_UNKNOWN; ERR_KEY_STATE: the newest version of an id stays enabled; nothing is disabled that is,
  * or enabled that waits for its end.
  */
@@ -143,6 +144,27 @@ export const withoutDue = (keys: RootKeys, nowMs: number): RootKeys => {
     throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${String(DESTROYED_KEY_COUNT_MAX)} destroyed keys` })
   return { live: keys.live.filter((one) => !isDue(one)), destroyed }
 }
+
+/** What anyone may know of a version. `at`: when it is to be destroyed, or was, in ISO 8601. */
+export interface KeyDescription {
+  readonly key: string
+  readonly suite: RootSuite
+  readonly state: RootKey['state'] | 'destroyed'
+  readonly at: string | null
+}
+
+/** The newest first; then those that are destroyed. */
+export const describeKeys = ({ live, destroyed }: RootKeys): readonly KeyDescription[] => [
+  ...live.map(({ key, suite, state, destroyAtMs }) => ({ key, suite, state, at: isoOf(destroyAtMs) })),
+  ...destroyed.map(({ key, suite, destroyedAtMs }) => ({
+    key,
+    suite,
+    state: 'destroyed' as const,
+    at: isoOf(destroyedAtMs),
+  })),
+]
+
+const isoOf = (timeMs: number | null): string | null => (timeMs === null ? null : new Date(timeMs).toISOString())
 
 const refused = (key: string, why: string): KeyriseError =>
   new KeyriseError('ERR_KEY_STATE', { detail: `${key}: ${why}` })

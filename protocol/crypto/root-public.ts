@@ -64,7 +64,7 @@ const MODULUS_BITS: Readonly<Partial<Record<RootSuite, number>>> = { 'rsa-oaep-3
 const EXPONENT = 65_537n
 
 /** @param der - SubjectPublicKeyInfo. @throws {KeyriseError} ERR_KEY_INVALID. */
-export const rsaPublicKey = (suite: RootSuite, der: Uint8Array): KeyObject => {
+const rsaPublicKey = (suite: RootSuite, der: Uint8Array): KeyObject => {
   const key = importPublic(der)
   const { modulusLength, publicExponent } = key?.asymmetricKeyDetails ?? {}
   if (key?.asymmetricKeyType !== 'rsa' || modulusLength !== MODULUS_BITS[suite] || publicExponent !== EXPONENT)
