@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { KeyriseError } from '../protocol/errors.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { changeKeyring } from '../kms/change-keys.js'
@@ -50,57 +49,66 @@ export const addKeyCommands = (kms: Command): void => {
     .action(destroy)
 }
 
-const list = async (flags: PlaceFlags): Promise<void> => {
-  const keys = await withKeys(flags, (known) => Promise.resolve(describeKeys(known)))
-  print(flags, keys)
-}
+const list = (flags: PlaceFlags): Promise<void> =>
+  withSecret(flags, async (passphrase) => print(flags, describeKeys(await readKeys(flags, passphrase))))
 
 const changeTo =
   (kind: Exclude<KeyChange['kind'], 'destroy'>) =>
-  async (key: string, flags: PlaceFlags): Promise<void> => {
-    print(flags, await change(flags, key, { kind }))
-  }
+  (key: string, flags: PlaceFlags): Promise<void> =>
+    withSecret(flags, async (passphrase) => print(flags, await change(flags, passphrase, key, { kind })))
 
 const destroy = async (key: string, flags: DestroyFlags): Promise<void> => {
   for (const path of flags.store) await checkStore(path)
-  const names = await withKeys(flags, async (keys) => {
-    const found: string[] = []
-    for (const path of flags.store)
-      for await (const name of dependentsOf({ keys, key, store: new DirectoryStore(path) }))
-        found.push(`${path}: ${name}`)
-    return found
-  })
-  if (flags.json !== true) printText(names.map((name) => `unreadable without ${key}  ${name}\n`).join(''))
-  if (flags.yes !== true) {
-    const looked =
-      flags.store.length === 0 ? 'no store was looked through: name them with --store' : `${names.length} need it`
-    printResult(flags.json === true, { key, dependents: names }, [`${key}: ${looked}; --yes destroys it`])
-    process.exitCode = EXIT.failed
-    return
-  }
-  print(flags, await change(flags, key, { kind: 'destroy', atMs: nodeClock.nowMs() + flags.waitingDays * DAY_MS }), {
-    dependents: names,
+  await withSecret(flags, async (passphrase) => {
+    const dependents = await namesOf(flags, passphrase, key)
+    if (flags.json !== true) printText(dependents.map((name) => `unreadable without ${key}  ${name}\n`).join(''))
+    if (flags.yes !== true) return refuseToDestroy(key, flags, dependents)
+    const atMs = nodeClock.nowMs() + flags.waitingDays * DAY_MS
+    print(flags, await change(flags, passphrase, key, { kind: 'destroy', atMs }), { dependents })
   })
 }
 
-/** Changes the keyring of a KMS that does not run. */
-const change = (flags: PlaceFlags, key: string, to: KeyChange): Promise<readonly KeyDescription[]> =>
-  withPassphrase(flags, false, async (bytes) => {
-    using passphrase = Secret.take(bytes)
-    let changed: RootKeys | undefined
-    await changeKeyring(
-      { place: placeOf(flags), passphrase, fs: nodeFileSystem, random: nodeRandom },
-      (keys) => (changed = withChange(keys, key, to)),
-    )
-    if (changed === undefined) throw new KeyriseError('ERR_KEY_UNKNOWN', { detail: key })
-    return describeKeys(changed)
-  })
+const refuseToDestroy = (key: string, { json, store }: DestroyFlags, dependents: readonly string[]): void => {
+  const found =
+    store.length === 0 ? 'no store was looked through: name them with --store' : `${dependents.length} need it`
+  printResult(json === true, { key, dependents }, [`${key}: ${found}; --yes destroys it`])
+  process.exitCode = EXIT.failed
+}
 
-const withKeys = <T>(flags: PlaceFlags, use: (keys: RootKeys) => Promise<T>): Promise<T> =>
+/** What needs the version, of all stores that were named. */
+const namesOf = async (flags: DestroyFlags, passphrase: Secret, key: string): Promise<readonly string[]> => {
+  using keyring = await openKeyring({ place: placeOf(flags), passphrase, fs: nodeFileSystem })
+  const found: string[] = []
+  for (const path of flags.store) {
+    const store = new DirectoryStore(path)
+    for await (const name of dependentsOf({ keys: keyring.keys, key, store })) found.push(`${path}: ${name}`)
+  }
+  return found
+}
+
+/** Changes the keyring of a KMS that does not run. */
+const change = async (
+  flags: PlaceFlags,
+  passphrase: Secret,
+  key: string,
+  to: KeyChange,
+): Promise<readonly KeyDescription[]> => {
+  const options = { place: placeOf(flags), passphrase, fs: nodeFileSystem, random: nodeRandom }
+  await changeKeyring(options, (keys) => withChange(keys, key, to))
+  return describeKeys(await readKeys(flags, passphrase))
+}
+
+/** All that is public of it: the secret halves are wiped when this resolves. */
+const readKeys = async (flags: PlaceFlags, passphrase: Secret): Promise<RootKeys> => {
+  using keyring = await openKeyring({ place: placeOf(flags), passphrase, fs: nodeFileSystem })
+  return keyring.keys
+}
+
+/** Read once: a descriptor has nothing more to give. */
+const withSecret = (flags: PlaceFlags, use: (passphrase: Secret) => Promise<void>): Promise<void> =>
   withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
-    using keyring = await openKeyring({ place: placeOf(flags), passphrase, fs: nodeFileSystem })
-    return await use(keyring.keys)
+    await use(passphrase)
   })
 
 const print = ({ json }: PlaceFlags, keys: readonly KeyDescription[], fields: object = {}): void => {
