@@ -14,7 +14,7 @@ test('keys are rotated to another suite, disabled, enabled, and destroyed after 
   const at = ['--directory', place.directory, '--custody', place.custody, '--passphrase-fd', '3', '--json']
   const kms = async (...command: string[]) => {
     const { code, out } = await run(['kms', ...command, ...at], 'correct horse\n')
-    const value = JSON.parse(out.trim().split('\n').at(-1) || '{}') as Record<string, unknown>
+    const value = JSON.parse(out === '' ? '{}' : (out.trim().split('\n').at(-1) ?? '{}')) as Record<string, unknown>
     const keys = (value['keys'] ?? []) as { key: string; suite: string; state: string; at: string; recipient: string }[]
     return { code, value, keys, states: keys.map(({ key, state }) => `${key} ${state}`) }
   }

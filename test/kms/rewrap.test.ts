@@ -174,6 +174,10 @@ test('a power cut at any operation of the disk leaves every pair readable, and t
 const flipped = (bytes: Uint8Array, at: number): Uint8Array =>
   bytes.map((byte, index) => (index === at ? byte ^ 1 : byte))
 
+/** Another digit of base64: a flipped bit could make it none. */
+const relettered = (at: number) => (byte: number, index: number) =>
+  index === at ? (byte === 0x41 ? 0x42 : 0x41) : byte
+
 test('what is damaged, halved or foreign is reported and left alone, and the others are done', async (t) => {
   const [store, keyring] = [new MemoryStore(), rotated()]
   const digests = await fill(store, keyring, ['good', 'mac', 'form', 'payload', 'swapped', 'headless', 'bare'])
@@ -183,7 +187,7 @@ test('what is damaged, halved or foreign is reported and left alone, and the oth
     await store.put(name, make(bytes))
   }
   const good = (await store.get(headerName('f/good', 1))) ?? new Uint8Array(0)
-  await change(headerName('f/mac', 1), (bytes) => flipped(bytes, bytes.length - 10))
+  await change(headerName('f/mac', 1), (bytes) => bytes.map(relettered(bytes.length - 10)))
   await change(headerName('f/form', 1), (bytes) => flipped(bytes, 3))
   await change(payloadName('f/payload'), (bytes) => flipped(bytes, 20))
   await change(headerName('f/swapped', 1), () => good)
