@@ -117,7 +117,7 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
   const { kms, store, identity } = ports
   const { state, incarnation } = recovered
   if (chosen.size > ENTRY_COUNT_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
-  await putObject(store, identity.flow, keys.rootObject, keys.sealRoot(kms.encryptionKey, incarnation))
+  await putObject(store, identity.flow, keys.rootObject, keys.sealRoot(kms.rootKey, incarnation))
   const entries = new Map<EntryName, { object: StoredObject | null; offset: number; sizeBytes: number }>()
   const values: Secret[] = []
   let [serial, offset] = [0, 0]
@@ -134,7 +134,7 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
       if (direct) {
         using secret = bytes
         const object = place('direct')
-        const envelope = secret.expose((plain) => keys.sealDirect(name, plain, object, kms.encryptionKey))
+        const envelope = secret.expose((plain) => keys.sealDirect(name, plain, object, kms.rootKey))
         await putObject(store, identity.flow, object, envelope)
         entries.set(name, { object: { name: object, digest: envelopeDigest(envelope) }, offset: 0, sizeBytes })
       } else {

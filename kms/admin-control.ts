@@ -15,7 +15,12 @@ const STATUS = objectOf({
   keys: {
     type: 'array',
     maxItems: 1024,
-    items: objectOf({ key: { type: 'string', maxLength: 128 }, recipient: { type: 'string', maxLength: 4096 } }),
+    items: objectOf({
+      key: { type: 'string', maxLength: 128 },
+      suite: { type: 'string', maxLength: 32 },
+      state: { type: 'string', maxLength: 16, enum: ['enabled', 'decrypt-only', 'disabled'] },
+      recipient: { type: 'string', maxLength: 4096 },
+    }),
   },
 })
 
