@@ -36,7 +36,7 @@ export interface DiskMoment {
 /** What a disk holds, by absolute path: a file’s bytes, or null for a directory. Sorted by path. */
 export type DiskImage = ReadonlyMap<string, Uint8Array | null>
 
-const PAGE_SIZE_BYTES = 4096
+export const PAGE_SIZE_BYTES = 4096
 const ROOT: NodeId = 0
 
 const systemError = (code: string, path: string): Error => Object.assign(new Error(`${code}: ${path}`), { code })
@@ -87,27 +87,89 @@ const without = (names: ReadonlyMap<string, NodeId>, name: string): ReadonlyMap<
   return left
 }
 
-const imageOf = (nodes: Nodes): DiskImage => {
-  const found: [string, Uint8Array | null][] = []
+/** What each path is: a directory, or what `file` makes of a file. Sorted by path. */
+const treeOf = <T>(nodes: Nodes, file: (id: NodeId, bytes: Uint8Array) => T): ReadonlyMap<string, T | null> => {
+  const found: [string, T | null][] = []
   const walk = (id: NodeId, path: string): void => {
     const node = nodes.get(id) as Node
-    if (path !== '') found.push([path, node instanceof Uint8Array ? node : null])
-    if (!(node instanceof Uint8Array)) for (const [name, child] of node) walk(child, `${path}/${name}`)
+    if (node instanceof Uint8Array) {
+      found.push([path, file(id, node)])
+      return
+    }
+    if (path !== '') found.push([path, null])
+    for (const [name, child] of node) walk(child, `${path}/${name}`)
   }
   walk(ROOT, '')
   return new Map(found.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-/** What the disk holds while it runs. */
-export const seenImage = ({ seen }: DiskMoment): DiskImage => imageOf(seen)
+/** A change of a file’s bytes, or of their number. */
+export type FileChange = Extract<Change, { readonly kind: 'grow' | 'truncate' | 'data' }>
 
-/** What a power cut at this moment leaves where it keeps those unsynced changes that `kept` names by index. */
-export const crashImage = ({ durable, unsynced }: DiskMoment, kept: (index: number) => boolean): DiskImage => {
+const isOfFile = (change: Change): change is FileChange =>
+  change.kind === 'grow' || change.kind === 'truncate' || change.kind === 'data'
+
+/** The bytes of a file after `changes`, in order. */
+export const changedFile = (bytes: Uint8Array, changes: readonly FileChange[]): Uint8Array => {
+  const nodes = new Map<NodeId, Node>()
+  return changes.reduce((before, change) => {
+    apply(change, nodes.set(change.owner, before))
+    return fileOf(nodes, change.owner)
+  }, bytes)
+}
+
+/** How large a file is after `changes`, and which of them touch which of its pages, in order: a change of the size those from there on. */
+export const pagesOf = (
+  bytes: Uint8Array,
+  changes: readonly FileChange[],
+): { readonly sizeBytes: number; readonly changesOf: ReadonlyMap<number, readonly FileChange[]> } => {
+  let sizeBytes = bytes.length
+  let reached = sizeBytes
+  const changesOf = new Map<number, FileChange[]>()
+  for (const change of changes) {
+    const end = change.kind === 'data' ? change.offset + change.bytes.length : change.sizeBytes
+    sizeBytes = change.kind === 'truncate' ? end : Math.max(sizeBytes, end)
+    reached = Math.max(reached, end)
+    if (change.kind === 'grow') continue
+    const first = Math.floor((change.kind === 'data' ? change.offset : end) / PAGE_SIZE_BYTES)
+    const last = change.kind === 'data' ? first : Math.floor(reached / PAGE_SIZE_BYTES)
+    for (let page = first; page <= last; page++)
+      if (changesOf.get(page)?.push(change) === undefined) changesOf.set(page, [change])
+  }
+  return { sizeBytes, changesOf }
+}
+
+/** A page after those of `pagesOf` that touch it; what lies beyond the file’s end is zeros. */
+export const changedPage = (bytes: Uint8Array, page: number, changes: readonly FileChange[]): Uint8Array => {
+  const start = page * PAGE_SIZE_BYTES
+  const content = resized(bytes.subarray(start, start + PAGE_SIZE_BYTES), PAGE_SIZE_BYTES)
+  for (const change of changes)
+    if (change.kind === 'data') content.set(change.bytes, change.offset - start)
+    else content.fill(0, Math.max(0, change.sizeBytes - start))
+  return content
+}
+
+/** What the disk holds while it runs, each file as what `file` makes of it. */
+export const seenTree = <T>({ seen }: DiskMoment, file: (bytes: Uint8Array, changes: readonly FileChange[]) => T) =>
+  treeOf(seen, (_id, bytes) => file(bytes, []))
+
+/**
+ * What a power cut at this moment leaves where it keeps the unsynced changes of those indexes. A file is what `file` makes of its
+ * durable bytes and of the changes to them that are kept: who has seen the two before need not make the bytes.
+ */
+export const crashTree = <T>(
+  { durable, unsynced }: DiskMoment,
+  kept: readonly number[],
+  file: (bytes: Uint8Array, changes: readonly FileChange[]) => T,
+): ReadonlyMap<string, T | null> => {
   const nodes = new Map(durable)
-  unsynced.forEach((change, index) => {
-    if (kept(index)) apply(change, nodes)
-  })
-  return imageOf(nodes)
+  const changes = new Map<NodeId, FileChange[]>()
+  for (const index of kept) {
+    const change = unsynced[index] as Change
+    if (!isOfFile(change)) apply(change, nodes)
+    else if (changes.get(change.owner)?.push(change) === undefined) changes.set(change.owner, [change])
+  }
+  return treeOf(nodes, (id, bytes) => file(bytes, changes.get(id) ?? []))
 }
 
 export class Disk {

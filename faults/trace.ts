@@ -1,6 +1,16 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { isTemporaryName } from '../storage/durable.js'
-import { crashImage, seenImage, type DiskImage, type DiskMoment } from './disk.js'
+import {
+  changedFile,
+  changedPage,
+  crashTree,
+  PAGE_SIZE_BYTES,
+  pagesOf,
+  seenTree,
+  type DiskImage,
+  type DiskMoment,
+  type FileChange,
+} from './disk.js'
 import { SeededRandom } from './seeded-random.js'
 import type { Disks, Machine, WorldOperation } from './simulated-world.js'
 
@@ -108,11 +118,10 @@ export const disksOf = (
   { point, crash, kept }: Pick<CrashState, 'point' | 'crash' | 'kept'>,
 ): Disks => {
   const [dead, living] = momentsOf(points, point, crash)
-  const image = (machine: Machine): DiskImage => {
-    if (crash !== 'both' && crash !== machine) return seenImage(living.disks[machine])
-    const chosen = new Set(kept[machine])
-    return crashImage(dead.disks[machine], (index) => chosen.has(index))
-  }
+  const image = (machine: Machine): DiskImage =>
+    crash !== 'both' && crash !== machine
+      ? seenTree(living.disks[machine], changedFile)
+      : crashTree(dead.disks[machine], kept[machine], changedFile)
   return { host: image('host'), kms: image('kms') }
 }
 
@@ -168,20 +177,29 @@ export function* crashStates(
     const [dead, living] = momentsOf(points, point, crash)
     // Nobody hears what a KMS does for a host that is gone.
     const progress = crash === 'kms' ? joined(dead.progress, living.progress) : dead.progress
-    const ofKms = [...subsetsOf(dead, 'kms', crash, choose, subsetCountMax)]
+    // Of each disk what it may hold, once, however many of the other’s that is combined with.
+    const held = (machine: Machine, countMax: number): Held[] =>
+      crash !== 'both' && crash !== machine
+        ? [{ kept: [], ...digestsOf(seenTree(living.disks[machine], digestOf)) }]
+        : Array.from(subsets(dead.disks[machine].unsynced.length, choose, countMax), (kept) => ({
+            kept,
+            ...digestsOf(crashTree(dead.disks[machine], kept, digestOf)),
+          }))
+    const ofKms = held('kms', subsetCountMax)
     // Of both together so many as of one.
-    const hostCountMax = Math.max(SUBSET_COUNT_MIN, Math.floor(subsetCountMax / ofKms.length))
-    for (const host of subsetsOf(dead, 'host', crash, choose, hostCountMax))
-      for (const kms of ofKms) {
-        const state = { point, crash, kept: { host, kms }, progress }
-        yield { ...state, ...keysOf(disksOf(points, state)) }
-      }
+    const ofHost = held('host', Math.max(SUBSET_COUNT_MIN, Math.floor(subsetCountMax / ofKms.length)))
+    for (const host of ofHost)
+      for (const kms of ofKms)
+        yield {
+          point,
+          crash,
+          kept: { host: host.kept, kms: kms.kept },
+          progress,
+          key: keyOf(host.all, kms.all),
+          recoveryKey: keyOf(host.read, kms.read),
+        }
   }
 }
-
-const NOTHING: readonly (readonly number[])[] = [[]]
-const subsetsOf = (point: TracePoint, machine: Machine, crash: Crash, choose: Choose, countMax: number) =>
-  crash === 'both' || crash === machine ? subsets(point.disks[machine].unsynced.length, choose, countMax) : NOTHING
 
 /** What was acknowledged by the earlier point or by what the living machine did afterwards. */
 const joined = (dead: FlowProgress, living: FlowProgress): FlowProgress =>
@@ -208,34 +226,59 @@ export const narrowed = (a: FlowProgress, b: FlowProgress): FlowProgress =>
     }),
   )
 
-const digests = new WeakMap<Uint8Array, Buffer>()
-const digestOf = (bytes: Uint8Array): Buffer => {
-  const known = digests.get(bytes)
-  if (known !== undefined) return known
-  const digest = createHash('sha256').update(bytes).digest()
-  digests.set(bytes, digest)
+/** What of one disk is kept, and digests of what it then holds: of all of it, and of what a recovery reads. */
+interface Held {
+  readonly kept: readonly number[]
+  readonly all: string
+  readonly read: string
+}
+
+const sha256 = (content: Uint8Array | string): string => hash('sha256', content, 'base64url')
+
+/** Digests of pages: by the bytes that are durable, then by the page and the changes to it. A page has few contents, a file many. */
+const digests = new WeakMap<Uint8Array, Map<string, string>>()
+const changeNumbers = new WeakMap<FileChange, number>()
+let changeCount = 0
+
+const numberOf = (change: FileChange): number => {
+  const known = changeNumbers.get(change) ?? ++changeCount
+  changeNumbers.set(change, known)
+  return known
+}
+
+/** Of a file’s size and its pages. */
+const digestOf = (bytes: Uint8Array, changes: readonly FileChange[]): string => {
+  const known = digests.get(bytes) ?? new Map<string, string>()
+  digests.set(bytes, known)
+  const whole = changes.length === 0 ? known.get('') : undefined
+  if (whole !== undefined) return whole
+  const { sizeBytes, changesOf } = pagesOf(bytes, changes)
+  let pages = String(sizeBytes)
+  for (let page = 0; page * PAGE_SIZE_BYTES < sizeBytes; page++) {
+    const ofPage = changesOf.get(page) ?? []
+    const name = `${String(page)}:${ofPage.map(numberOf).join()}`
+    const digest = known.get(name) ?? sha256(changedPage(bytes, page, ofPage))
+    known.set(name, digest)
+    pages += digest
+  }
+  const digest = sha256(pages)
+  if (changes.length === 0) known.set('', digest)
   return digest
 }
 
 /** What a write leaves until its rename. */
 export const isTemporaryPath = (path: string): boolean => isTemporaryName(path.slice(path.lastIndexOf('/') + 1))
 
-/** Twelve bytes of each digest. The names of temporary files count without the process in them. */
-const keysOf = (disks: Disks): Pick<CrashState, 'key' | 'recoveryKey'> => {
-  const all = createHash('sha256')
-  const read = createHash('sha256')
-  for (const image of [disks.host, disks.kms]) {
-    for (const [path, bytes] of image) {
-      const name = `${path.replace(/\.\d+-\d+\.tmp$/, '.tmp')}\0`
-      all.update(name)
-      read.update(name)
-      if (bytes === null) continue
-      all.update(digestOf(bytes))
-      if (!isTemporaryPath(path)) read.update(digestOf(bytes))
-    }
-    all.update('\0\0')
-    read.update('\0\0')
+/** The names of temporary files count without the process in them. */
+const digestsOf = (tree: ReadonlyMap<string, string | null>): Pick<Held, 'all' | 'read'> => {
+  let [all, read] = ['', '']
+  for (const [path, digest] of tree) {
+    const name = `${path.replace(/\.\d+-\d+\.tmp$/, '.tmp')}\0`
+    all += name + (digest ?? '')
+    read += name + (digest === null || isTemporaryPath(path) ? '' : digest)
   }
-  const [key, recoveryKey] = [all, read].map((hash) => hash.digest('base64url').slice(0, 16)) as [string, string]
-  return { key, recoveryKey }
+  return { all: sha256(all), read: sha256(read) }
 }
+
+/** Twelve bytes of a digest over both disks. */
+const keyOf = (host: string, kms: string): string => sha256(`${host}${kms}`).slice(0, 16)
