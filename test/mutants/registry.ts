@@ -2,6 +2,7 @@ import { AUTHENTICITY } from './faults/authenticity.js'
 import { DURABILITY } from './faults/durability.js'
 import { FRESHNESS } from './faults/freshness.js'
 import { INTEGRITY } from './faults/integrity.js'
+import { RECEIPTS } from './faults/receipts.js'
 import type { PlantedFault } from './fault.js'
 
-export const FAULTS: readonly PlantedFault[] = [...DURABILITY, ...INTEGRITY, ...FRESHNESS, ...AUTHENTICITY]
+export const FAULTS: readonly PlantedFault[] = [...DURABILITY, ...INTEGRITY, ...FRESHNESS, ...AUTHENTICITY, ...RECEIPTS]
