@@ -25,7 +25,7 @@ export interface AdminPlace {
  * @returns undefined where none runs there: who wants something of its files may take them.
  * @throws {KeyriseError} the code that the KMS answers; ERR_KMS_FAILED: its answer is not understood; ERR_KMS_UNREACHABLE.
  */
-const askRunning = async <Q extends RequestShape, P extends ReplyShape>(
+export const askRunning = async <Q extends RequestShape, P extends ReplyShape>(
   place: AdminPlace,
   route: AdminRoute<Q, P>,
   request: RequestOf<Q>,

@@ -6,11 +6,13 @@ import { KeyriseError } from '../protocol/errors.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
 import { inspectImage } from './image-inspect.js'
+import { addApprovalCommands } from './policy-approvals.js'
 import { readPolicy } from './policy-file.js'
 import { EXIT, printResult } from './terminal.js'
 
 /** `keyrise policy …` */
 export const addPolicyCommands = (policy: Command): void => {
+  addApprovalCommands(policy)
   policy
     .command('check')
     .description('say what an image could do under a policy, and why not')

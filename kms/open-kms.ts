@@ -3,12 +3,15 @@ import { KeyriseError } from '../protocol/errors.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
 import { rootKeyObject } from '../protocol/crypto/root-private.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
+import { approversOf, encodeRequest, type Approved } from './approvals.js'
 import { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { identify, openKeyringFile, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import type { Policy } from './policy.js'
 import { checkPolicy, type CheckedPolicy } from './policy-file.js'
 import { NitroVerifier } from './nitro-verifier.js'
+import { putInForce } from './policy-in-force.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
 import { openingKeys } from './root-keys.js'
@@ -32,6 +35,11 @@ export interface OpenKmsOptions extends PlaceOptions {
 export interface OpenKms extends KmsIdentity, KmsChannel {
   /** Of what it does, and of what its operators do with it. */
   readonly receipts: Receipts
+  /**
+   * Keeps what approvers signed, durably; whether it counts is decided when it is made use of.
+   * @returns the policy’s approvers among them, by name.
+   */
+  approve(approved: Approved): Promise<readonly string[]>
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
   /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
@@ -54,7 +62,14 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
         await ledger.close()
         throw new KeyriseError('ERR_KMS_FAILED', { detail: 'its keyring was rotated while it started: start it again' })
       }
-      return assemble(options, { policy, keyring, unsealer, ledger })
+      const assembled = assemble(options, { policy, keyring, unsealer, ledger })
+      try {
+        await putInForce(policy, { ledger, receipts: assembled.receipts, identity: keyring.identity })
+      } catch (error) {
+        await ledger.close()
+        throw error
+      }
+      return assembled
     } catch (error) {
       await unsealer.close()
       throw error
@@ -94,6 +109,16 @@ const assemble = (
     receipts: service.receipts,
     wipe: () => void disposeAll(),
     exchange: (frame) => service.exchange(frame),
+    async approve(approved) {
+      const approvers = approversOf(policy, approved)
+      const fields = { operation: approved.request.kind, digest: sha256(encodeRequest(approved.request)) }
+      const receipt = service.receipts.draft('approval', {
+        ...fields,
+        ...(approvers.length === 0 ? {} : { approvers }),
+      })
+      await ledger.addApproved(approved, receipt.make)
+      return approvers
+    },
     async close() {
       await service.close()
       await unsealer.close()

@@ -1,0 +1,66 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { FileLedger } from '../../kms/file-ledger.js'
+import { formatPolicy, parsePolicy } from '../../kms/policy-file.js'
+import { nodeFileSystem } from '../../storage/index.js'
+import { initPlace, makePlace } from '../kms/served.js'
+import { run } from './command.js'
+
+const HEX = '07'.repeat(32)
+
+test('policy diff says what a change would do, in lines and as JSON', async (t) => {
+  const { root } = await makePlace(t)
+  const [before, after] = [join(root, 'before.json'), join(root, 'after.json')]
+  await writeFile(before, JSON.stringify({ platforms: [HEX], images: [] }))
+  await writeFile(after, JSON.stringify({ platforms: [HEX], images: [{ name: 'party', measurement: HEX }] }))
+  const said = await run(['policy', 'diff', before, after])
+  t.like(said, { code: 0, out: `  allows   the image ${HEX}, as party, would get keys for every flow\n` })
+  t.like(await run(['policy', 'diff', before, before]), { code: 0, out: 'nothing would change\n' })
+  const { changes } = JSON.parse((await run(['policy', 'diff', before, after, '--json'])).out) as { changes: object[] }
+  t.like(changes, [{ effect: 'allows' }])
+  t.regex((await run(['policy', 'diff', before, join(root, 'none.json')])).err, /ERR_CONFIG_INVALID.*none\.json/)
+})
+
+test('approvers make keys and sign a change of the policy, and the log of a KMS that does not run takes it', async (t) => {
+  const place = await makePlace(t)
+  const { identity } = await initPlace(place)
+  const files = (name: string): string => join(place.root, name)
+  const keys = await Promise.all(
+    ['anna', 'ben'].map(async (name) => (await run(['policy', 'keygen', '--out', files(`${name}.pem`)])).out.trim()),
+  )
+  const approvers = ['anna', 'ben'].map((name, index) => ({ name, key: keys[index] }))
+  const first = { platforms: [HEX], images: [], approvers, approvals: { change: 2 } }
+  const ledger = await FileLedger.open(nodeFileSystem, place.directory, identity)
+  await ledger.setPolicy(formatPolicy(parsePolicy(JSON.stringify(first))), null)
+  await ledger.close()
+  await writeFile(files('second.json'), JSON.stringify({ ...first, allowDebug: true }))
+  const at = ['--directory', place.directory]
+  const request = files('change.json')
+  t.like(await run(['policy', 'request', 'change', files('second.json'), ...at, '--out', request]), { code: 0 })
+  for (const name of ['anna', 'ben']) {
+    const flags = ['--key', files(`${name}.pem`), '--out', files(`${name}.approval`)]
+    const approved = await run(['policy', 'approve', request, ...flags])
+    t.like(approved, { code: 0, err: '' })
+    t.regex(approved.out, /approves:\n.*"request": "policy-change"/s)
+  }
+  const approvals = ['anna', 'ben'].flatMap((name) => ['--approval', files(`${name}.approval`)])
+  t.regex(
+    (await run(['policy', 'submit', request, ...approvals, ...at])).out,
+    /2 approvals handed in, for when the KMS starts/,
+  )
+  const kept = await FileLedger.inspect(nodeFileSystem, place.directory)
+  t.is(kept?.approved.length, 1)
+  t.like(kept?.approved[0], { request: { kind: 'policy-change', kms: identity } })
+  t.regex(await readFile(request, 'utf8'), /"kms": "[0-9a-f]{64}"/)
+})
+
+test('a request about a flow that the ledger does not know, or a pattern that is none, is refused', async (t) => {
+  const place = await makePlace(t)
+  await initPlace(place)
+  const out = ['--directory', place.directory, '--out', join(place.root, 'request.json')]
+  const unknown = await run(['policy', 'request', 'release', '--flow', 'credit', '--image', 'none', ...out])
+  t.regex(unknown.err, /ERR_CONFIG_INVALID.*does not know credit/)
+  const wrong = await run(['policy', 'request', 'migration', '--from', 'a', '--to', 'b', '--flow', 'a*b', ...out])
+  t.regex(wrong.err, /ERR_CONFIG_INVALID.*--flow: a\*b/)
+})
