@@ -96,8 +96,8 @@ const migration = async (
   },
 ): Promise<void> => {
   const { identity } = await inspectLedger(flags.directory)
-  const wrong = flags.flow.find((flow) => !isFlowPattern(flow))
-  if (wrong !== undefined) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--flow: ${wrong}` })
+  for (const flow of flags.flow)
+    if (!isFlowPattern(flow)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--flow: ${String(flow)}` })
   const [from, to] = [await measurementOf(flags.from), await measurementOf(flags.to)]
   const notAfterMs = Math.trunc(nodeClock.nowMs()) + flags.days * DAY_MS
   await writeRequest(flags, {
