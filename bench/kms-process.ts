@@ -37,7 +37,17 @@ export class KmsProcess implements AsyncDisposable {
   }
 
   static async serve(directory: string, policy: string): Promise<KmsProcess> {
-    const child = start(['serve', '--directory', directory, '--policy', policy, '--port', '0', '--json'])
+    const child = start([
+      'serve',
+      '--directory',
+      directory,
+      '--insecure-loopback',
+      '--policy',
+      policy,
+      '--port',
+      '0',
+      '--json',
+    ])
     for await (const line of createInterface({ input: child.stdout as Readable })) {
       const { event, url } = JSON.parse(line) as { event?: string; url?: string }
       if (event === 'listening' && url !== undefined) return new KmsProcess(child, url)

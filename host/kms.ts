@@ -1,4 +1,5 @@
 import { Agent, request, type IncomingMessage } from 'node:http'
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
 import { concatBytes, equalPublicBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { decodeKmsReply, encodeKmsRequest } from '../protocol/kms.js'
@@ -8,8 +9,19 @@ import type { KmsLink } from '../protocol/ports.js'
 export interface KmsConnectOptions {
   /** The identity that the KMS must have, 32 bytes. Without it, the one that answers first is believed. */
   readonly identity?: Uint8Array
+  /** For `https:` addresses. */
+  readonly tls?: KmsConnectTls
   /** For one exchange, all of it. */
   readonly deadlineMs?: number
+}
+
+/** What a host needs for a KMS with TLS, each PEM (RFC 7468). */
+export interface KmsConnectTls {
+  /** The authority that certifies the KMS’s server. */
+  readonly ca: string | Buffer
+  /** The host’s own certificate, which the KMS’s client authority has issued. */
+  readonly cert: string | Buffer
+  readonly key: Buffer
 }
 
 const DEADLINE_MS = 30_000
@@ -20,11 +32,11 @@ const TOO_LARGE = 'the answer is too large'
 
 /**
  * A link to a KMS over HTTP. What goes through it is sealed between enclave and KMS; the transport is not trusted.
- * @param url - as `keyrise kms serve` prints it: `http://127.0.0.1:7600`.
+ * @param url - as `keyrise kms serve` prints it: `https://kms.example:7600`, or `http://127.0.0.1:7600`.
  * @throws {KeyriseError} ERR_KMS_UNREACHABLE, ERR_KMS_UNTRUSTED when it claims another identity, ERR_CONFIG_INVALID.
  */
 export const connectKms = async (url: string | URL, options: KmsConnectOptions = {}): Promise<KmsLink> => {
-  const exchange = new HttpExchange(exchangeUrl(url), options.deadlineMs ?? DEADLINE_MS)
+  const exchange = new HttpExchange(exchangeUrl(url, options.tls), options)
   try {
     const { identity } = decodeKmsReply('identity', await exchange.send(encodeKmsRequest({ op: 'identity' })))
     if (options.identity !== undefined && !equalPublicBytes(identity, options.identity)) {
@@ -38,11 +50,13 @@ export const connectKms = async (url: string | URL, options: KmsConnectOptions =
   }
 }
 
-const exchangeUrl = (base: string | URL): URL => {
+const exchangeUrl = (base: string | URL, tls: KmsConnectTls | undefined): URL => {
   const text = String(base)
   const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url?.protocol !== 'http:')
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'the address of the KMS: http://host:port' })
+  if (url?.protocol !== (tls === undefined ? 'http:' : 'https:'))
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: 'the address of the KMS: http://host:port, or with `tls` https://host:port',
+    })
   url.pathname = url.pathname.replace(/\/*$/, '/v1/exchange')
   return url
 }
@@ -51,12 +65,16 @@ const exchangeUrl = (base: string | URL): URL => {
 class HttpExchange {
   readonly #url: URL
   readonly #deadlineMs: number
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: CONNECTION_COUNT_MAX })
+  readonly #agent: Agent
+  readonly #request: typeof request
   #isClosed = false
 
-  constructor(url: URL, deadlineMs: number) {
+  constructor(url: URL, { tls, deadlineMs = DEADLINE_MS }: KmsConnectOptions) {
     this.#url = url
     this.#deadlineMs = deadlineMs
+    const pooling = { keepAlive: true, maxSockets: CONNECTION_COUNT_MAX }
+    this.#agent = tls === undefined ? new Agent(pooling) : new TlsAgent({ ...pooling, ...tls, minVersion: 'TLSv1.3' })
+    this.#request = tls === undefined ? request : tlsRequest
   }
 
   async send(frame: Uint8Array): Promise<Bytes> {
@@ -93,7 +111,7 @@ class HttpExchange {
   #post(frame: Uint8Array, signal: AbortSignal): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const headers = { 'content-type': 'application/octet-stream', 'content-length': frame.length }
-      request(this.#url, { method: 'POST', agent: this.#agent, headers, signal }, resolve)
+      this.#request(this.#url, { method: 'POST', agent: this.#agent, headers, signal }, resolve)
         .on('error', reject)
         .end(frame)
     })

@@ -1,8 +1,7 @@
 import { chmod, lstat, mkdtemp, rename, rm, rmdir } from 'node:fs/promises'
-import type { Server } from 'node:http'
 import { basename, dirname, join } from 'node:path'
 import { KeyriseError } from '../protocol/errors.js'
-import { closeServer, listen } from './http-listener.js'
+import { closeServer, listen, type HttpServer } from './http-listener.js'
 
 /** The admin surface’s socket in the KMS’s directory. */
 const ADMIN_SOCKET_NAME = 'admin.sock'
@@ -17,7 +16,7 @@ export const adminSocketPath = (directory: string): string => join(directory, AD
  * @returns how to stop.
  * @throws {KeyriseError} ERR_ADDRESS_REFUSED, naming the path.
  */
-export const listenOnSocket = async (server: Server, path: string): Promise<() => Promise<void>> => {
+export const listenOnSocket = async (server: HttpServer, path: string): Promise<() => Promise<void>> => {
   if (Buffer.byteLength(path) > PATH_SIZE_BYTES_MAX)
     throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: `${path}: a socket’s path has at most 103 bytes` })
   const folder = await mkdtemp(join(dirname(path), `.${basename(path).slice(0, 1)}`)).catch((error: unknown) => {

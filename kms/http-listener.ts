@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
 import type { ListenOptions } from 'node:net'
 import { describeError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { lend, type ServeTls } from './tls.js'
 
 /** A whole request, the largest frame over loopback included. */
 export const REQUEST_MS_MAX = 30_000
@@ -17,8 +19,10 @@ const CLOSING_MS_MAX = 5_000
 /** What answers each request of a listener. */
 export type Answer = (request: IncomingMessage, response: ServerResponse) => Promise<void>
 
-/** An HTTP server with the limits of both surfaces, not listening yet. */
-export const makeServer = (answer: Answer): Server => {
+export type HttpServer = Server | TlsServer
+
+/** An HTTP server with the limits of both surfaces, not listening yet; with `tls`, only for clients that its authority certifies. */
+export const makeServer = (answer: Answer, tls?: ServeTls): HttpServer => {
   const limits = {
     maxHeaderSize: HEADERS_SIZE_BYTES_MAX,
     requestTimeout: REQUEST_MS_MAX,
@@ -26,19 +30,32 @@ export const makeServer = (answer: Answer): Server => {
     keepAliveTimeout: IDLE_MS_MAX,
     connectionsCheckingInterval: CHECKING_MS,
   }
-  const server = createServer(limits, (request, response) => {
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     // A client that goes away is no failure of ours.
     request.on('error', () => undefined)
     response.on('error', () => undefined)
     // A fault of ours ends one connection, not the process.
     answer(request, response).catch(() => response.destroy())
-  })
+  }
+  const server =
+    tls === undefined ? createServer(limits, onRequest) : createTlsServer({ ...limits, ...tlsOptions(tls) }, onRequest)
   server.maxConnections = CONNECTION_COUNT_MAX
   return server
 }
 
+const tlsOptions = ({ cert, key, clientCa }: ServeTls) => ({
+  cert: lend(cert),
+  key: lend(key),
+  ca: lend(clientCa),
+  requestCert: true,
+  rejectUnauthorized: true,
+  // RFC 8446, and nothing before it.
+  minVersion: 'TLSv1.3' as const,
+  handshakeTimeout: HEADERS_MS_MAX,
+})
+
 /** @param name - of the address, for messages. @throws {KeyriseError} ERR_PORT_IN_USE, ERR_ADDRESS_REFUSED. */
-export const listen = (server: Server, address: ListenOptions, name: string): Promise<void> =>
+export const listen = (server: HttpServer, address: ListenOptions, name: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: NodeJS.ErrnoException): void => {
       const code = error.code === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_ADDRESS_REFUSED'
@@ -54,7 +71,7 @@ export const listen = (server: Server, address: ListenOptions, name: string): Pr
   })
 
 /** Takes no more connections, and settles when every answer under way is sent, or its time is over. */
-export const closeServer = (server: Server): Promise<void> =>
+export const closeServer = (server: HttpServer): Promise<void> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => server.closeAllConnections(), CLOSING_MS_MAX)
     server.close(() => {

@@ -1,3 +1,4 @@
+import { Server as TlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -8,11 +9,12 @@ import { AdminDesk } from './admin-desk.js'
 import { adminSocketPath, listenOnSocket } from './admin-socket.js'
 import { KmsControl, type KmsControlOptions } from './control.js'
 import { FrontDesk } from './front-desk.js'
-import { closeServer, listen, makeServer } from './http-listener.js'
+import { closeServer, listen, makeServer, type Answer, type HttpServer } from './http-listener.js'
 import { placeOf, type KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
 import type { KmsEvent } from './service.js'
 import type { Verifier } from './verifier.js'
+import { checkTls, type ServeTls } from './tls.js'
 
 export interface ServeOptions {
   /** Where the KMS keeps its ledger and, unless `custody` is given, its keyring. */
@@ -22,10 +24,16 @@ export interface ServeOptions {
   /** Of the keyring; borrowed: zero-fill it when the promise has settled. Without it the KMS starts sealed. */
   readonly passphrase?: Uint8Array
   readonly policy: Policy
-  /** A loopback address; 127.0.0.1 unless told. */
+  /** For enclaves; 127.0.0.1 unless told. */
   readonly host?: string
   /** 7600 unless told; 0 for any free one. */
   readonly port?: number
+  /** TLS 1.3 with client certificates on the enclaves’ surface; any address is allowed with it. */
+  readonly tls?: ServeTls
+  /** Plain HTTP on a loopback address instead: must be chosen where `tls` is not given. What is secret is sealed without TLS, too. */
+  readonly insecureLoopback?: boolean
+  /** A second way to the admin surface, with TLS and client certificates of an authority of its own. */
+  readonly adminTls?: ServeTls & { readonly host: string; readonly port: number }
   /** The admin surface’s socket; `admin.sock` in the directory unless told. */
   readonly adminSocket?: string
   /** Of formats of evidence that the policy lists beside `simulated` and `nitro`, or in their place: docs/attestation.md. */
@@ -35,8 +43,10 @@ export interface ServeOptions {
 }
 
 export interface ServedKms extends KmsIdentity, AsyncDisposable {
-  /** `http://127.0.0.1:7600` */
+  /** `https://kms.example:7600`, or `http://127.0.0.1:7600` */
   readonly url: string
+  /** Where the admin surface has an address, too. */
+  readonly adminUrl: string | undefined
   readonly isSealed: boolean
   /** Stops listening, answers what is under way, zero-fills every key. */
   close(): Promise<void>
@@ -48,37 +58,64 @@ const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 const PORT = 7600
 
 /**
- * Opens a KMS and serves it over HTTP: enclaves on loopback, its operators on a unix socket. The port comes first, so that a
- * second start by mistake is refused before it touches the ledger.
- * @throws {KeyriseError} ERR_ADDRESS_REFUSED, ERR_PORT_IN_USE, and as `openKms`.
+ * Opens a KMS and serves it over HTTP: enclaves with TLS, or without on loopback, its operators on a unix socket. The port comes
+ * first, so that a second start by mistake is refused before it touches the ledger.
+ * @throws {KeyriseError} ERR_CONFIG_INVALID, ERR_ADDRESS_REFUSED, ERR_PORT_IN_USE, and as `openKms`.
  */
 export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
-  const { directory, host = '127.0.0.1', port = PORT, adminSocket = adminSocketPath(directory) } = options
-  if (!LOOPBACK.includes(host)) throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: host })
+  const { directory, host = '127.0.0.1', port = PORT, tls, adminTls } = options
+  checkSurfaces(options, host)
   const [desk, adminDesk] = [new FrontDesk(), new AdminDesk()]
-  const server = makeServer((request, response) => desk.answer(request, response))
-  await listen(server, { host, port }, `${host}:${String(port)}`)
+  const answerAdmin: Answer = (request, response) => adminDesk.answer(request, response)
+  const closings: (() => Promise<void>)[] = []
+  const closeListeners = async (): Promise<void> => {
+    await Promise.all(closings.map((close) => close()))
+  }
+  const start = async (server: HttpServer, at: { host: string; port: number }): Promise<string> => {
+    await listen(server, { host: at.host, port: at.port }, `${at.host}:${String(at.port)}`)
+    closings.push(() => closeServer(server))
+    return urlOf(server, at.host)
+  }
   try {
+    const url = await start(
+      makeServer((request, response) => desk.answer(request, response), tls),
+      { host, port },
+    )
+    const adminUrl = adminTls && (await start(makeServer(answerAdmin, adminTls), adminTls))
     const control = await openControl(options)
     try {
-      const adminServer = makeServer((request, response) => adminDesk.answer(request, response))
-      const closeAdmin = await listenOnSocket(adminServer, adminSocket)
+      closings.push(await listenOnSocket(makeServer(answerAdmin), options.adminSocket ?? adminSocketPath(directory)))
       desk.control = adminDesk.control = control
       const close = async (): Promise<void> => {
         desk.control = adminDesk.control = undefined
-        await Promise.all([closeServer(server), closeAdmin()])
+        await closeListeners()
         await control.close()
       }
-      const url = `http://${host === '::1' ? '[::1]' : host}:${String((server.address() as AddressInfo).port)}`
-      return served(control, url, close)
+      return served(control, { url, adminUrl, close })
     } catch (error) {
       await control.close()
       throw error
     }
   } catch (error) {
-    await closeServer(server)
+    await closeListeners()
     throw error
   }
+}
+
+const checkSurfaces = ({ tls, adminTls, insecureLoopback = false }: ServeOptions, host: string): void => {
+  if (tls !== undefined) checkTls(tls, 'TLS')
+  else if (!LOOPBACK.includes(host)) throw new KeyriseError('ERR_ADDRESS_REFUSED', { detail: host })
+  else if (!insecureLoopback)
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail:
+        'neither TLS (--tls-cert, --tls-key, --client-ca) nor plain HTTP on loopback (--insecure-loopback) is chosen',
+    })
+  if (adminTls !== undefined) checkTls(adminTls, 'TLS of the admin surface')
+}
+
+const urlOf = (server: HttpServer, host: string): string => {
+  const scheme = server instanceof TlsServer ? 'https' : 'http'
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${String((server.address() as AddressInfo).port)}`
 }
 
 const openControl = ({
@@ -103,8 +140,12 @@ const openControl = ({
     : KmsControl.unlocked(options, Secret.take(copyBytes(passphrase)))
 }
 
-const served = (control: KmsControl, url: string, close: () => Promise<void>): ServedKms => ({
+const served = (
+  control: KmsControl,
+  { url, adminUrl, close }: Pick<ServedKms, 'url' | 'adminUrl' | 'close'>,
+): ServedKms => ({
   url,
+  adminUrl,
   get identity(): Bytes {
     return control.status().identity
   },

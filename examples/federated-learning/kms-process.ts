@@ -61,6 +61,7 @@ export class KmsProcess {
     const child = this.#spawn([
       'kms',
       'serve',
+      '--insecure-loopback',
       '--directory',
       directory,
       '--custody',

@@ -30,7 +30,7 @@ const makeKms = async (t: Parameters<typeof makePlace>[0]) => {
     platform,
     at,
     policy,
-    serve: ['kms', 'serve', ...at, '--policy', policy],
+    serve: ['kms', 'serve', ...at, '--insecure-loopback', '--policy', policy],
     init,
     made: JSON.parse(init.out || '{}') as Identity,
   }

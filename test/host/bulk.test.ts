@@ -105,7 +105,7 @@ test('a KMS killed with SIGKILL in mid-read, and started again, is got over', as
   const at = ['--directory', place, '--custody', join(directory, 'keyring.age'), '--passphrase-fd', '3', '--json']
   await run(['kms', 'init', ...at, '--work-factor', '10'], `${PASSPHRASE}\n`)
   const serve = async (port: string) => {
-    const child = start(['kms', 'serve', ...at, '--policy', policy, '--port', port], PASSPHRASE)
+    const child = start(['kms', 'serve', ...at, '--insecure-loopback', '--policy', policy, '--port', port], PASSPHRASE)
     const { url } = JSON.parse(await firstLine(child)) as { url: string }
     return { child, url }
   }

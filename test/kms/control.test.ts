@@ -16,7 +16,7 @@ const serveSealed = async (t: Parameters<typeof serve>[0]) => {
   const made = await serve(t)
   const { place, policy, platform } = made
   await made.served.close()
-  const served = await serveKms({ ...place, policy, port: 0 })
+  const served = await serveKms({ ...place, policy, port: 0, insecureLoopback: true })
   t.teardown(() => served.close())
   return { served, platform, place, socket: join(place.directory, 'admin.sock') }
 }
@@ -69,7 +69,13 @@ test('the admin socket is this user’s alone, takes the place of a dead one, an
   await initPlace(place)
   const socket = join(place.directory, 'admin.sock')
   await writeFile(socket, '')
-  const options = { ...place, passphrase: PASSPHRASE, policy: { platforms: [], images: [] }, port: 0 }
+  const options = {
+    ...place,
+    passphrase: PASSPHRASE,
+    policy: { platforms: [], images: [] },
+    port: 0,
+    insecureLoopback: true,
+  }
   const served = await serveKms(options)
   const stats = await lstat(socket)
   t.true(stats.isSocket())

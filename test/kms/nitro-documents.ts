@@ -10,6 +10,7 @@ import {
   Extensions,
   id_ce_basicConstraints,
   id_ce_keyUsage,
+  id_ce_subjectAltName,
   KeyUsage,
   KeyUsageFlags,
   Name,
@@ -42,6 +43,8 @@ export interface CertificateOptions {
   /** An extension that nobody knows. */
   readonly critical?: boolean
   readonly isWeak?: boolean
+  /** Certifies the address 127.0.0.1. */
+  readonly isLoopback?: boolean
 }
 
 export interface Authority {
@@ -57,7 +60,11 @@ const nameOf = (text: string): Name =>
     ]),
   ])
 
-const extensionsOf = ({ isCa = true, pathLengthMax, usage, critical }: CertificateOptions): Extensions => {
+/** GeneralNames (RFC 5280 §4.2.1.6) of one iPAddress, 127.0.0.1. */
+const LOOPBACK_NAMES = Uint8Array.of(0x30, 6, 0x87, 4, 127, 0, 0, 1)
+
+const extensionsOf = (options: CertificateOptions): Extensions => {
+  const { isCa = true, pathLengthMax, usage, critical, isLoopback = false } = options
   const extension = (extnID: string, value: unknown, isCritical = true) =>
     new Extension({ extnID, critical: isCritical, extnValue: new OctetString(AsnConvert.serialize(value)) })
   const constraints = new BasicConstraints({
@@ -70,6 +77,9 @@ const extensionsOf = ({ isCa = true, pathLengthMax, usage, critical }: Certifica
       id_ce_keyUsage,
       new KeyUsage(usage ?? (isCa ? KeyUsageFlags.keyCertSign : KeyUsageFlags.digitalSignature)),
     ),
+    ...(isLoopback
+      ? [new Extension({ extnID: id_ce_subjectAltName, extnValue: new OctetString(LOOPBACK_NAMES) })]
+      : []),
     ...(critical === undefined ? [] : [extension('1.2.3.4', new OctetString([1]), critical)]),
   ])
 }

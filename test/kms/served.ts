@@ -40,6 +40,7 @@ export const serve = async (t: Teardown, options: Partial<ServeOptions> = {}) =>
     passphrase: PASSPHRASE,
     policy,
     port: 0,
+    insecureLoopback: true,
     ...options,
   })
   t.teardown(() => served.close())

@@ -164,7 +164,7 @@ test('a body that arrives byte by byte is the same frame', async (t) => {
 test('a port in use is said before the ledger is touched; the one that runs goes on', async (t) => {
   const { served, platform, place, policy } = await serve(t)
   const port = Number(new URL(served.url).port)
-  await t.throwsAsync(serveKms({ ...place, passphrase: PASSPHRASE, policy, port }), {
+  await t.throwsAsync(serveKms({ ...place, passphrase: PASSPHRASE, policy, port, insecureLoopback: true }), {
     code: 'ERR_PORT_IN_USE',
     message: new RegExp(`:${port}`),
   })
@@ -175,7 +175,7 @@ test('a port in use is said before the ledger is touched; the one that runs goes
 
 test('only loopback is served', async (t) => {
   const place = await makePlace(t)
-  const options = { ...place, passphrase: PASSPHRASE, policy: { platforms: [], images: [] } }
+  const options = { ...place, passphrase: PASSPHRASE, policy: { platforms: [], images: [] }, insecureLoopback: true }
   for (const host of ['0.0.0.0', '::', '192.0.2.1', 'example.org', '']) {
     await t.throwsAsync(serveKms({ ...options, host }), { code: 'ERR_ADDRESS_REFUSED' })
   }
@@ -184,7 +184,7 @@ test('only loopback is served', async (t) => {
 test('one that cannot open its keyring leaves the port free', async (t) => {
   const place = await makePlace(t)
   await initPlace(place)
-  const options = { ...place, policy: { platforms: [], images: [] }, port: await freePort() }
+  const options = { ...place, policy: { platforms: [], images: [] }, port: await freePort(), insecureLoopback: true }
   await t.throwsAsync(serveKms({ ...options, passphrase: new Uint8Array([1]) }), { code: 'ERR_PASSPHRASE_WRONG' })
   const served = await serveKms({ ...options, passphrase: PASSPHRASE })
   await served.close()
@@ -198,7 +198,7 @@ test('closing answers what is under way; state is there at the next start', asyn
   await client.launch()
   await served.close()
   await t.throwsAsync(client.open(), { code: 'ERR_KMS_UNREACHABLE' })
-  const again = await serveKms({ ...place, passphrase: PASSPHRASE, policy, port: 0 })
+  const again = await serveKms({ ...place, passphrase: PASSPHRASE, policy, port: 0, insecureLoopback: true })
   t.teardown(() => again.close())
   await using newLink = await connectKms(again.url, { identity: served.identity })
   const next = await AttestedClient.connect({ kms: newLink, kmsIdentity: served.identity, platform, image: IMAGE })

@@ -50,6 +50,7 @@ test.before(async () => {
   await nodeFileSystem.makeDirectory(place.directory)
   await createKms({ place, passphrase, fs: nodeFileSystem, random: nodeRandom, logN: 4 })
   kms = await serveKms({
+    insecureLoopback: true,
     ...place,
     passphrase: asciiBytes(PASSPHRASE),
     policy: { platforms: [machine.publicKey], images: [{ name: 'vault', measurement: image.measurement }] },

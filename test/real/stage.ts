@@ -98,7 +98,10 @@ export class Stage implements AsyncDisposable {
   /** Serves on the same port as before; resolves when it listens, or has ended. */
   async startKms(start: Start = {}): Promise<{ readonly ended: Promise<Ended> }> {
     const place = ['--directory', join(this.disk, 'kms'), '--policy', this.#path('policy.json')]
-    const { child, log, said } = this.#spawnKms(['serve', ...place, '--port', String(this.#port), '--json'], start)
+    const { child, log, said } = this.#spawnKms(
+      ['serve', ...place, '--insecure-loopback', '--port', String(this.#port), '--json'],
+      start,
+    )
     this.#kms = child
     const ended = this.#ended(child, log, said)
     const listening = new Promise<void>((resolve) => {

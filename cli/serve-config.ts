@@ -1,0 +1,149 @@
+import { dirname, resolve } from 'node:path'
+import { KeyriseError } from '../protocol/errors.js'
+
+/** What `keyrise kms serve` can be told by a file, by the environment and by flags. Passphrases and keys are none of it. */
+export interface ServeConfig {
+  readonly directory?: string
+  readonly custody?: string
+  readonly policy?: string
+  readonly host: string
+  readonly port: number
+  readonly tlsCert?: string
+  readonly tlsKey?: string
+  readonly clientCa?: string
+  readonly insecureLoopback: boolean
+  readonly adminSocket?: string
+  readonly adminHost?: string
+  readonly adminPort?: number
+  readonly adminClientCa?: string
+}
+
+type Key = keyof ServeConfig
+type Kind = 'text' | 'path' | 'port' | 'flag'
+
+const KINDS: Readonly<Record<Key, Kind>> = {
+  directory: 'path',
+  custody: 'path',
+  policy: 'path',
+  host: 'text',
+  port: 'port',
+  tlsCert: 'path',
+  tlsKey: 'path',
+  clientCa: 'path',
+  insecureLoopback: 'flag',
+  adminSocket: 'path',
+  adminHost: 'text',
+  adminPort: 'port',
+  adminClientCa: 'path',
+}
+const KEYS = Object.keys(KINDS) as readonly Key[]
+const DEFAULTS: Partial<ServeConfig> = { host: '127.0.0.1', port: 7600, insecureLoopback: false }
+const TEXT_LENGTH_MAX = 4096
+const ENVIRONMENT_PREFIX = 'KEYRISE_KMS_'
+
+export interface ConfigSources {
+  readonly file?: { readonly path: string; readonly text: string }
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** As commander read them; others than the keys of a configuration are not looked at. */
+  readonly flags: Readonly<Record<string, unknown>>
+}
+
+export interface ResolvedConfig {
+  readonly config: ServeConfig
+  /** Where each value comes from, as messages name it. */
+  readonly sources: Readonly<Partial<Record<Key, string>>>
+}
+
+/** `adminSocket` as `KEYRISE_KMS_ADMIN_SOCKET`. */
+const variableOf = (key: Key): string => ENVIRONMENT_PREFIX + key.replaceAll(/[A-Z]/g, '_$&').toUpperCase()
+/** `adminSocket` as `--admin-socket`. */
+const flagOf = (key: Key): string => `--${key.replaceAll(/[A-Z]/g, '-$&').toLowerCase()}`
+
+/**
+ * Flags win over the environment, which wins over the file. Paths in the file are relative to it.
+ * @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key and the source.
+ */
+export const resolveConfig = ({ file, environment, flags }: ConfigSources): ResolvedConfig => {
+  const values: Partial<Record<Key, string | number | boolean>> = { ...DEFAULTS }
+  const sources: Partial<Record<Key, string>> = {}
+  for (const key of KEYS) if (values[key] !== undefined) sources[key] = 'default'
+  const set = (key: Key, value: unknown, source: string): void => {
+    values[key] = checkValue(key, value, source)
+    sources[key] = source
+  }
+  if (file !== undefined) {
+    for (const [name, value] of Object.entries(readFileConfig(file))) {
+      const key = keyOf(name, file.path)
+      set(
+        key,
+        KINDS[key] === 'path' && typeof value === 'string' ? resolve(dirname(file.path), value) : value,
+        file.path,
+      )
+    }
+  }
+  for (const [variable, text] of Object.entries(environment)) {
+    if (!variable.startsWith(ENVIRONMENT_PREFIX) || text === undefined) continue
+    const key = KEYS.find((known) => variableOf(known) === variable)
+    if (key === undefined) return refuse(variable, 'no such key', 'the environment')
+    set(key, parseText(KINDS[key], text), variable)
+  }
+  for (const key of KEYS) if (flags[key] !== undefined) set(key, flags[key], flagOf(key))
+  const config = values as unknown as ServeConfig
+  checkTogether(config)
+  return { config, sources }
+}
+
+const refuse = (key: string, problem: string, source: string): never => {
+  throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `${key} (${source}): ${problem}` })
+}
+
+const readFileConfig = ({ path, text }: { readonly path: string; readonly text: string }): object => {
+  let claimed: unknown
+  try {
+    claimed = JSON.parse(text)
+  } catch {
+    return refuse('configuration', 'it is not JSON', path)
+  }
+  return typeof claimed === 'object' && claimed !== null && !Array.isArray(claimed)
+    ? claimed
+    : refuse('configuration', 'an object', path)
+}
+
+const keyOf = (name: string, source: string): Key =>
+  KEYS.find((key) => key === name) ?? refuse(name.slice(0, 64), 'no such key', source)
+
+/** What the environment says, as a value of its kind; what is none stays a text, and is refused. */
+const parseText = (kind: Kind, text: string): unknown => {
+  if (kind === 'port' && /^\d{1,5}$/.test(text)) return Number(text)
+  if (kind === 'flag' && (text === 'true' || text === 'false')) return text === 'true'
+  return text
+}
+
+const checkValue = (key: Key, value: unknown, source: string): string | number | boolean => {
+  switch (KINDS[key]) {
+    case 'port':
+      return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65_535
+        ? value
+        : refuse(key, 'a whole number from 0 to 65535', source)
+    case 'flag':
+      return typeof value === 'boolean' ? value : refuse(key, 'true or false', source)
+    default:
+      return typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX && !value.includes('\0')
+        ? value
+        : refuse(key, 'a text', source)
+  }
+}
+
+const checkTogether = (config: ServeConfig): void => {
+  for (const key of ['directory', 'policy'] as const)
+    if (config[key] === undefined) refuse(key, 'it is needed', `${flagOf(key)}, ${variableOf(key)} or the file`)
+  const together = (keys: readonly Key[]): void => {
+    const missing = keys.find((key) => config[key] === undefined)
+    if (missing !== undefined && keys.some((key) => config[key] !== undefined))
+      refuse(missing, `it is needed with ${keys.filter((key) => key !== missing).join(' and ')}`, flagOf(missing))
+  }
+  together(['tlsCert', 'tlsKey', 'clientCa'])
+  together(['adminHost', 'adminPort', 'adminClientCa'])
+  if (config.adminHost !== undefined && config.tlsCert === undefined)
+    refuse('tlsCert', 'it is needed with adminHost', flagOf('tlsCert'))
+}
