@@ -74,7 +74,7 @@ export const rotateKeyring = async (
 }
 
 /** A receipt for each key that `after` has anew or in another state. */
-const recordChange = async (receipts: Receipts, before: RootKeys, after: RootKeys): Promise<void> => {
+export const recordChange = async (receipts: Receipts, before: RootKeys, after: RootKeys): Promise<void> => {
   for (const [kind, fields] of receiptsOf(before, after)) await receipts.record(kind, fields)
 }
 

@@ -1,3 +1,4 @@
+import { basename, dirname } from 'node:path'
 import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { disposeAll } from '../protocol/live-secrets.js'
@@ -5,16 +6,27 @@ import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js
 import { rootKeyObject } from '../protocol/crypto/root-private.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { approversOf, encodeRequest, type Approved } from './approvals.js'
+import type { Secret } from '../protocol/crypto/secret.js'
+import { publish } from '../storage/index.js'
+import { recordChange, type Change } from './change-keys.js'
 import { FileLedger } from './file-ledger.js'
-import type { Keyring } from './keyring.js'
-import { identify, openKeyringFile, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
+import { Keyring } from './keyring.js'
+import {
+  identify,
+  keyringPath,
+  openKeyringFile,
+  readKeyringFile,
+  type KmsIdentity,
+  type PlaceOptions,
+} from './place.js'
 import type { Policy } from './policy.js'
 import { checkPolicy, type CheckedPolicy } from './policy-file.js'
 import { NitroVerifier } from './nitro-verifier.js'
 import { putInForce } from './policy-in-force.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
-import { openingKeys } from './root-keys.js'
+import { RenewableUnsealer } from './renewable-unsealer.js'
+import { openingKeys, withoutDue } from './root-keys.js'
 import { KmsService, type KmsEvent } from './service.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
 import { SimulatedVerifier, Verifiers, type Verifier } from './verifier.js'
@@ -40,6 +52,14 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
    * @returns the policy’s approvers among them, by name.
    */
   approve(approved: Approved): Promise<readonly string[]>
+  /**
+   * Changes its root keys while it runs: the keyring's file first, then what it opens with and certifies. One change at a time.
+   * @param passphrase - of the keyring; borrowed. @returns the keys that there are now.
+   * @throws {KeyriseError} what `change` throws; ERR_STORE_*, ERR_LEDGER_DAMAGED: another process took the place. Then nothing of
+   * it is in use here.
+   * Crash: the keyring before or after, whole.
+   */
+  changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']>
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
   /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
@@ -90,7 +110,8 @@ const assemble = (
   options: OpenKmsOptions,
   parts: { policy: CheckedPolicy; keyring: Keyring; unsealer: Unsealer; ledger: FileLedger },
 ): OpenKms => {
-  const { policy, keyring, unsealer, ledger } = parts
+  const { policy, keyring, ledger } = parts
+  const unsealer = new RenewableUnsealer(parts.unsealer)
   const { random, clock, onEvent } = options
   const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
   const verifier = new Verifiers(policy.evidence, [...own, ...(options.verifiers ?? [])])
@@ -104,8 +125,35 @@ const assemble = (
     clock,
     ...(onEvent === undefined ? {} : { onEvent }),
   })
+  const changeKeys = async (passphrase: Secret, change: Change): Promise<KmsIdentity['keys']> => {
+    const { startUnsealer = (keys: UnsealKeys) => UnsealPool.start(keys), fs, place } = options
+    const logN = Keyring.workFactor(await readKeyringFile(options))
+    const known = keyring.keys
+    const keys = withoutDue(change(known), clock.nowMs())
+    const next = await startUnsealer(unsealKeys({ identity: keyring.identity, keys }))
+    try {
+      const file = keyring.seal({ passphrase, random, logN, keys })
+      await recordChange(service.receipts, known, keys)
+      await ledger.confirm()
+      const path = keyringPath(place)
+      await publish(fs, dirname(path), basename(path), file)
+      await ledger.confirm()
+    } catch (error) {
+      await next.close()
+      throw error
+    }
+    const renewed = unsealer.renew(next)
+    keyring.change(keys)
+    service.renew()
+    await renewed
+    return identify(keyring).keys
+  }
   return {
-    ...identify(keyring),
+    identity: keyring.identity,
+    get keys() {
+      return identify(keyring).keys
+    },
+    changeKeys,
     receipts: service.receipts,
     wipe: () => void disposeAll(),
     exchange: (frame) => service.exchange(frame),

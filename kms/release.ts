@@ -11,7 +11,7 @@ import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
 /** What leaves the KMS because of its keys: certificates, origin keys, what envelopes held, and proofs of where it came from. */
 export class Release {
   /** Of the root keys to seal to, newest first. */
-  readonly certificates: readonly Bytes[]
+  certificates: readonly Bytes[]
   readonly #keyring: Keyring
   readonly #unsealer: Unsealer
 
@@ -19,6 +19,11 @@ export class Release {
     this.#keyring = keyring
     this.#unsealer = unsealer
     this.certificates = keyring.certificates()
+  }
+
+  /** The keyring has changed: what is certified follows. */
+  renew(): void {
+    this.certificates = this.#keyring.certificates()
   }
 
   /** Ed25519 by the KMS identity over a structure that names itself. */

@@ -92,6 +92,12 @@ export class KmsService implements KmsChannel {
     return answered
   }
 
+  /** The keyring has changed. Every session ends, so that enclaves open another and are told which root keys there are now. */
+  renew(): void {
+    this.#release.renew()
+    this.#sessions.clear()
+  }
+
   /** Answers what is under way, then ends every session. */
   async close(): Promise<void> {
     this.#isOpen = false
