@@ -21,7 +21,7 @@ export class RenewableUnsealer implements Unsealer {
   async renew(next: Unsealer): Promise<void> {
     const before = this.#current
     this.#current = next
-    await Promise.allSettled(this.#underWay.get(before) ?? [])
+    await Promise.allSettled(this.#underWay.get(before) ?? new Set<Promise<unknown>>())
     this.#underWay.delete(before)
     await before.close()
   }
@@ -32,7 +32,7 @@ export class RenewableUnsealer implements Unsealer {
 
   #track<T>(work: (unsealer: Unsealer) => Promise<T>): Promise<T> {
     const unsealer = this.#current
-    const own = this.#underWay.get(unsealer) ?? new Set()
+    const own = this.#underWay.get(unsealer) ?? new Set<Promise<unknown>>()
     this.#underWay.set(unsealer, own)
     const done = work(unsealer).finally(() => own.delete(done))
     own.add(done)
