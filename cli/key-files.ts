@@ -42,7 +42,7 @@ export const readSmallFile = async (path: string): Promise<Bytes> => {
 }
 
 /** Lines with something on them other than a comment, views of `bytes`. */
-const linesOf = (bytes: Uint8Array): { readonly number: number; readonly line: Uint8Array }[] => {
+export const linesOf = (bytes: Uint8Array): { readonly number: number; readonly line: Uint8Array }[] => {
   const lines: { number: number; line: Uint8Array }[] = []
   for (let start = 0, number = 1; start < bytes.length; number++) {
     const found = bytes.indexOf(LF, start)

@@ -1,7 +1,12 @@
 import type { Command } from 'commander'
 import { toHex, type Bytes } from '../protocol/bytes.js'
+import { KeyriseError } from '../protocol/errors.js'
+import type { CustodianSet } from '../kms/custodians.js'
 import type { KmsIdentity } from '../kms/index.js'
+import { placeOf, readCustodians } from '../kms/place.js'
+import { nodeFileSystem } from '../storage/index.js'
 import { wholeNumber } from './arguments.js'
+import { readShares } from './custody-shares.js'
 import { readPassphrase } from './passphrase.js'
 import { printResult, table } from './terminal.js'
 
@@ -10,6 +15,8 @@ export interface PlaceFlags {
   readonly directory: string
   readonly custody?: string
   readonly passphraseFd?: number
+  readonly passphraseCredential?: string
+  readonly share?: readonly string[]
   readonly json?: boolean
 }
 
@@ -22,6 +29,12 @@ export const withPlace = (command: Command): Command =>
       'read the passphrase from this file descriptor; otherwise it is asked for',
       wholeNumber(0, 1023),
     )
+    .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
+    .option(
+      '--share <file>',
+      'a custodian’s share, where custodians have the passphrase; may be repeated. Otherwise they are asked for',
+      (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value],
+    )
     .option('--json', 'print JSON')
 
 export const withPassphrase = async <T>(
@@ -29,13 +42,33 @@ export const withPassphrase = async <T>(
   isNew: boolean,
   use: (passphrase: Bytes) => Promise<T>,
 ): Promise<T> => {
-  const passphrase = await readPassphrase({ descriptor: flags.passphraseFd, isNew })
+  const custodians = isNew || isGiven(flags) ? undefined : await readCustodians(placeOf(flags), nodeFileSystem)
+  return withPassphraseOf(custodians, flags, isNew, use)
+}
+
+/** @param custodians - whose shares make the passphrase, unless the flags say where it is; undefined where nobody shares it. */
+export const withPassphraseOf = async <T>(
+  custodians: CustodianSet | undefined,
+  flags: PlaceFlags,
+  isNew: boolean,
+  use: (passphrase: Bytes) => Promise<T>,
+): Promise<T> => {
+  const { passphraseFd: descriptor, passphraseCredential: credential, share = [] } = flags
+  if (share.length > 0 && custodians === undefined)
+    throw new KeyriseError('ERR_CUSTODIANS_INVALID', { detail: 'there are shares, and no file beside the keyring' })
+  const passphrase =
+    custodians === undefined || isGiven(flags)
+      ? await readPassphrase({ descriptor, credential, isNew })
+      : await readShares(custodians, share)
   try {
     return await use(passphrase)
   } finally {
     passphrase.fill(0)
   }
 }
+
+const isGiven = ({ passphraseFd, passphraseCredential }: PlaceFlags): boolean =>
+  passphraseFd !== undefined || passphraseCredential !== undefined
 
 export const printIdentity = (
   { json }: { readonly json?: boolean },

@@ -14,6 +14,7 @@ import type { Approved } from './approvals.js'
 import { formatApproved, parseApproved } from './request-file.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
 import { AppendLog, encodeReceiptRecord, type MakeReceipt } from './log.js'
+import { decodeLog } from './log-frames.js'
 
 /** The ledger’s file in the KMS’s directory. */
 export const LEDGER_NAME = 'ledger.log'
@@ -67,9 +68,16 @@ export class FileLedger implements Ledger {
   /** What a ledger’s file says, without opening it for writing. Undefined where there is none. */
   static async inspect(fs: FileSystem, directory: string): Promise<Inspected | undefined> {
     const records = await AppendLog.read(fs, directory, LEDGER_NAME)
-    if (records === undefined) return undefined
-    const { identity, flows, receipts, approved, policy } = readContents(records)
-    return { identity, flowCount: flows.size, flows, receipts, approved, policy }
+    return records && inspected(records)
+  }
+
+  /**
+   * What a copy of a ledger’s file says, and the copy without a last frame that was being written as it was made.
+   * @throws {KeyriseError} ERR_LEDGER_DAMAGED.
+   */
+  static inspectCopy(claimed: Bytes): Inspected & { readonly whole: Bytes } {
+    const { records, end } = decodeLog(claimed)
+    return { ...inspected(records), whole: claimed.subarray(0, end.size) }
   }
 
   /**
@@ -170,7 +178,7 @@ export class FileLedger implements Ledger {
   }
 }
 
-interface Inspected {
+export interface Inspected {
   readonly identity: Bytes
   readonly flowCount: number
   readonly flows: ReadonlyMap<FlowId, FlowState>
@@ -180,6 +188,11 @@ interface Inspected {
   readonly approved: readonly Approved[]
   /** The policy in force, as `formatPolicy` writes it; undefined before the KMS was first started with one. */
   readonly policy: string | undefined
+}
+
+const inspected = (records: readonly Bytes[]): Inspected => {
+  const { identity, flows, receipts, approved, policy } = readContents(records)
+  return { identity, flowCount: flows.size, flows, receipts, approved, policy }
 }
 
 const setAccepted = (flows: Map<FlowId, FlowState>, flow: FlowId): void => {

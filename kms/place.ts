@@ -209,7 +209,7 @@ export const identify = (keyring: Keyring): KmsIdentity => ({
 
 /** The keyring’s file. */
 export const keyringPath = ({ directory, custody }: KmsPlace): string => custody ?? join(directory, KEYRING_NAME)
-const custodiansPath = (place: KmsPlace): string => `${keyringPath(place)}${CUSTODIANS_SUFFIX}`
+export const custodiansPath = (place: KmsPlace): string => `${keyringPath(place)}${CUSTODIANS_SUFFIX}`
 
 /**
  * Makes the KMS’s directory where it is missing, and its name durable: a crash may have come between the two before. Apart from

@@ -56,7 +56,7 @@ export const throttled = async <T extends object>(options: ThrottleOptions, atte
   return result
 }
 
-/** What is left of the wait, in milliseconds; 0 where none is asked for. Nothing is changed. */
+/** What is left of the wait, in milliseconds; 0 where none is asked for. */
 export const throttleWaitMs = async (options: ThrottleOptions): Promise<number> => {
   const attempts = await readAttempts(options)
   if (attempts === undefined) return 0

@@ -173,6 +173,12 @@ const ERRORS = {
     'The state of the root key does not allow this',
     'See `keyrise kms keys`; the newest version of a key stays enabled until it is rotated',
   ],
+  ERR_BACKUP_INVALID: ['The backup is damaged, forged or of a later version', 'Take another copy, or an older backup'],
+  ERR_DOWNGRADE: [
+    'What is here is newer than what would take its place',
+    'Restore a newer backup, or into an empty place; where what is newer may be lost for good, give --allow-downgrade',
+  ],
+  ERR_NOT_CONFIRMED: ['It was not confirmed, and nothing was changed', 'Look at what is shown, and confirm it'],
   ERR_PORT_IN_USE: ['The port is in use', 'Stop the other process, or choose another with --port'],
   ERR_ADDRESS_REFUSED: ['This address is not allowed', 'Without TLS the KMS listens on loopback only'],
   ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct what the message names'],

@@ -1,0 +1,198 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { FileLedger } from '../../kms/file-ledger.js'
+import { Keyring } from '../../kms/keyring.js'
+import { asciiBytes, toHex } from '../../protocol/bytes.js'
+import { encodeCbor } from '../../protocol/cbor.js'
+import { sealEnvelope } from '../../protocol/crypto/envelope.js'
+import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { x25519Recipient } from '../../protocol/crypto/recipients.js'
+import { Secret } from '../../protocol/crypto/secret.js'
+import { parseFlowId } from '../../protocol/names.js'
+import { nodeFileSystem } from '../../storage/index.js'
+import { digestOf } from '../kms/attested-client.js'
+import { makePlace } from '../kms/served.js'
+import { run } from './command.js'
+
+const PASSPHRASE = 'correct horse battery staple'
+const withAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0 ? test : test.skip
+
+const setUp = async (t: Parameters<typeof makePlace>[0]) => {
+  const place = await makePlace(t)
+  const at = ['--directory', place.directory, '--custody', place.custody, '--json']
+  const policy = join(place.root, 'policy.json')
+  await writeFile(
+    policy,
+    JSON.stringify({ platforms: [], images: [{ name: 'party', measurement: toHex(digestOf(1)) }] }),
+  )
+  const shares = join(place.root, 'shares')
+  await mkdir(shares)
+  const init = (...flags: string[]) => run(['kms', 'init', ...at, '--work-factor', '10', ...flags])
+  const initByPassphrase = () => run(['kms', 'init', ...at, '--work-factor', '10', '--passphrase-fd', '3'], PASSPHRASE)
+  return { place, at, policy, shares, init, initByPassphrase }
+}
+
+const codeOf = ({ err }: { err: string }): string =>
+  (JSON.parse(err) as { error: { code: string; message: string } }).error.code
+const messageOf = ({ err }: { err: string }): string =>
+  (JSON.parse(err) as { error: { message: string } }).error.message
+
+test('custodians: each share in a file of its own, any two of three open the KMS, fewer or a bad one are named', async (t) => {
+  const { at, shares, init } = await setUp(t)
+  const made = await init('--custodians', '3', '--threshold', '2', '--shares', shares)
+  t.is(made.code, 0, made.err)
+  const { identity } = JSON.parse(made.out) as { identity: string }
+  const files = (await readdir(shares)).sort().map((name) => join(shares, name))
+  t.deepEqual(
+    files.map((path) => path.slice(shares.length + 1)),
+    [1, 2, 3].map((index) => `share-${String(index)}-of-3-${identity.slice(0, 16)}.txt`),
+  )
+  const [first = '', second = '', third = ''] = files
+  t.is((await stat(first)).mode & 0o777, 0o600)
+  t.regex(
+    await readFile(first, 'utf8'),
+    /^# share 1 of 3 of the KMS [0-9a-f]{16}; 2 open it\nkeyrise-share-1[a-z0-9]+\n$/,
+  )
+  const check = (...given: string[]) => run(['kms', 'restore', ...at, ...given.flatMap((path) => ['--share', path])])
+  t.is((await check(third, first)).code, 0)
+  const few = await check(second)
+  t.is(codeOf(few), 'ERR_CONFIG_INVALID')
+  t.regex(messageOf(few), /1 of 2 shares: 2/)
+  await writeFile(third, (await readFile(third, 'utf8')).replace(/.\n$/, 'q\n').replace(/q(.)\n$/, 'p$1\n'))
+  const bad = await check(first, third)
+  t.is(codeOf(bad), 'ERR_SHARE_INVALID')
+  t.regex(messageOf(bad), /share-3-of-3.*mistyped/)
+  t.like(JSON.parse((await run(['kms', 'status', ...at.slice(0, 4), '--json'])).out), {
+    identity,
+    keyring: 'there',
+    custodians: { threshold: 2, count: 3 },
+    ledger: { flows: 0 },
+    waitMs: 0,
+  })
+})
+
+test('a passphrase is generated into a file, and comes back as a systemd credential', async (t) => {
+  const { place, at, init } = await setUp(t)
+  const path = join(place.root, 'passphrase')
+  t.is((await init('--generate-passphrase', '--passphrase-out', path)).code, 0)
+  t.regex(await readFile(path, 'utf8'), /^([a-hjkmnp-z2-9]{5}-){5}[a-hjkmnp-z2-9]{5}\n$/)
+  t.is((await stat(path)).mode & 0o777, 0o600)
+  const check = (directory: string | undefined, name: string) => {
+    const { CREDENTIALS_DIRECTORY: _, ...env } = process.env
+    const given = directory === undefined ? env : { ...env, CREDENTIALS_DIRECTORY: directory }
+    return run(['kms', 'restore', ...at, '--passphrase-credential', name], undefined, given)
+  }
+  t.is((await check(place.root, 'passphrase')).code, 0)
+  for (const [directory, name] of [
+    [undefined, 'passphrase'],
+    [place.root, 'none'],
+    [place.root, '../passphrase'],
+  ] as const)
+    t.is(codeOf(await check(directory, name)), 'ERR_CONFIG_INVALID')
+})
+
+test('ways to a passphrase that do not go together are refused, and nothing is made', async (t) => {
+  const { place, init } = await setUp(t)
+  for (const flags of [
+    ['--custodians', '3'],
+    ['--threshold', '2'],
+    ['--custodians', '2', '--threshold', '3'],
+    ['--custodians', '3', '--threshold', '2', '--generate-passphrase'],
+    ['--shares', place.root],
+    ['--passphrase-out', join(place.root, 'x')],
+    ['--generate-passphrase', '--passphrase-fd', '3'],
+  ])
+    t.is(codeOf(await init(...flags)), 'ERR_CONFIG_INVALID', flags.join(' '))
+  t.deepEqual(await readdir(place.directory), [])
+})
+
+test('backup tries its file, restore shows what it holds and asks; a downgrade needs the operator’s word', async (t) => {
+  const { place, at, policy, initByPassphrase } = await setUp(t)
+  const { identity } = JSON.parse((await initByPassphrase()).out) as { identity: string }
+  const out = join(place.root, 'backup')
+  const opened = [...at, '--passphrase-fd', '3']
+  const backup = await run(['kms', 'backup', ...opened, '--policy', policy, '--out', out], PASSPHRASE)
+  t.is(backup.code, 0, backup.err)
+  const told = JSON.parse(backup.out) as { digest: string; keys: { key: string; fingerprint: string }[] }
+  t.like(told, { file: out, restoreTest: 'passed', identity, flows: [] })
+  t.is((await stat(out)).mode & 0o777, 0o600)
+  const taken = await run(['kms', 'backup', ...opened, '--policy', policy, '--out', out], PASSPHRASE)
+  t.is(codeOf(taken), 'ERR_FILE_EXISTS')
+  const other = await makePlace(t)
+  const elsewhere = ['--directory', other.directory, '--custody', other.custody, '--json', '--passphrase-fd', '3']
+  const restore = (...flags: string[]) => run(['kms', 'restore', out, ...elsewhere, ...flags], PASSPHRASE)
+  const there = join(other.root, 'policy.json')
+  const restored = await restore('--yes', '--policy', there)
+  t.is(restored.code, 0, restored.err)
+  t.like(JSON.parse(restored.out), { identity, keys: told.keys, downgrades: [] })
+  t.is(await readFile(there, 'utf8'), await readFile(policy, 'utf8'))
+  const ledger = await FileLedger.open(nodeFileSystem, other.directory, Buffer.from(identity, 'hex'))
+  const flow = parseFlowId('flow-1')
+  const state = {
+    task: flow,
+    image: digestOf(1),
+    head: null,
+    incarnation: 1,
+    destroyed: false,
+    staleAccepted: false,
+    svn: 0,
+    signed: null,
+    predecessors: [],
+  }
+  await ledger.compareAndSwap(flow, undefined, state)
+  await ledger.close()
+  const older = await restore('--yes')
+  t.is(codeOf(older), 'ERR_DOWNGRADE')
+  t.regex(messageOf(older), /does not know flow flow-1/)
+  t.is((await restore('--yes', '--allow-downgrade')).code, 0)
+  t.is((await FileLedger.inspect(nodeFileSystem, other.directory))?.flowCount, 0)
+  await writeFile(out, 'keyrise')
+  t.is(codeOf(await restore('--yes')), 'ERR_BACKUP_INVALID')
+})
+
+test('wrong passphrases make every command wait, and status says how long', async (t) => {
+  const { place, at, initByPassphrase } = await setUp(t)
+  await initByPassphrase()
+  // Of a clock that is ahead: the whole wait is still to come, however long this test takes.
+  const attempts = ['keyrise/v1/passphrase-attempts', { count: 20, lastMs: Date.now() + 1e9 }] as const
+  await writeFile(join(place.directory, 'passphrase-attempts'), encodeCbor(attempts))
+  t.like(JSON.parse((await run(['kms', 'status', ...at])).out), { waitMs: 900_000 })
+  const refused = await run(['kms', 'rotate', ...at, '--passphrase-fd', '3'], PASSPHRASE)
+  t.is(codeOf(refused), 'ERR_PASSPHRASE_THROTTLED')
+  t.regex(messageOf(refused), /20 in a row; wait 900 s/)
+})
+
+withAge(
+  'break-glass: after the fingerprint is confirmed and a receipt is written, age opens what is sealed to a root key',
+  async (t) => {
+    const { place, at, initByPassphrase } = await setUp(t)
+    const { identity } = JSON.parse((await initByPassphrase()).out) as { identity: string }
+    t.is((await run(['kms', 'rotate', ...at, '--passphrase-fd', '3'], PASSPHRASE)).code, 0)
+    const out = join(place.root, 'identity.txt')
+    const glass = (...flags: string[]) =>
+      run(
+        ['kms', 'break-glass', ...at, '--passphrase-fd', '3', '--reason', 'the KMS burnt', '--out', out, ...flags],
+        PASSPHRASE,
+      )
+    const receiptCount = async () => (await FileLedger.inspect(nodeFileSystem, place.directory))?.receipts.length ?? 0
+    const before = await receiptCount()
+    t.is(codeOf(await glass('--confirm', '0'.repeat(16))), 'ERR_NOT_CONFIRMED')
+    t.is(await receiptCount(), before)
+    await t.throwsAsync(stat(out))
+    const broken = await glass('--confirm', identity.slice(0, 16))
+    t.is(broken.code, 0, broken.err)
+    t.like(JSON.parse(broken.out), { file: out, keys: ['root@2', 'root@1'], reason: 'the KMS burnt' })
+    t.is(await receiptCount(), before + 1)
+    t.is((await stat(out)).mode & 0o777, 0o600)
+    using keyring = Keyring.open(await readFile(place.custody), Secret.take(asciiBytes(PASSPHRASE)))
+    for (const [index, { certificate }] of keyring.rootKeys.entries()) {
+      const sealed = join(place.root, `sealed-${String(index)}.age`)
+      const recipients = [x25519Recipient(certificate.encryptionKey)]
+      await writeFile(sealed, sealEnvelope(asciiBytes('still here'), { recipients, random: nodeRandom }))
+      t.is(execFileSync('age', ['-d', '-i', out, sealed], { encoding: 'utf8' }), 'still here')
+    }
+    t.is(codeOf(await glass('--confirm', identity.slice(0, 16))), 'ERR_FILE_EXISTS')
+  },
+)
