@@ -94,7 +94,7 @@ const GROUP_COUNT = 6
 const GROUP_LENGTH = 5
 
 /** Thirty letters of 31, by rejection: 148 bits. Groups of five, with hyphens between. */
-export const generatePassphrase = (random: Random): Bytes => {
+const generatePassphrase = (random: Random): Bytes => {
   const text = allocate(GROUP_COUNT * (GROUP_LENGTH + 1) - 1)
   const one = allocate(1)
   for (let index = 0; index < text.length;) {

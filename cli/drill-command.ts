@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import { readWhole, DirectoryReader, nodeFileSystem } from '../storage/index.js'
-import { Keyring, KEYRING_SIZE_BYTES_MAX } from '../kms/keyring.js'
+import { isBackup } from '../kms/backup-file.js'
+import { BACKUP_SIZE_BYTES_MAX, openBackupBy } from '../kms/backup.js'
+import { Keyring } from '../kms/keyring.js'
 import { openKeyring, placeOf } from '../kms/place.js'
 import { findImage, type Policy } from '../kms/policy.js'
 import { Secret } from '../protocol/crypto/secret.js'
@@ -27,7 +29,11 @@ export const addDrillCommand = (drill: Command): void => {
   withPlace(drill)
     .requiredOption('--store <dir>', 'the store’s directory; of a store with mirrors, each of them', each)
     .option('--flow <id>', 'this flow only; may be repeated. Needed where the KMS’s flows are in several stores', each)
-    .option('--backup <file>', 'a copy of the keyring that must open and lack no key version; may be repeated', each)
+    .option(
+      '--backup <file>',
+      'a file of `kms backup`, or a copy of the keyring: it must open and lack no key version; may be repeated',
+      each,
+    )
     .option('--policy <file>', 'the policy that the KMS would start with: it must list the image of each flow')
     .option('--image <file>', 'the image that would be launched: the policy must give it keys, and be its flows’')
     .action(run)
@@ -69,12 +75,12 @@ const judgeBackups = async (
 ): Promise<readonly DrillFinding[]> => {
   const findings: DrillFinding[] = []
   for (const path of paths) {
-    const file = await readWhole(nodeFileSystem, path, KEYRING_SIZE_BYTES_MAX)
+    const file = await readWhole(nodeFileSystem, path, BACKUP_SIZE_BYTES_MAX)
     findings.push(
-      ...judgeBackup(keyring, path, () => {
+      ...(await judgeBackup(keyring, path, async () => {
         if (file === undefined) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: path })
-        return Keyring.open(file, passphrase)
-      }),
+        return isBackup(file) ? (await openBackupBy(file, passphrase)).keyring : Keyring.open(file, passphrase)
+      })),
     )
   }
   return findings

@@ -201,9 +201,13 @@ const isForOneOf = (header: Uint8Array, identities: readonly Identity[]): boolea
 }
 
 /** What a copy of the keyring lacks, where it opens; why it does not, where it does not. */
-export const judgeBackup = (keyring: Keyring, path: string, open: () => Keyring): DrillFinding[] => {
+export const judgeBackup = async (
+  keyring: Keyring,
+  path: string,
+  open: () => Promise<Keyring> | Keyring,
+): Promise<DrillFinding[]> => {
   try {
-    using backup = open()
+    using backup = await open()
     if (!equalPublicBytes(backup.identity, keyring.identity))
       return [{ flow: '', object: path, code: 'ERR_KEYRING_INVALID', detail: 'a keyring of another KMS' }]
     const held = new Set(backup.rootKeys.map(({ key }) => key))

@@ -37,11 +37,13 @@ export const encodeBackup = ({ identity, timeMs, parts }: BackupFile, sign: (mes
   return concatBytes(LINE, size, head, sign(head), ...parts.values())
 }
 
+/** True for what begins as a backup, whole or not. */
+export const isBackup = (claimed: Uint8Array): boolean => equalPublicBytes(claimed.subarray(0, LINE.length), LINE)
+
 /** Verifies a backup’s signature and all of its parts, which are views of it. @throws {KeyriseError} ERR_BACKUP_INVALID. */
 export const decodeBackup = (claimed: Bytes): BackupFile => {
   const start = LINE.length + 4
-  if (claimed.length < start || !equalPublicBytes(claimed.subarray(0, LINE.length), LINE))
-    return refuse('no backup of this version')
+  if (claimed.length < start || !isBackup(claimed)) return refuse('no backup of this version')
   const headSize = new DataView(claimed.buffer, claimed.byteOffset).getUint32(LINE.length)
   if (headSize > HEAD_SIZE_BYTES_MAX || start + headSize + SIGNATURE_BYTES > claimed.length) return refuse('its size')
   const head = claimed.subarray(start, start + headSize)

@@ -144,7 +144,7 @@ const partOf = ({ parts }: BackupFile, name: BackupPart, sizeBytesMax: number): 
   return part
 }
 
-export const summariseKeys = (keyring: Keyring): KeySummary[] =>
+const summariseKeys = (keyring: Keyring): KeySummary[] =>
   identify(keyring).keys.map(({ key, recipient }, index) => ({
     key,
     state: keyring.rootKeys[index]?.state ?? 'enabled',

@@ -233,7 +233,9 @@ test('the command: findings as lines or JSON, and the exit says whether there ar
   const at = ['--directory', place.directory, '--custody', place.custody, '--passphrase-fd', '3']
   const stores = directories.flatMap((directory) => ['--store', directory])
   const drill = (...flags: string[]) => run(['drill', ...at, ...stores, ...flags], PASSPHRASE)
-  const well = await drill('--backup', backup, '--policy', policyFile, '--json')
+  const whole = join(place.root, 'whole.backup')
+  await run(['kms', 'backup', ...at, '--policy', policyFile, '--out', whole], PASSPHRASE)
+  const well = await drill('--backup', backup, '--backup', whole, '--policy', policyFile, '--json')
   t.deepEqual([well.code, JSON.parse(well.out)], [0, { flows: 1, objects: 4, findings: [] }])
   const lost = await named(first, 'epoch-0000000002')
   await first.delete(lost)
@@ -257,12 +259,8 @@ test('a backup made before a rotation lacks the newest key version, and one of a
   const foreign = await open(other.custody)
   keyring.rotate(nodeRandom)
   const { judgeBackup } = await import('../../cli/drill.js')
-  t.like(
-    judgeBackup(keyring, place.custody, () => backup),
-    [{ code: 'ERR_KEY_UNKNOWN', detail: 'a copy made before root@2' }],
-  )
-  t.like(
-    judgeBackup(keyring, other.custody, () => foreign),
-    [{ code: 'ERR_KEYRING_INVALID' }],
-  )
+  t.like(await judgeBackup(keyring, place.custody, () => backup), [
+    { code: 'ERR_KEY_UNKNOWN', detail: 'a copy made before root@2' },
+  ])
+  t.like(await judgeBackup(keyring, other.custody, () => foreign), [{ code: 'ERR_KEYRING_INVALID' }])
 })
