@@ -67,7 +67,8 @@ export const withPassphraseOf = async <T>(
   }
 }
 
-const isGiven = ({ passphraseFd, passphraseCredential }: PlaceFlags): boolean =>
+/** True where the command line says where the passphrase is. */
+export const isGiven = ({ passphraseFd, passphraseCredential }: PlaceFlags): boolean =>
   passphraseFd !== undefined || passphraseCredential !== undefined
 
 export const printIdentity = (
