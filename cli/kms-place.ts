@@ -68,7 +68,10 @@ export const withPassphraseOf = async <T>(
 }
 
 /** True where the command line says where the passphrase is. */
-export const isGiven = ({ passphraseFd, passphraseCredential }: PlaceFlags): boolean =>
+export const isGiven = ({
+  passphraseFd,
+  passphraseCredential,
+}: Pick<PlaceFlags, 'passphraseFd' | 'passphraseCredential'>): boolean =>
   passphraseFd !== undefined || passphraseCredential !== undefined
 
 export const printIdentity = (

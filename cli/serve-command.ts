@@ -5,7 +5,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { placeOf } from '../kms/place.js'
 import { systemCode } from '../storage/failures.js'
 import { wholeNumber } from './arguments.js'
-import { printIdentity, withPassphrase } from './kms-place.js'
+import { isGiven, printIdentity, withPassphrase } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
 import { resolveConfig, type ResolvedConfig, type ServeConfig } from './serve-config.js'
 import { emphasise, EXIT, printResult, table } from './terminal.js'
@@ -16,6 +16,7 @@ const PEM_SIZE_BYTES_MAX = 1024 * 1024
 interface ServeFlags {
   readonly config?: string
   readonly passphraseFd?: number
+  readonly passphraseCredential?: string
   readonly printConfig?: boolean
   readonly json?: boolean
 }
@@ -40,6 +41,7 @@ export const addServeCommand = (kms: Command): void => {
     .option('--admin-host <address>', 'an address of the admin surface, beside its socket; with TLS only')
     .option('--admin-port <n>', 'its port', port)
     .option('--admin-client-ca <file>', 'PEM: the authority that certifies operators')
+    .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
     .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', wholeNumber(0, 1023))
     .option('--print-config', 'print the settings and where each comes from, and serve nothing')
     .option('--json', 'print JSON')
@@ -65,10 +67,9 @@ const serve = async (flags: ServeFlags): Promise<void> => {
     onEvent: (event) => logEvent(json, event),
   }
   try {
-    const served =
-      flags.passphraseFd === undefined
-        ? await serveKms(options)
-        : await withPassphrase({ ...flags, directory }, false, (passphrase) => serveKms({ ...options, passphrase }))
+    const served = !isGiven(flags)
+      ? await serveKms(options)
+      : await withPassphrase({ ...flags, directory }, false, (passphrase) => serveKms({ ...options, passphrase }))
     wipeOnFault(served)
     stopOnSignal(served)
     printServed(flags, served)
