@@ -5,6 +5,7 @@ import { FileLedger } from '../kms/file-ledger.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { addAcceptStaleCommand } from './accept-stale.js'
 import { addBreakGlassCommand } from './break-glass-command.js'
+import { addConsoleCommand } from './console-command.js'
 import { addControlCommands } from './control-commands.js'
 import { addBackupCommands } from './custody-backup.js'
 import { addInitCommand } from './custody-init.js'
@@ -23,6 +24,7 @@ export const addKmsCommands = (kms: Command): void => {
   addStatusCommand(kms)
   addControlCommands(kms)
   addAcceptStaleCommand(kms)
+  addConsoleCommand(kms)
   addRotationCommands(kms)
   addKeyCommands(kms)
   kms

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { concatBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { Secret } from '../protocol/crypto/secret.js'
+import { consoleFile, sendConsoleFile } from './admin-console.js'
 import type { AdminRoute, ReplyShape, RequestShape } from './admin-route.js'
 import { ADMIN_ROUTES } from './admin-routes.js'
 import { checkSchema, type ObjectSchema } from './admin-schema.js'
@@ -19,6 +20,8 @@ export class AdminDesk {
 
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const [path, query] = (request.url ?? '').split('?', 2)
+    const file = request.method === 'GET' ? await consoleFile(path) : undefined
+    if (file !== undefined) return sendConsoleFile(response, file)
     const routes = ADMIN_ROUTES.filter((route) => route.path === path)
     if (routes.length === 0) return refuse(response, NO_SUCH_PATH)
     const route = routes.find(({ method }) => method === request.method)

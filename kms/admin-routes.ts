@@ -1,7 +1,15 @@
+import { consoleRoute } from './admin-console.js'
 import { sealRoute, statusRoute, unlockRoute } from './admin-control.js'
 import { rotateRoute } from './admin-keys.js'
 import { approvedRoute } from './admin-policy.js'
 import type { AdminRoute } from './admin-route.js'
 
 /** All that operators can ask of a running KMS: the server, its description and its fuzzer follow this table. */
-export const ADMIN_ROUTES: readonly AdminRoute[] = [statusRoute, unlockRoute, sealRoute, approvedRoute, rotateRoute]
+export const ADMIN_ROUTES: readonly AdminRoute[] = [
+  statusRoute,
+  unlockRoute,
+  sealRoute,
+  approvedRoute,
+  rotateRoute,
+  consoleRoute,
+]

@@ -1,10 +1,13 @@
-import type { Bytes } from '../protocol/bytes.js'
+import { toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { disposeAll } from '../protocol/live-secrets.js'
 import type { Secret } from '../protocol/crypto/secret.js'
+import { ConsoleFeed, type ConsoleView } from './console-feed.js'
+import { consoleView } from './console-view.js'
 import { FileLedger } from './file-ledger.js'
 import { openKms, type OpenKms, type OpenKmsOptions } from './open-kms.js'
 import type { KmsIdentity } from './place.js'
+import type { KmsEvent } from './service.js'
 
 /** Where, and under which policy, a KMS runs: all but what unlocks it. */
 export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase'>
@@ -24,6 +27,9 @@ interface Unlocked {
 /** A KMS as its operators see it: sealed, or unlocked and then with every key in memory. One change of it at a time. */
 export class KmsControl implements AsyncDisposable {
   readonly options: KmsControlOptions
+  /** Of what its operators see in a browser. */
+  readonly console: ConsoleFeed
+  readonly #startedMs: number
   #identity: Bytes
   #unlocked: Unlocked | undefined
   #sinceMs: number
@@ -34,7 +40,8 @@ export class KmsControl implements AsyncDisposable {
     this.options = options
     this.#identity = identity
     this.#unlocked = unlocked
-    this.#sinceMs = options.clock.nowMs()
+    this.#startedMs = this.#sinceMs = options.clock.nowMs()
+    this.console = new ConsoleFeed(() => this.#view(), options.clock)
   }
 
   /**
@@ -50,8 +57,9 @@ export class KmsControl implements AsyncDisposable {
 
   /** @param passphrase - taken over. @throws {KeyriseError} as `openKms`. */
   static async unlocked(options: KmsControlOptions, passphrase: Secret): Promise<KmsControl> {
-    const unlocked = await open(options, passphrase)
-    return new KmsControl(options, unlocked.kms.identity, unlocked)
+    let control: KmsControl | undefined
+    const unlocked = await open(options, passphrase, () => control?.console.changed())
+    return (control = new KmsControl(options, unlocked.kms.identity, unlocked))
   }
 
   status(): KmsStatus {
@@ -76,7 +84,7 @@ export class KmsControl implements AsyncDisposable {
       try {
         if (this.#isClosed) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'it is stopping' })
         if (this.#unlocked !== undefined) throw new KeyriseError('ERR_KMS_UNLOCKED')
-        this.#unlocked = await open(this.options, passphrase)
+        this.#unlocked = await open(this.options, passphrase, () => this.console.changed())
         this.#identity = this.#unlocked.kms.identity
         this.#sinceMs = this.options.clock.nowMs()
       } catch (error) {
@@ -110,7 +118,10 @@ export class KmsControl implements AsyncDisposable {
   /** For good: as `seal`, without a receipt, for a process that ends. Safe to repeat. */
   close(): Promise<void> {
     this.#isClosed = true
-    return this.#change(() => this.#wipeKeys())
+    return this.#change(async () => {
+      await this.#wipeKeys()
+      this.console[Symbol.dispose]()
+    })
   }
 
   /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
@@ -132,6 +143,11 @@ export class KmsControl implements AsyncDisposable {
     await unlocked.kms.close()
   }
 
+  #view(): ConsoleView {
+    const { state: custody, identity } = this.status()
+    return consoleView({ custody, identity: toHex(identity), startedMs: this.#startedMs }, this.kms?.look())
+  }
+
   #demand(): Unlocked {
     if (this.#unlocked === undefined) throw new KeyriseError('ERR_KMS_SEALED')
     return this.#unlocked
@@ -139,15 +155,19 @@ export class KmsControl implements AsyncDisposable {
 
   #change<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#changed.then(work)
-    this.#changed = done.catch(() => undefined)
+    this.#changed = done.catch(() => undefined).then(() => this.console.changed())
     return done
   }
 }
 
 /** Disposes of the passphrase where it does not open. */
-const open = async (options: KmsControlOptions, passphrase: Secret): Promise<Unlocked> => {
+const open = async (options: KmsControlOptions, passphrase: Secret, happened: () => void): Promise<Unlocked> => {
   try {
-    const kms = await openKms({ ...options, passphrase })
+    const onEvent = (event: KmsEvent): void => {
+      happened()
+      options.onEvent?.(event)
+    }
+    const kms = await openKms({ ...options, passphrase, onEvent })
     await kms.receipts.record('unlock')
     return { kms, passphrase }
   } catch (error) {

@@ -43,6 +43,11 @@ export class ExpiringTable<T> {
     return row?.value
   }
 
+  /** All of them, the one unused for longest first. */
+  values(): T[] {
+    return [...this.#rows.values()].map(({ value }) => value)
+  }
+
   /** False where there is none but the newest: that one stays. */
   dropOldest(): boolean {
     const [oldest] = this.#rows.keys()

@@ -7,7 +7,14 @@ import { PREDECESSOR_COUNT_MAX, REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
 import type { FileSystem } from '../protocol/ports.js'
 import type { Head } from '../protocol/session.js'
-import { decodeReceiptBody, firstLink, linkAfter, splitReceipt, type ReceiptLink } from '../protocol/receipts.js'
+import {
+  decodeReceiptBody,
+  firstLink,
+  linkAfter,
+  splitReceipt,
+  type Receipt,
+  type ReceiptLink,
+} from '../protocol/receipts.js'
 import { encodeStaleAcceptance, type StaleAcceptance } from '../protocol/statements.js'
 import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import type { Approved } from './approvals.js'
@@ -21,6 +28,8 @@ export const LEDGER_NAME = 'ledger.log'
 const CODE = 'ERR_LEDGER_DAMAGED'
 /** Of a record’s; a record is below 128 KiB. */
 const TEXT_LENGTH_MAX = 128 * 1024
+/** Receipts that are kept in memory, the newest, for operators to look at. */
+const RECENT_COUNT = 512
 
 /** What a log tells: whose it is, and what it has come to. */
 interface Contents {
@@ -44,10 +53,12 @@ export class FileLedger implements Ledger {
   readonly #latest: Map<FlowId, FlowState>
   readonly #publications: Map<FlowId, Publication>
   readonly #approved: Approved[]
+  readonly #recent: Receipt[]
   #policy: string | undefined
 
-  private constructor(log: AppendLog, { flows, publications, approved, policy }: Contents) {
+  private constructor(log: AppendLog, { flows, publications, approved, policy, receipts }: Contents) {
     this.#log = log
+    this.#recent = receipts.slice(-RECENT_COUNT).map((receipt) => decodeReceiptBody(splitReceipt(receipt).body))
     this.#durable = flows
     this.#latest = new Map(flows)
     this.#publications = publications
@@ -116,7 +127,7 @@ export class FileLedger implements Ledger {
     if (!equalStates(this.#latest.get(flow), expected)) return false
     this.#latest.set(flow, next)
     try {
-      await this.#log.append({ record: encodeState(flow, next), receipt })
+      await this.#append({ record: encodeState(flow, next), receipt })
     } catch (error) {
       const durable = this.#durable.get(flow)
       if (durable === undefined) this.#latest.delete(flow)
@@ -128,7 +139,7 @@ export class FileLedger implements Ledger {
   }
 
   record(receipt: MakeReceipt): Promise<void> {
-    return this.#log.append({ receipt })
+    return this.#append({ receipt })
   }
 
   async publish(flow: FlowId, { signingKey, values }: Publication): Promise<void> {
@@ -152,7 +163,7 @@ export class FileLedger implements Ledger {
 
   /** Keeps what approvers signed, durably. Whether it counts is decided when it is made use of. */
   async addApproved(approved: Approved, receipt?: MakeReceipt): Promise<void> {
-    await this.#log.append({ record: encodeCbor(['approved', { text: formatApproved(approved) }]), receipt })
+    await this.#append({ record: encodeCbor(['approved', { text: formatApproved(approved) }]), receipt })
     this.#approved.push(approved)
   }
 
@@ -166,15 +177,34 @@ export class FileLedger implements Ledger {
    * @param change - that its approvers signed; null where none had to.
    */
   async setPolicy(policy: string, change: Approved | null, receipt?: MakeReceipt): Promise<void> {
-    await this.#log.append({
+    await this.#append({
       record: encodeCbor(['policy', { policy, change: change && formatApproved(change) }]),
       receipt,
     })
     this.#policy = policy
   }
 
+  /** Every flow's durable state. */
+  get flows(): ReadonlyMap<FlowId, FlowState> {
+    return this.#durable
+  }
+
+  /** The newest receipts that are durable, oldest first. */
+  get recentReceipts(): readonly Receipt[] {
+    return this.#recent
+  }
+
   close(): Promise<void> {
     return this.#log.close()
+  }
+
+  async #append(entry: { readonly record?: Bytes; readonly receipt: MakeReceipt | undefined }): Promise<void> {
+    const { receipt: make } = entry
+    let signed: Bytes | undefined
+    await this.#log.append({ ...entry, ...(make && { receipt: (link) => (signed = make(link)) }) })
+    if (signed === undefined) return
+    this.#recent.push(decodeReceiptBody(splitReceipt(signed).body))
+    if (this.#recent.length > RECENT_COUNT) this.#recent.shift()
   }
 }
 

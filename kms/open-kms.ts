@@ -9,6 +9,8 @@ import { approversOf, encodeRequest, type Approved } from './approvals.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { publish } from '../storage/index.js'
 import { recordChange, type Change } from './change-keys.js'
+import type { ConsoleKey } from './console/state.js'
+import type { Shown } from './console-view.js'
 import { FileLedger } from './file-ledger.js'
 import { Keyring } from './keyring.js'
 import {
@@ -60,6 +62,8 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
    * Crash: the keyring before or after, whole.
    */
   changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']>
+  /** What it is like now, for operators to look at. */
+  look(): Shown
   /** Answers what is under way, then zero-fills every key. */
   close(): Promise<void>
   /** Zero-fills every secret that this process holds: for one that is about to end by a fault. */
@@ -155,6 +159,13 @@ const assemble = (
     },
     changeKeys,
     receipts: service.receipts,
+    look: () => ({
+      keys: keysShown(keyring),
+      flows: ledger.flows,
+      sessions: service.sessions,
+      receipts: ledger.recentReceipts,
+      policy,
+    }),
     wipe: () => void disposeAll(),
     exchange: (frame) => service.exchange(frame),
     async approve(approved) {
@@ -175,3 +186,9 @@ const assemble = (
     },
   }
 }
+
+const keysShown = (keyring: Keyring): ConsoleKey[] =>
+  identify(keyring).keys.map(({ key, recipient }) => {
+    const { suite = '', state = '' } = keyring.rootKeys.find((root) => root.key === key) ?? {}
+    return { key, suite, state, recipient }
+  })

@@ -34,6 +34,18 @@ interface ServedSessionOptions {
   readonly onEvent: (event: KmsEvent) => void
   /** Logs an error and says which code may leave. */
   readonly report: (error: unknown, flow?: FlowId) => ErrorCode
+  /** When it was attested, in milliseconds since the epoch. */
+  readonly sinceMs: number
+}
+
+/** An attested session, as operators see it. */
+export interface SessionView {
+  /** The policy's name for the image. */
+  readonly image: string
+  /** Undefined before it has opened one. */
+  readonly flow: FlowId | undefined
+  readonly sinceMs: number
+  readonly callCount: number
 }
 
 /** An attested session. It answers one call after the other, and serves the one flow that its `open` names. */
@@ -44,6 +56,7 @@ export class ServedSession {
   #flow: FlowId | undefined
   #isReleased = false
   #waitingCount = 0
+  #callCount = 0
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: ServedSessionOptions) {
@@ -52,10 +65,16 @@ export class ServedSession {
     this.#streams = options.streams.ofSession()
   }
 
+  get view(): SessionView {
+    const { imageName: image, sinceMs } = this.#options
+    return { image, flow: this.#flow, sinceMs, callCount: this.#callCount }
+  }
+
   /** @returns the sealed answer, a coded refusal included. @throws {KeyriseError} ERR_SESSION_INVALID, ERR_CALLS_LIMIT. */
   async call(sealed: Bytes): Promise<Bytes> {
     if (this.#waitingCount >= WAITING_COUNT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
     this.#waitingCount++
+    this.#callCount++
     const answered = this.#last.then(() => this.#answer(sealed))
     this.#last = answered.catch(() => undefined)
     try {

@@ -15,7 +15,7 @@ import type { Ledger } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 import { Receipts } from './receipts.js'
 import { Release } from './release.js'
-import { ServedSession } from './served-session.js'
+import { ServedSession, type SessionView } from './served-session.js'
 import { SessionReceipts } from './session-receipts.js'
 import { Streams } from './streams.js'
 import type { Unsealer } from './unseal.js'
@@ -98,6 +98,11 @@ export class KmsService implements KmsChannel {
     this.#sessions.clear()
   }
 
+  /** Attested sessions that have not expired, the one unused for longest first. */
+  get sessions(): SessionView[] {
+    return this.#sessions.values().map(({ view }) => view)
+  }
+
   /** Answers what is under way, then ends every session. */
   async close(): Promise<void> {
     this.#isOpen = false
@@ -161,6 +166,7 @@ export class KmsService implements KmsChannel {
       }),
       onEvent: (event) => onEvent?.(event),
       report: (error, flow) => this.#report(error, flow),
+      sinceMs: this.#options.clock.nowMs(),
     })
     this.#sessions.put(session.id, served)
     onEvent?.({ event: 'handshake', image: name })

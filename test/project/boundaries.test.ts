@@ -103,7 +103,8 @@ test('each room is compiled by `npm run build`', (t) => {
   const { projectReferences } = parsed(ts.sys, path.join(ROOT, 'tsconfig.json'))
   const built = projectReferences?.map((reference) => path.relative(ROOT, reference.path)) ?? []
   for (const room of [...ROOMS, 'test']) t.true(built.includes(room), room)
-  for (const folder of built) t.true(ROOMS.includes(folder) || folder === 'test', folder)
+  // A browser runs what is in kms/console: it has the DOM, and references no room.
+  for (const folder of built) t.true(ROOMS.includes(folder) || ['kms/console', 'test'].includes(folder), folder)
 })
 
 test('protocol/ has no input or output: no Node types reach it, not even through a dependency', (t) => {
