@@ -1,9 +1,12 @@
 import type { Command } from 'commander'
 import { Secret } from '../protocol/crypto/secret.js'
 import { sealRoute, unlockRoute } from '../kms/admin-control.js'
+import { shareRoute } from '../kms/admin-custody.js'
+import type { ReplyOf } from '../kms/admin-route.js'
 import { askKms } from './admin-client.js'
 import { wholeNumber } from './arguments.js'
-import { readPassphrase } from './passphrase.js'
+import { describeProgress, readShareFile } from './custody-shares.js'
+import { askSecret, readPassphrase } from './passphrase.js'
 import { printResult } from './terminal.js'
 
 interface RunningFlags {
@@ -26,14 +29,41 @@ export const addControlCommands = (kms: Command): void => {
       'read the passphrase from this file descriptor; otherwise it is asked for',
       wholeNumber(0, 1023),
     )
+    .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
+    .option(
+      '--share [file]',
+      'give a custodian’s share instead: of this file, which may be repeated, or asked for',
+      (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value],
+    )
     .action(unlock)
   withRunning(kms.command('seal').description('let a KMS that runs forget every key')).action(seal)
 }
 
-const unlock = async (flags: RunningFlags & { readonly passphraseFd?: number }): Promise<void> => {
-  using passphrase = Secret.take(await readPassphrase({ descriptor: flags.passphraseFd, isNew: false }))
+interface UnlockFlags extends RunningFlags {
+  readonly passphraseFd?: number
+  readonly passphraseCredential?: string
+  /** True where a share is to be asked for. */
+  readonly share?: true | readonly string[]
+}
+
+const unlock = async (flags: UnlockFlags): Promise<void> => {
+  if (flags.share !== undefined) return unlockByShares(flags, flags.share)
+  const { passphraseFd: descriptor, passphraseCredential: credential } = flags
+  using passphrase = Secret.take(await readPassphrase({ descriptor, credential, isNew: false }))
   const { state, identity } = await askKms(flags, unlockRoute, passphrase)
   printResult(flags.json === true, { state, identity }, [state])
+}
+
+/** Each custodian gives his own where he is: the KMS keeps them for a while. */
+const unlockByShares = async (flags: UnlockFlags, files: true | readonly string[]): Promise<void> => {
+  let reply: ReplyOf<typeof shareRoute.reply> | undefined
+  for (const file of files === true ? [undefined] : files) {
+    using share = Secret.take(file === undefined ? await askSecret('A share: ') : await readShareFile(file))
+    reply = await askKms(flags, shareRoute, share)
+    if (reply.state === 'unlocked') break
+  }
+  if (reply === undefined) return
+  printResult(flags.json === true, reply, [reply.state === 'unlocked' ? reply.state : describeProgress(reply)])
 }
 
 const seal = async (flags: RunningFlags): Promise<void> => {

@@ -12,7 +12,7 @@ const SECRET_MODE = 0o600
 const CLEAR = '\x1b[2J\x1b[3J\x1b[H'
 
 /** `2 of 3 shares: 1, 4` */
-const describeProgress = ({ submitted, threshold }: ShareProgress): string =>
+export const describeProgress = ({ submitted, threshold }: Omit<ShareProgress, 'count'>): string =>
   `${String(submitted.length)} of ${String(threshold)} shares${submitted.length === 0 ? '' : `: ${submitted.join(', ')}`}`
 
 /**
@@ -45,7 +45,7 @@ const submitFile = async (collector: ShareCollector, path: string): Promise<void
 }
 
 /** The one line of a share’s file that is no comment. The caller zero-fills it. */
-const readShareFile = async (path: string): Promise<Bytes> => {
+export const readShareFile = async (path: string): Promise<Bytes> => {
   const bytes = await readSmallFile(path)
   try {
     const [first, ...rest] = linesOf(bytes)

@@ -6,7 +6,9 @@ import { ConsoleFeed, type ConsoleView } from './console-feed.js'
 import { consoleView } from './console-view.js'
 import { FileLedger } from './file-ledger.js'
 import { openKms, type OpenKms, type OpenKmsOptions } from './open-kms.js'
-import type { KmsIdentity } from './place.js'
+import type { ShareProgress } from './custodians.js'
+import { PendingShares } from './pending-shares.js'
+import { readCustodians, type KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
 
 /** Where, and under which policy, a KMS runs: all but what unlocks it. */
@@ -30,6 +32,7 @@ export class KmsControl implements AsyncDisposable {
   /** Of what its operators see in a browser. */
   readonly console: ConsoleFeed
   readonly #startedMs: number
+  readonly #shares: PendingShares
   #identity: Bytes
   #unlocked: Unlocked | undefined
   #sinceMs: number
@@ -42,6 +45,7 @@ export class KmsControl implements AsyncDisposable {
     this.#unlocked = unlocked
     this.#startedMs = this.#sinceMs = options.clock.nowMs()
     this.console = new ConsoleFeed(() => this.#view(), options.clock)
+    this.#shares = new PendingShares(() => readCustodians(options.place, options.fs), options.clock)
   }
 
   /**
@@ -80,17 +84,20 @@ export class KmsControl implements AsyncDisposable {
 
   /** @param passphrase - taken over. @throws {KeyriseError} ERR_KMS_UNLOCKED, and as `openKms`. */
   unlock(passphrase: Secret): Promise<void> {
+    return this.#change(() => this.#unlock(passphrase))
+  }
+
+  /**
+   * Takes a custodian's share; the last one that is needed unlocks.
+   * @param claimed - borrowed.
+   * @throws {KeyriseError} ERR_SHARE_INVALID, ERR_CUSTODIANS_INVALID, and as `unlock`.
+   */
+  submitShare(claimed: Uint8Array): Promise<ShareProgress> {
     return this.#change(async () => {
-      try {
-        if (this.#isClosed) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'it is stopping' })
-        if (this.#unlocked !== undefined) throw new KeyriseError('ERR_KMS_UNLOCKED')
-        this.#unlocked = await open(this.options, passphrase, () => this.console.changed())
-        this.#identity = this.#unlocked.kms.identity
-        this.#sinceMs = this.options.clock.nowMs()
-      } catch (error) {
-        passphrase[Symbol.dispose]()
-        throw error
-      }
+      this.#checkSealed()
+      const { progress, passphrase } = await this.#shares.submit(claimed)
+      if (passphrase !== undefined) await this.#unlock(passphrase)
+      return progress
     })
   }
 
@@ -119,6 +126,7 @@ export class KmsControl implements AsyncDisposable {
   close(): Promise<void> {
     this.#isClosed = true
     return this.#change(async () => {
+      this.#shares[Symbol.dispose]()
       await this.#wipeKeys()
       this.console[Symbol.dispose]()
     })
@@ -141,6 +149,24 @@ export class KmsControl implements AsyncDisposable {
     this.#sinceMs = this.options.clock.nowMs()
     unlocked.passphrase[Symbol.dispose]()
     await unlocked.kms.close()
+  }
+
+  async #unlock(passphrase: Secret): Promise<void> {
+    try {
+      this.#checkSealed()
+      this.#unlocked = await open(this.options, passphrase, () => this.console.changed())
+      this.#identity = this.#unlocked.kms.identity
+      this.#sinceMs = this.options.clock.nowMs()
+      this.#shares[Symbol.dispose]()
+    } catch (error) {
+      passphrase[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  #checkSealed(): void {
+    if (this.#isClosed) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'it is stopping' })
+    if (this.#unlocked !== undefined) throw new KeyriseError('ERR_KMS_UNLOCKED')
   }
 
   #view(): ConsoleView {

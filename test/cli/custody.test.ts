@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { FileLedger } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
+import { serveKms } from '../../kms/server.js'
 import { asciiBytes, toHex } from '../../protocol/bytes.js'
 import { encodeCbor } from '../../protocol/cbor.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
@@ -72,6 +73,20 @@ test('custodians: each share in a file of its own, any two of three open the KMS
     ledger: { flows: 0 },
     waitMs: 0,
   })
+})
+
+test('custodians unlock a KMS that runs, each by a command of his own', async (t) => {
+  const { place, shares, init } = await setUp(t)
+  t.is((await init('--custodians', '3', '--threshold', '2', '--shares', shares)).code, 0)
+  const [first = '', second = ''] = (await readdir(shares)).sort().map((name) => join(shares, name))
+  const policy = { platforms: [], images: [] }
+  await using served = await serveKms({ ...place, policy, port: 0, insecureLoopback: true })
+  const unlock = (path: string) => run(['kms', 'unlock', '--directory', place.directory, '--share', path])
+  const one = await unlock(first)
+  t.is(one.out, '1 of 2 shares: 1\n', one.err)
+  t.true(served.isSealed)
+  t.is((await unlock(second)).out, 'unlocked\n')
+  t.false(served.isSealed)
 })
 
 test('a passphrase is generated into a file, and comes back as a systemd credential', async (t) => {

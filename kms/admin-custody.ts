@@ -1,0 +1,23 @@
+import { CUSTODIAN_COUNT_MAX } from '../protocol/limits.js'
+import { adminRoute } from './admin-route.js'
+import { objectOf } from './admin-schema.js'
+
+const COUNT = { type: 'integer', minimum: 0, maximum: CUSTODIAN_COUNT_MAX } as const
+
+export const shareRoute = adminRoute({
+  method: 'POST',
+  path: '/v1/unlock/share',
+  summary: 'Takes a custodian’s share, which is the body as it is; the last one that is needed opens the keyring.',
+  request: 'secret',
+  reply: objectOf({
+    state: { type: 'string', maxLength: 16, enum: ['sealed', 'unlocked'] },
+    submitted: { type: 'array', maxItems: CUSTODIAN_COUNT_MAX, items: COUNT, description: 'whose shares are there' },
+    threshold: COUNT,
+    count: COUNT,
+  }),
+  requestSizeBytesMax: 1024,
+  run: async (control, share) => {
+    const { submitted, threshold, count } = await share.expose((bytes) => control.submitShare(bytes))
+    return { state: control.status().state, submitted, threshold, count }
+  },
+})
