@@ -1,7 +1,7 @@
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
-import { KeyriseError } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { PRODUCT_ID_MAX, type ImageSigner } from '../protocol/image-signature.js'
 import { PREDECESSOR_COUNT_MAX, REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
@@ -202,8 +202,16 @@ export class FileLedger implements Ledger {
     const { receipt: make } = entry
     let signed: Bytes | undefined
     await this.#log.append({ ...entry, ...(make && { receipt: (link) => (signed = make(link)) }) })
-    if (signed === undefined) return
-    this.#recent.push(decodeReceiptBody(splitReceipt(signed).body))
+    if (signed !== undefined) this.#keepRecent(signed)
+  }
+
+  #keepRecent(signed: Bytes): void {
+    try {
+      this.#recent.push(decodeReceiptBody(splitReceipt(signed).body))
+    } catch (error) {
+      // It is durable: what is wrong with it, the next opening of the log says.
+      if (!isKeyriseError(error)) throw error
+    }
     if (this.#recent.length > RECENT_COUNT) this.#recent.shift()
   }
 }
