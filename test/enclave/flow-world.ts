@@ -184,9 +184,10 @@ interface Kill {
 export const atEveryMoment = async (
   script: (interrupt: () => Interrupt) => Promise<void>,
   onlyBefore = false,
+  { from = 0, step = 1 } = {},
 ): Promise<string[]> => {
   const moments: string[] = []
-  for (let n = 0; ; n++) {
+  for (let n = from; ; n += step) {
     let state: Kill['state'] | undefined
     await script(() => {
       const kill = killAt(n, onlyBefore)
@@ -196,6 +197,23 @@ export const atEveryMoment = async (
     if (state?.dead !== true) return moments
     moments.push(state.moment)
   }
+}
+
+/** Of all pairs of moments, every third: the sweep dies twice in a row as well. */
+const PAIR_STEP = 3
+
+/**
+ * Runs `script` for pairs of moments, of which only those before an operation: each first one, and each second one beside some.
+ * @returns the first ones.
+ */
+export const atPairsOfMoments = async (
+  script: (first: () => Interrupt, second: () => Interrupt) => Promise<void>,
+): Promise<string[]> => {
+  let index = 0
+  return atEveryMoment(async (first) => {
+    const stride = { from: index++ % PAIR_STEP, step: PAIR_STEP }
+    await atEveryMoment((second) => script(first, second), true, stride)
+  }, true)
 }
 
 /** True when `work` fails, as everything of a dead instance does. */

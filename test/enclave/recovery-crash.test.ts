@@ -1,7 +1,17 @@
 import test from 'ava'
 import type { OpenedFlow } from '../../enclave/flow.js'
 import { isKeyriseError } from '../../protocol/errors.js'
-import { atEveryMoment, dies, readAll, readText, startWorld, text, type Interrupt, type World } from './flow-world.js'
+import {
+  atEveryMoment,
+  atPairsOfMoments,
+  dies,
+  readAll,
+  readText,
+  startWorld,
+  text,
+  type Interrupt,
+  type World,
+} from './flow-world.js'
 
 /**
  * Every moment at which an instance can die: before and after each of its operations, in order
@@ -10,26 +20,24 @@ import { atEveryMoment, dies, readAll, readText, startWorld, text, type Interrup
  */
 
 test('a first launch killed at any moment, and the next one too, ends in one working flow', async (t) => {
-  const moments = await atEveryMoment(async (first) => {
-    await atEveryMoment(async (second) => {
-      const world = await startWorld()
-      const signatures = new Set<string>()
-      const serves = async (launched: Promise<OpenedFlow>): Promise<OpenedFlow> => {
-        const opened = await launched
-        signatures.add(opened.flow.sign(text('who')).toString())
-        return opened
-      }
-      await dies(() => serves(world.launch({ interrupt: first() })))
-      await dies(() => serves(world.launch({ interrupt: second() })))
-      const third = await serves(world.launch())
-      await third.flow.checkpoint({ 'password/a': text('a') })
-      const fourth = await serves(world.launch())
-      t.is(signatures.size, 1, 'a flow that served has one root for ever')
-      t.is(await readText(fourth, 'password/a'), 'a')
-      await fourth.flow.checkpoint({ 'password/a': text('b') })
-      t.is((await world.store.names('root')).length, 2, 'roots of abandoned births are swept')
-    }, true)
-  }, true)
+  const moments = await atPairsOfMoments(async (first, second) => {
+    const world = await startWorld()
+    const signatures = new Set<string>()
+    const serves = async (launched: Promise<OpenedFlow>): Promise<OpenedFlow> => {
+      const opened = await launched
+      signatures.add(opened.flow.sign(text('who')).toString())
+      return opened
+    }
+    await dies(() => serves(world.launch({ interrupt: first() })))
+    await dies(() => serves(world.launch({ interrupt: second() })))
+    const third = await serves(world.launch())
+    await third.flow.checkpoint({ 'password/a': text('a') })
+    const fourth = await serves(world.launch())
+    t.is(signatures.size, 1, 'a flow that served has one root for ever')
+    t.is(await readText(fourth, 'password/a'), 'a')
+    await fourth.flow.checkpoint({ 'password/a': text('b') })
+    t.is((await world.store.names('root')).length, 2, 'roots of abandoned births are swept')
+  })
   t.deepEqual(moments, [
     ...['challenge', 'handshake', 'open'].map(() => 'before kms-exchange'),
     'before store-list',
