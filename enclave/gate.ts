@@ -2,16 +2,15 @@ import {
   claimedId,
   claimedType,
   encodeRefusal,
-  parseApply,
+  parseCall,
   parseStreamMessage,
   postReply,
-  type ClaimedCall,
   type Outgoing,
 } from '../protocol/calls.js'
 import type { EnclaveDefinition, Flow } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { CALLS_IN_FLIGHT_MAX } from '../protocol/limits.js'
-import type { Clock, Port } from '../protocol/ports.js'
+import type { CallId, ClaimedCall, Clock, Port } from '../protocol/ports.js'
 import { admitReceived, type ValueLimits } from '../protocol/values.js'
 import { Cancellations } from './cancellations.js'
 import type { IdempotentCalls } from './idempotency.js'
@@ -44,6 +43,7 @@ export const openGate = (options: GateOptions): void => {
   port.onMessage(
     (claimed, sizeBytes) => gate.receive(claimed, sizeBytes),
     (id, error) => gate.refuse(id, error),
+    { call: (call, sizeBytes) => gate.call(call, sizeBytes) },
   )
 }
 
@@ -51,10 +51,10 @@ class Gate {
   readonly #o: GateOptions
   /** Name → ECALL, with no prototype: `constructor` is a name like any other, and not declared. */
   readonly #ecalls: Readonly<Record<string, ServedEcall>>
-  readonly #admit: (id: string, ecall: ServedEcall, given: unknown) => void
+  readonly #admit: (id: CallId, ecall: ServedEcall, given: unknown) => void
   readonly #cancellations = new Cancellations()
   /** Calls with streams, by the host's ids. */
-  readonly #live = new Map<string, LiveCall>()
+  readonly #live = new Map<CallId, LiveCall>()
   #inFlightCount = 0
 
   constructor(options: GateOptions) {
@@ -67,15 +67,23 @@ class Gate {
 
   receive(claimed: unknown, sizeBytes: number | undefined): void {
     try {
-      const isPrivate = sizeBytes !== undefined
-      if (claimedType(claimed, isPrivate) === 'APPLY') this.#call(parseApply(claimed, isPrivate), sizeBytes)
+      if (claimedType(claimed) === 'APPLY') this.#call(parseCall(claimed), sizeBytes)
       else this.#message(claimed, sizeBytes)
     } catch (error) {
       this.refuse(claimedId(claimed), error)
     }
   }
 
-  refuse(id: string | undefined, error: unknown): void {
+  /** What a port has read itself. */
+  call(call: ClaimedCall, sizeBytes: number): void {
+    try {
+      this.#call(call, sizeBytes)
+    } catch (error) {
+      this.refuse(call.id, error)
+    }
+  }
+
+  refuse(id: CallId | undefined, error: unknown): void {
     this.#post(encodeRefusal(id, error))
   }
 
@@ -123,7 +131,7 @@ class Gate {
   readonly #serve: Serve = (id, ecall, given) =>
     given instanceof LiveCall ? given.serve() : ecall.serve(given, this.#context(id, ecall))
 
-  #context(id: string, ecall: ServedEcall): CallContext {
+  #context(id: CallId, ecall: ServedEcall): CallContext {
     return new CallContext(this.#o.flow, ecall.ocalls, id, this.#cancellations)
   }
 
@@ -135,14 +143,14 @@ class Gate {
   }
 
   /** Only now, when the handler has really ended, another call may take its place. */
-  #settle(id: string, ecall: ServedEcall, given: unknown, outcome: Outcome): void {
+  #settle(id: CallId, ecall: ServedEcall, given: unknown, outcome: Outcome): void {
     this.#inFlightCount--
     ecall.inFlightCount--
     if (given instanceof LiveCall && this.#live.get(id) === given) this.#live.delete(id)
     if (!this.#cancellations.end(id)) this.#release(id, ecall, outcome)
   }
 
-  #release(id: string, { outputLimits }: ServedEcall, outcome: Outcome): void {
+  #release(id: CallId, { outputLimits }: ServedEcall, outcome: Outcome): void {
     if ('error' in outcome) return this.refuse(id, outcome.error)
     try {
       postReply(this.#o.port, id, outcome.value, outputLimits)

@@ -2,7 +2,7 @@ import { postCancel, postCredit, postItem, type StreamMessage } from '../protoco
 import type { Flow } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { ITEM_DEADLINE_MS } from '../protocol/limits.js'
-import type { Clock, Port } from '../protocol/ports.js'
+import type { CallId, Clock, Port } from '../protocol/ports.js'
 import { StreamReceiver } from '../protocol/stream-receiver.js'
 import { isSource, StreamSender } from '../protocol/stream-sender.js'
 import { admitItem, admitValue } from '../protocol/values.js'
@@ -12,7 +12,7 @@ import { parse, whenReady } from './schema.js'
 import { CallContext, type Outcome, type ServedEcall } from './served-ecall.js'
 
 export interface LiveCallOptions {
-  readonly id: string
+  readonly id: CallId
   readonly key: string | undefined
   readonly argument: unknown
   readonly served: ServedEcall
@@ -41,7 +41,7 @@ export class LiveCall {
     this.#sender = served.declaration.yields && new StreamSender((item) => this.#send(item))
   }
 
-  get id(): string {
+  get id(): CallId {
     return this.#o.id
   }
 

@@ -8,8 +8,8 @@ import {
 } from '../protocol/calls.js'
 import type { EcallDeclaration, OcallDeclaration } from '../protocol/contract.js'
 import { KeyriseError, type ErrorCode } from '../protocol/errors.js'
-import { CALLS_IN_FLIGHT_MAX, MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
-import type { Clock, Port } from '../protocol/ports.js'
+import { CALL_ID_LIMIT, CALLS_IN_FLIGHT_MAX, MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
+import type { CallId, Clock, Port } from '../protocol/ports.js'
 import { StreamReceiver } from '../protocol/stream-receiver.js'
 import { admitItem, admitValue, type ValueLimits } from '../protocol/values.js'
 import { CallRate } from './call-rate.js'
@@ -40,7 +40,7 @@ interface Pending {
 export class OutgoingCalls {
   readonly #port: Port
   readonly #clock: Clock
-  readonly #pending = new Map<string, Pending>()
+  readonly #pending = new Map<CallId, Pending>()
   #count = 0
 
   constructor(port: Port, clock: Clock) {
@@ -52,7 +52,7 @@ export class OutgoingCalls {
   /** @throws {KeyriseError} ERR_CALLS_LIMIT, ERR_DEADLINE, ERR_REPLY_INVALID, one of `codes`, or as `releaseValue`. */
   async call(name: string, argument: unknown, options: OutgoingCallOptions): Promise<unknown> {
     if (this.#pending.size >= CALLS_IN_FLIGHT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
-    const id = String(++this.#count)
+    const id = this.#nextId()
     const { message, transfer } = encodeCall(id, name, argument, { limits: options.limits })
     const reply = await new Promise<ClaimedReply>((resolve, reject) => {
       const timer = this.#clock.timer(options.deadlineMs, () => this.#take(id)?.fail(new KeyriseError('ERR_DEADLINE')))
@@ -83,7 +83,7 @@ export class OutgoingCalls {
     options: OutgoingCallOptions & { readonly read: (item: unknown) => unknown },
   ): StreamReceiver<unknown> {
     if (this.#pending.size >= CALLS_IN_FLIGHT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
-    const id = String(++this.#count)
+    const id = this.#nextId()
     const { message, transfer } = encodeCall(id, name, argument, { limits: options.limits })
     const stream = new StreamReceiver({
       grant: (count) => postCredit(this.#port, id, count),
@@ -104,8 +104,13 @@ export class OutgoingCalls {
     return stream
   }
 
+  #nextId(): number {
+    this.#count = (this.#count + 1) % CALL_ID_LIMIT
+    return this.#count
+  }
+
   /** Takes a call out of those in flight, so that it settles once. */
-  #take(id: string): Pending | undefined {
+  #take(id: CallId): Pending | undefined {
     const pending = this.#pending.get(id)
     this.#pending.delete(id)
     return pending

@@ -1,7 +1,7 @@
 import type { EcallDeclaration, EnclaveDefinition, Flow } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { CALLS_IN_FLIGHT_MAX, MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
-import type { CancelSignal } from '../protocol/ports.js'
+import type { CallId, CancelSignal } from '../protocol/ports.js'
 import type { ValueLimits } from '../protocol/values.js'
 import type { Cancellations } from './cancellations.js'
 import { isPending, parse, whenReady } from './schema.js'
@@ -16,10 +16,10 @@ export class CallContext {
   readonly flow: Flow
   readonly ocalls: object
   readonly items: AsyncIterable<unknown> | undefined
-  readonly #id: string
+  readonly #id: CallId
   readonly #cancellations: Cancellations
 
-  constructor(flow: Flow, ocalls: object, id: string, cancellations: Cancellations, items?: AsyncIterable<unknown>) {
+  constructor(flow: Flow, ocalls: object, id: CallId, cancellations: Cancellations, items?: AsyncIterable<unknown>) {
     this.flow = flow
     this.ocalls = ocalls
     this.items = items

@@ -1,4 +1,4 @@
-import type { Listen, Port } from '../protocol/ports.js'
+import type { Listen, ListenDirectly, Port, RefusedBytes } from '../protocol/ports.js'
 import type { SocketPort } from '../protocol/socket-port.js'
 
 /**
@@ -9,8 +9,8 @@ export const withSwitchless = (calls: SocketPort, switchless: SocketPort): Port 
   let answering = calls
   return {
     post: (message) => answering.post(message),
-    onMessage: (listen: Listen) => {
-      calls.onMessage(listen)
+    onMessage: (listen: Listen, refused?: RefusedBytes, directly?: ListenDirectly) => {
+      calls.onMessage(listen, refused, directly)
       switchless.onMessage((message, sizeBytes) => {
         answering = switchless
         try {

@@ -1,14 +1,15 @@
 import * as Comlink from 'comlink'
+import type { CallId } from '../protocol/ports.js'
 import { isPending } from './schema.js'
 import type { Outcome, ServedEcall } from './served-ecall.js'
 
 /** Serves one call. It neither throws nor rejects. */
-export type Serve = (id: string, ecall: ServedEcall, given: unknown) => Outcome | PromiseLike<Outcome>
+export type Serve = (id: CallId, ecall: ServedEcall, given: unknown) => Outcome | PromiseLike<Outcome>
 
 /** Calls of one ECALL on their way through Comlink together: each has an id, and what it was given. */
 interface Train {
   readonly ecall: ServedEcall
-  readonly ids: string[]
+  readonly ids: CallId[]
   readonly given: unknown[]
 }
 
@@ -22,8 +23,8 @@ type Outcomes = readonly (Outcome | PromiseLike<Outcome>)[]
 export const openTrains = (
   ecalls: Readonly<Record<string, ServedEcall>>,
   serve: Serve,
-  settled: (id: string, ecall: ServedEcall, given: unknown, outcome: Outcome) => void,
-): ((id: string, ecall: ServedEcall, given: unknown) => void) => {
+  settled: (id: CallId, ecall: ServedEcall, given: unknown, outcome: Outcome) => void,
+): ((id: CallId, ecall: ServedEcall, given: unknown) => void) => {
   let gathered: Train[] = []
   const away = new Map<string, Train>()
   let count = 0

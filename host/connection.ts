@@ -11,7 +11,7 @@ import {
 import type { CallOptions, PlainCallOptions } from '../protocol/contract.js'
 
 import { KeyriseError } from '../protocol/errors.js'
-import type { Clock } from '../protocol/ports.js'
+import type { CallId, Clock } from '../protocol/ports.js'
 import type { Instance } from '../platform/platform.js'
 import { Deadlines, type Deadline } from './deadlines.js'
 import { StreamingCall } from './streaming-call.js'
@@ -57,7 +57,7 @@ export class Connection {
   readonly #clock: Clock
   readonly #limits: ConnectionLimits
   readonly #deadlines: Deadlines
-  readonly #pending = new Map<string, Pending>()
+  readonly #pending = new Map<CallId, Pending>()
   #callCount = 0
   #answerCount = 0
   #isAlive = true
@@ -227,25 +227,30 @@ export class Connection {
         reject(this.#ended ?? new KeyriseError('ERR_ENCLAVE_LOST'))
       })
       this.#instance.ecalls.onMessage(
-        (message, sizeBytes) => {
-          this.#receive(message, sizeBytes !== undefined)
+        (message) => {
+          this.#receive(message)
         },
         (id, error) => {
           this.#refuse(id, error)
         },
+        { reply: (id, claimedValue) => this.#answered({ id, claimedValue }) },
       )
     })
   }
 
-  #receive(message: unknown, isPrivate: boolean): void {
+  #receive(message: unknown): void {
     const lifecycle = this.#ready && parseLifecycle(message)
     if (lifecycle !== undefined) {
       this.#ready?.(lifecycle)
       this.#ready = undefined
       return
     }
-    const reply = parseReply(message, isPrivate)
+    const reply = parseReply(message)
     if (reply === undefined) return this.#receiveStreamed(message)
+    this.#answered(reply)
+  }
+
+  #answered(reply: ClaimedReply): void {
     if (this.#settle(reply)) this.#answerCount++
   }
 
@@ -255,17 +260,17 @@ export class Connection {
   }
 
   /** The enclave hears that nobody waits any more; whoever did, gets `error`, which may be anything. */
-  #giveUp(id: string, error: unknown): void {
+  #giveUp(id: CallId, error: unknown): void {
     if (this.#settle({ id, error: error as KeyriseError })) postCancel(this.#instance.ecalls, id)
   }
 
   /** What came was no message: of one call, or, where the enclave has broken its way out, perhaps of any. */
-  #refuse(id: string | undefined, error: KeyriseError): void {
+  #refuse(id: CallId | undefined, error: KeyriseError): void {
     for (const refused of id === undefined ? [...this.#pending.keys()] : [id]) this.#settle({ id: refused, error })
   }
 
-  #nextId(): string {
-    const id = String(this.#callCount)
+  #nextId(): number {
+    const id = this.#callCount
     this.#callCount = (this.#callCount + 1) % ID_LIMIT
     return id
   }

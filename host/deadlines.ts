@@ -6,17 +6,17 @@ import type { Clock } from '../protocol/ports.js'
  */
 export class Deadlines {
   readonly #clock: Clock
-  readonly #elapsed: (id: string) => void
+  readonly #elapsed: (id: number) => void
   readonly #open = new Map<number, Deadline>()
 
   /** @param elapsed - called for each id whose deadline passed before it settled, and perhaps for some that did settle. */
-  constructor(clock: Clock, elapsed: (id: string) => void) {
+  constructor(clock: Clock, elapsed: (id: number) => void) {
     this.#clock = clock
     this.#elapsed = elapsed
   }
 
   /** `delayMs` from now, for the call `id`. Say `settled()` when it is. */
-  start(id: string, delayMs: number): Deadline {
+  start(id: number, delayMs: number): Deadline {
     let deadline = this.#open.get(delayMs)
     if (deadline === undefined) {
       deadline = new Deadline(this.#clock, delayMs, this.#elapsed)
@@ -30,14 +30,14 @@ export class Deadlines {
 
 export class Deadline {
   readonly #timer: Disposable
-  readonly #ids: string[] = []
+  readonly #ids: number[] = []
   #openCount = 0
 
-  constructor(clock: Clock, delayMs: number, elapsed: (id: string) => void) {
+  constructor(clock: Clock, delayMs: number, elapsed: (id: number) => void) {
     this.#timer = clock.timer(delayMs, () => this.#ids.forEach((id) => elapsed(id)))
   }
 
-  add(id: string): void {
+  add(id: number): void {
     this.#ids.push(id)
     this.#openCount++
   }

@@ -5,13 +5,12 @@ import {
   parseCall,
   parseStreamMessage,
   postItem,
-  type ClaimedCall,
   type Outgoing,
   type StreamMessage,
 } from '../protocol/calls.js'
 import type { OcallContext } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { Port } from '../protocol/ports.js'
+import type { CallId, ClaimedCall, Port } from '../protocol/ports.js'
 import { isSource, StreamSender } from '../protocol/stream-sender.js'
 
 /** What a host does for its enclaves, by name. One that yields returns an iterable. */
@@ -31,7 +30,7 @@ class Running {
   #controller: AbortController | undefined
   #isGivenUp = false
 
-  constructor(port: Port, id: string) {
+  constructor(port: Port, id: CallId) {
     this.sender = new StreamSender((item) => postItem(port, id, item))
   }
 
@@ -56,7 +55,7 @@ class Running {
 /** Answers an instance's OCALLs from a table. What fails reaches the enclave as a code, and `failed` with its cause. */
 export class ServedOcalls {
   readonly #o: ServedOcallsOptions
-  readonly #running = new Map<string, Running>()
+  readonly #running = new Map<CallId, Running>()
 
   constructor(options: ServedOcallsOptions) {
     this.#o = options

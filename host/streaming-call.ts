@@ -1,12 +1,12 @@
 import { postCancel, postCredit, postEnd, postItem, type ClaimedReply, type StreamMessage } from '../protocol/calls.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { Clock, Port } from '../protocol/ports.js'
+import type { CallId, Clock, Port } from '../protocol/ports.js'
 import { StreamReceiver } from '../protocol/stream-receiver.js'
 import { StreamSender, type Source, type SourceEnd } from '../protocol/stream-sender.js'
 
 export interface StreamingCallOptions {
   readonly port: Port
-  readonly id: string
+  readonly id: CallId
   readonly clock: Clock
   /** Between two signs of life of the enclave, while this side waits for one. */
   readonly deadlineMs: number

@@ -3,7 +3,7 @@ import { concatBytes } from '../protocol/bytes.js'
 import { encodeCall } from '../protocol/calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MessageDecoder, MessageEncoder } from '../protocol/message-codec.js'
-import type { CallPosting, Listen, Port } from '../protocol/ports.js'
+import type { CallId, CallPosting, Listen, ListenDirectly, Port, RefusedBytes } from '../protocol/ports.js'
 import type { SocketEnd, SocketPort } from '../protocol/socket-port.js'
 import { FrameReader, FrameWriter } from '../protocol/stream-frames.js'
 
@@ -35,6 +35,7 @@ export class BlockingPort implements Port {
   /** What the socket has not taken yet. */
   #unwritten: Uint8Array = new Uint8Array(0)
   #listen: Listen | undefined
+  #directly: ListenDirectly = {}
   #deliveredCount = 0
 
   constructor(options: BlockingPortOptions) {
@@ -48,7 +49,7 @@ export class BlockingPort implements Port {
   }
 
   /** @throws {KeyriseError} as `releaseValue`. */
-  postCall(id: string, name: string, argument: unknown, options: CallPosting = {}): void {
+  postCall(id: CallId, name: string, argument: unknown, options: CallPosting = {}): void {
     if (options.isSwitchless !== true) return this.post(encodeCall(id, name, argument, options).message)
     if (!this.#encoder.call(id, name, argument, true, options.limits)) throw new KeyriseError('ERR_SWITCHLESS')
     const writer = new FrameWriter()
@@ -57,9 +58,10 @@ export class BlockingPort implements Port {
     this.#write()
   }
 
-  onMessage(listen: Listen): void {
+  onMessage(listen: Listen, refused?: RefusedBytes, directly?: ListenDirectly): void {
     this.#listen = listen
-    this.#options.calls.onMessage(listen)
+    if (directly !== undefined) this.#directly = directly
+    this.#options.calls.onMessage(listen, refused, directly)
     // An answer that came when nobody waited for it any more.
     this.#options.socket.on('data', (chunk) => this.#frames.push(chunk))
   }
@@ -95,14 +97,13 @@ export class BlockingPort implements Port {
 
   #deliver(bytes: Uint8Array): void {
     this.#deliveredCount++
-    let message: unknown
     try {
-      message = this.#decoder.decode(bytes)
+      this.#decoder.read(bytes)
     } catch {
       this.#options.malformed()
       return
     }
-    this.#listen?.(message, this.#decoder.sizeBytes)
+    this.#decoder.hand(this.#listen, this.#directly)
   }
 }
 

@@ -1,12 +1,12 @@
 import { describeError, isErrorCode, KeyriseError, outsideCode, type ErrorCode } from './errors.js'
-import { IDEMPOTENCY_KEY_LENGTH_MAX } from './limits.js'
-import type { CallPosting, Port } from './ports.js'
+import { CALL_ID_LIMIT, IDEMPOTENCY_KEY_LENGTH_MAX } from './limits.js'
+import type { CallId, CallPosting, ClaimedCall, Port } from './ports.js'
 import { releaseValue, type ValueLimits } from './values.js'
 
 /**
  * Calls between host and enclave, both ways: the part of Comlink 4's wire that is a plain call. A call is APPLY with a path
  * of one name and at most one RAW argument; a reply is RAW, or Comlink's `throw` with a code. Nothing else is one. What is
- * ours beside it are keys, synchronous calls, streams and cancelling.
+ * ours beside it are ids that are numbers, keys, synchronous calls, streams and cancelling.
  */
 
 /**
@@ -45,28 +45,17 @@ export interface Outgoing {
   readonly transfer: readonly ArrayBuffer[]
 }
 
-export interface ClaimedCall {
-  readonly id: string
-  readonly name: string
-  /** Undefined where the call has none. Not checked in any way. */
-  readonly claimedArgument: unknown
-  /** The caller blocks its thread until the answer is there. */
-  readonly isSwitchless?: true
-  /** The caller may repeat the call: 1…128 printable ASCII characters. */
-  readonly key?: string
-}
-
 /**
  * What belongs to a call in flight, either way: an item of its stream, the stream's end, leave to send so many items more, or
  * word that whoever sends it wants no more of the call, or of the stream that it receives.
  */
 export type StreamMessage =
-  | { readonly id: string; readonly type: 'ITEM'; readonly claimedValue: unknown }
-  | { readonly id: string; readonly type: 'CREDIT'; readonly claimedCount: unknown }
-  | { readonly id: string; readonly type: 'END' | 'CANCEL' }
+  | { readonly id: CallId; readonly type: 'ITEM'; readonly claimedValue: unknown }
+  | { readonly id: CallId; readonly type: 'CREDIT'; readonly claimedCount: unknown }
+  | { readonly id: CallId; readonly type: 'END' | 'CANCEL' }
 
 export type ClaimedReply =
-  { readonly id: string; readonly claimedValue: unknown } | { readonly id: string; readonly error: KeyriseError }
+  { readonly id: CallId; readonly claimedValue: unknown } | { readonly id: CallId; readonly error: KeyriseError }
 
 const ID_LENGTH_MAX = 64
 const NAME_LENGTH_MAX = 64
@@ -81,9 +70,14 @@ export const isCallName = (claimed: unknown): claimed is string =>
 const field = (claimed: unknown, key: PropertyKey): unknown =>
   typeof claimed === 'object' && claimed !== null ? Object.getOwnPropertyDescriptor(claimed, key)?.value : undefined
 
+/** Zero has one form: −0 is refused, as the same key of a Map and another number. */
+export const isCallNumber = (id: number): boolean =>
+  Number.isInteger(id) && id >= 0 && id < CALL_ID_LIMIT && !Object.is(id, -0)
+
 /** The id that a claimed message carries, so that even a refusal can be addressed. */
-export const claimedId = (claimed: unknown): string | undefined => {
+export const claimedId = (claimed: unknown): CallId | undefined => {
   const id = field(claimed, 'id')
+  if (typeof id === 'number') return isCallNumber(id) ? id : undefined
   return typeof id === 'string' && id.length > 0 && id.length <= ID_LENGTH_MAX ? id : undefined
 }
 
@@ -95,24 +89,12 @@ const IDEMPOTENCY_KEY = /^[\x20-\x7e]+$/
 export const isIdempotencyKey = (claimed: unknown): claimed is string =>
   typeof claimed === 'string' && claimed.length <= IDEMPOTENCY_KEY_LENGTH_MAX && IDEMPOTENCY_KEY.test(claimed)
 
-/** What a claimed message says it is. @param isPrivate - it is made of plain values that nobody else can reach. */
-export const claimedType = (claimed: unknown, isPrivate = false): unknown =>
-  isPrivate ? (claimed as { readonly type?: unknown } | null | undefined)?.type : field(claimed, 'type')
+/** What a claimed message says it is. */
+export const claimedType = (claimed: unknown): unknown => field(claimed, 'type')
 
 /** Reads a call. @throws {KeyriseError} ERR_MESSAGE_INVALID. */
 export const parseCall = (claimed: unknown): ClaimedCall => {
   if (claimedType(claimed) !== 'APPLY') throw new KeyriseError('ERR_MESSAGE_INVALID')
-  return parseApply(claimed)
-}
-
-/**
- * Reads a message whose type is APPLY.
- * @param isPrivate - the message is made of plain values that nobody else can reach: its fields can be read as they are.
- * @throws {KeyriseError} ERR_MESSAGE_INVALID.
- */
-export const parseApply = (claimed: unknown, isPrivate = false): ClaimedCall => {
-  const usual = isPrivate ? usualCall(claimed as Partial<WireCall>) : undefined
-  if (usual !== undefined) return usual
   const call = readCall(claimed)
   // Asked before they are read, since most calls have neither.
   const isOurs = typeof claimed === 'object' && claimed !== null && ('key' in claimed || 'switchless' in claimed)
@@ -127,27 +109,6 @@ const withOptions = (call: ClaimedCall, claimed: object): ClaimedCall => {
     ...(field(claimed, 'switchless') === true ? { isSwitchless: true } : {}),
     ...(key === undefined ? {} : { key }),
   }
-}
-
-interface WireCall {
-  readonly id: unknown
-  readonly type: unknown
-  readonly path: readonly unknown[]
-  readonly argumentList: readonly { readonly type: unknown; readonly value: unknown }[]
-}
-
-/** A plain call with one argument, as the decoder of compact messages makes it; undefined for whatever else may be one. */
-const usualCall = (message: Partial<WireCall> | null): ClaimedCall | undefined => {
-  if (message?.type !== 'APPLY' || 'switchless' in message || 'key' in message) return undefined
-  const { id, path, argumentList } = message
-  if (!Array.isArray(path) || !Array.isArray(argumentList)) return undefined
-  const name: unknown = path[0]
-  const wire = argumentList[0] as WireCall['argumentList'][number] | undefined
-  if (typeof id !== 'string' || id.length === 0 || id.length > ID_LENGTH_MAX) return undefined
-  if (path.length !== 1 || typeof name !== 'string' || name.length === 0 || name.length > NAME_LENGTH_MAX)
-    return undefined
-  if (argumentList.length !== 1 || wire?.type !== 'RAW') return undefined
-  return { id, name, claimedArgument: wire.value }
 }
 
 const readCall = (claimed: unknown): ClaimedCall => {
@@ -182,18 +143,18 @@ export const parseStreamMessage = (claimed: unknown): StreamMessage | undefined 
 }
 
 /** Posts one item of a stream. @returns the bytes that it counts. @throws {KeyriseError} as `releaseValue`. */
-export const postItem = (port: Port, id: string, item: unknown, limits?: ValueLimits): number => {
+export const postItem = (port: Port, id: CallId, item: unknown, limits?: ValueLimits): number => {
   const { value, transfer, sizeBytes } = releaseValue(item, limits)
   port.post({ id, type: 'ITEM', value }, transfer)
   return sizeBytes
 }
-export const postCredit = (port: Port, id: string, count: number): void => port.post({ id, type: 'CREDIT', count })
-export const postEnd = (port: Port, id: string): void => port.post({ id, type: 'END' })
-export const postCancel = (port: Port, id: string): void => port.post({ id, type: 'CANCEL' })
+export const postCredit = (port: Port, id: CallId, count: number): void => port.post({ id, type: 'CREDIT', count })
+export const postEnd = (port: Port, id: CallId): void => port.post({ id, type: 'END' })
+export const postCancel = (port: Port, id: CallId): void => port.post({ id, type: 'CANCEL' })
 
 /** @throws {KeyriseError} as `releaseValue`, when the argument cannot cross. */
 export const encodeCall = (
-  id: string,
+  id: CallId,
   name: string,
   argument: unknown,
   { limits, isSwitchless = false, key }: CallPosting = {},
@@ -212,21 +173,21 @@ export const encodeCall = (
 }
 
 /** Makes a call, the way that the port does it best. @throws {KeyriseError} as `releaseValue`. */
-export const postCall = (port: Port, id: string, name: string, argument: unknown, options?: CallPosting): void => {
+export const postCall = (port: Port, id: CallId, name: string, argument: unknown, options?: CallPosting): void => {
   if (port.postCall !== undefined && options?.key === undefined) return port.postCall(id, name, argument, options)
   const { message, transfer } = encodeCall(id, name, argument, options)
   port.post(message, transfer)
 }
 
 /** Answers a call, the way that the port does it best. @throws {KeyriseError} as `releaseValue`. */
-export const postReply = (port: Port, id: string, reply: unknown, limits?: ValueLimits): void => {
+export const postReply = (port: Port, id: CallId, reply: unknown, limits?: ValueLimits): void => {
   if (port.postReply !== undefined) return port.postReply(id, reply, limits)
   const { message, transfer } = encodeReply(id, reply, limits)
   port.post(message, transfer)
 }
 
 /** Shared memory is copied. @throws {KeyriseError} as `releaseValue`, when the value cannot cross. */
-export const encodeReply = (id: string, reply: unknown, limits?: ValueLimits): Outgoing => {
+export const encodeReply = (id: CallId, reply: unknown, limits?: ValueLimits): Outgoing => {
   const { value, transfer } = releaseValue(reply, limits, 'copied')
   return { message: { id, type: 'RAW', value }, transfer }
 }
@@ -243,7 +204,7 @@ export const tellErrors = (tell: (error: unknown) => string): void => {
  * or stack leaves, unless this is a debug image, and what is not a KeyriseError leaves as `otherwise`.
  */
 export const encodeRefusal = (
-  id: string | undefined,
+  id: CallId | undefined,
   error: unknown,
   otherwise: ErrorCode = 'ERR_ENCLAVE_FAILED',
 ): Outgoing => {
@@ -300,11 +261,7 @@ export const printableText = (claimed: string): string =>
  * Reads a reply; undefined when it is none. An error in it has a known code, and nothing else of the sender's but the reason and,
  * of a debug image, the stack.
  */
-export const parseReply = (claimed: unknown, isPrivate = false): ClaimedReply | undefined => {
-  if (isPrivate) {
-    const reply = claimed as { readonly id?: unknown; readonly type?: unknown; readonly value?: unknown } | null
-    if (reply?.type === 'RAW' && typeof reply.id === 'string') return { id: reply.id, claimedValue: reply.value }
-  }
+export const parseReply = (claimed: unknown): ClaimedReply | undefined => {
   const id = claimedId(claimed)
   if (id === undefined) return undefined
   const type = field(claimed, 'type')

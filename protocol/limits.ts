@@ -7,6 +7,8 @@ export const VALUE_DEPTH_MAX = 32
 /** Nodes of a value in a message (a Uint8Array is one). */
 export const VALUE_NODE_COUNT_MAX = 1_000_000
 export const CALLS_IN_FLIGHT_MAX = 1024
+/** Ids of calls that are numbers lie below: 32 bits. */
+export const CALL_ID_LIMIT = 0x1_0000_0000
 /** What an author may declare at most; no limit at all is a declaration left out. */
 export const OCALLS_PER_SECOND_MAX = 1_000_000
 export const OCALL_DEADLINE_MS_MAX = 24 * 60 * 60 * 1000

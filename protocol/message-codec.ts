@@ -1,7 +1,9 @@
 import type { Bytes } from './bytes.js'
+import { isCallNumber } from './calls.js'
+import type { CallId, Listen, ListenDirectly } from './ports.js'
 import { refuseBytes, ValueReader } from './value-reader.js'
 import { ValueWriter } from './value-codec.js'
-import type { SharedBytes, ValueLimits } from './values.js'
+import type { SharedBytes, Value, ValueLimits } from './values.js'
 
 /**
  * Messages of protocol/calls.ts as bytes, for ports that carry bytes. The first byte says the layout:
@@ -15,27 +17,16 @@ import type { SharedBytes, ValueLimits } from './values.js'
  * | reply     | id (4), then the value, or nothing                                                               |
  * | item      | the same                                                                                         |
  *
- * The compact layouts are for ids that are decimal numbers below 2³², as ours are, and names and keys in ASCII; whatever has
- * others travels as `any`. Values: protocol/value-codec.ts.
+ * The compact layouts are for ids that are numbers, as ours are, and names and keys in ASCII; whatever has others travels as
+ * `any`. Values: protocol/value-codec.ts.
  */
 const LAYOUT = { any: 0, call: 1, keyedCall: 2, reply: 3, item: 4, switchless: 5 } as const
 
-const ID_LIMIT = 0x1_0000_0000
 const TEXT_LENGTH_MAX = 255
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** The number that an id of ours is; −1 for any other. */
-const compactId = (id: unknown): number => {
-  if (typeof id !== 'string' || id.length === 0 || id.length > 10) return -1
-  let value = 0
-  for (let index = 0; index < id.length; index++) {
-    const digit = id.charCodeAt(index) - 48
-    if (digit < 0 || digit > 9) return -1
-    value = value * 10 + digit
-  }
-  return value < ID_LIMIT && (id.length === 1 || id.charCodeAt(0) !== 48) ? value : -1
-}
+const isCompactId = (id: unknown): id is number => typeof id === 'number' && isCallNumber(id)
 
 const isCompactText = (text: unknown): text is string => {
   if (typeof text !== 'string' || text.length === 0 || text.length > TEXT_LENGTH_MAX) return false
@@ -89,18 +80,17 @@ export class MessageEncoder {
   }
 
   /** A call without a key, where its id and name fit: false where they do not. @throws {KeyriseError} as `message`. */
-  call(id: string, name: string, argument: unknown, isSwitchless: boolean, limits?: ValueLimits): boolean {
-    const number = compactId(id)
-    if (number < 0 || !isCompactText(name)) return false
-    this.#start(isSwitchless ? LAYOUT.switchless : LAYOUT.call, number, limits)
+  call(id: CallId, name: string, argument: unknown, isSwitchless: boolean, limits?: ValueLimits): boolean {
+    if (!isCompactId(id) || !isCompactText(name)) return false
+    this.#start(isSwitchless ? LAYOUT.switchless : LAYOUT.call, id, limits)
     this.#named(name)
     this.#optional(argument)
     return true
   }
 
   /** A reply, where its id fits: false where it does not. @throws {KeyriseError} as `message`, but copies shared memory. */
-  reply(id: string, value: unknown, limits?: ValueLimits): boolean {
-    return this.#valued(LAYOUT.reply, compactId(id), value, limits, 'copied')
+  reply(id: CallId, value: unknown, limits?: ValueLimits): boolean {
+    return this.#valued(LAYOUT.reply, id, value, limits, 'copied')
   }
 
   #compact(message: Fields, limits: ValueLimits | undefined): boolean {
@@ -109,7 +99,7 @@ export class MessageEncoder {
     if (type === 'RAW' || type === 'ITEM')
       return (
         hasExactly(message, 3, 'value') &&
-        this.#valued(type === 'RAW' ? LAYOUT.reply : LAYOUT.item, compactId(message['id']), message['value'], limits)
+        this.#valued(type === 'RAW' ? LAYOUT.reply : LAYOUT.item, message['id'], message['value'], limits)
       )
     return type === 'APPLY' && this.#anyCall(message, limits)
   }
@@ -121,8 +111,8 @@ export class MessageEncoder {
     const list = compactArguments(message['argumentList'])
     const name: unknown =
       Array.isArray(path) && path.length === 1 ? Object.getOwnPropertyDescriptor(path, 0)?.value : undefined
-    const id = compactId(message['id'])
-    if (id < 0 || list === undefined || !isCompactText(name)) return false
+    const { id } = message
+    if (!isCompactId(id) || list === undefined || !isCompactText(name)) return false
     if (isKeyed && !isCompactText(key)) return false
     this.#start(isKeyed ? LAYOUT.keyedCall : LAYOUT.call, id, limits)
     this.#named(name)
@@ -131,8 +121,8 @@ export class MessageEncoder {
     return true
   }
 
-  #valued(layout: number, id: number, value: unknown, limits?: ValueLimits, shared?: SharedBytes): boolean {
-    if (id < 0) return false
+  #valued(layout: number, id: unknown, value: unknown, limits?: ValueLimits, shared?: SharedBytes): boolean {
+    if (!isCompactId(id)) return false
     this.#start(layout, id, limits, shared)
     this.#optional(value)
     return true
@@ -158,9 +148,11 @@ export class MessageEncoder {
 export class MessageDecoder {
   readonly #reader: ValueReader
   /** Of the last message, the id that it has or, where it was refused, had; undefined where none was read. */
-  id: string | undefined
-  /** Whether the last message was a call of a thread that blocks. */
-  isSwitchless = false
+  id: number | undefined
+  #layout = 0
+  #name = ''
+  #key = ''
+  #value: Value | undefined
 
   constructor(limits?: ValueLimits) {
     this.#reader = new ValueReader(limits)
@@ -171,41 +163,62 @@ export class MessageDecoder {
     return this.#reader.sizeBytes
   }
 
+  /** Whether the last message was a call of a thread that blocks. */
+  get isSwitchless(): boolean {
+    return this.#layout === LAYOUT.switchless
+  }
+
   /**
-   * The message in the first `size` bytes of `bytes`, which nobody else may write meanwhile: plain values in memory of their
-   * own. What they mean is not checked: protocol/calls.ts does that.
+   * Reads the message in the first `size` bytes of `bytes`, which nobody else may write meanwhile. What it means is not
+   * checked: protocol/calls.ts does that.
    * @throws {KeyriseError} ERR_MESSAGE_INVALID: not what the encoder writes; ERR_SIZE_LIMIT; ERR_VALUE_UNSUPPORTED.
    */
-  decode(bytes: Uint8Array, size = bytes.length): unknown {
+  read(bytes: Uint8Array, size = bytes.length): void {
     const reader = this.#reader
     reader.start(bytes, size)
     this.id = undefined
-    const layout = reader.byte()
-    this.isSwitchless = layout === LAYOUT.switchless
-    switch (layout) {
-      case LAYOUT.any:
-        return reader.rest()
-      case LAYOUT.call:
-      case LAYOUT.switchless:
-      case LAYOUT.keyedCall: {
-        const id = (this.id = String(reader.word()))
-        const path = [this.#text()]
-        const key = layout === LAYOUT.keyedCall ? { key: this.#text() } : undefined
-        const argumentList = reader.left === 0 ? [] : [{ type: 'RAW', value: reader.rest() }]
-        if (layout === LAYOUT.call) return { id, type: 'APPLY', path, argumentList }
-        return layout === LAYOUT.switchless
-          ? { id, type: 'APPLY', path, argumentList, switchless: true }
-          : { id, type: 'APPLY', path, argumentList, ...key }
-      }
-      case LAYOUT.reply:
-      case LAYOUT.item: {
-        const id = (this.id = String(reader.word()))
-        const value = reader.left === 0 ? undefined : reader.rest()
-        return { id, type: layout === LAYOUT.reply ? 'RAW' : 'ITEM', value }
-      }
-      default:
-        return refuseBytes('an unknown layout')
+    const layout = (this.#layout = reader.byte())
+    if (layout === LAYOUT.any) {
+      this.#value = reader.rest()
+      return
     }
+    if (layout > LAYOUT.switchless) refuseBytes('an unknown layout')
+    this.id = reader.word()
+    if (layout !== LAYOUT.reply && layout !== LAYOUT.item) this.#name = this.#text()
+    if (layout === LAYOUT.keyedCall) this.#key = this.#text()
+    this.#value = reader.left === 0 ? undefined : reader.rest()
+  }
+
+  /** The message read last, once: plain values in memory of their own. */
+  message(): unknown {
+    const value = this.#taken()
+    const { id } = this
+    const layout = this.#layout
+    if (layout === LAYOUT.any) return value
+    if (layout === LAYOUT.reply) return { id, type: 'RAW', value }
+    if (layout === LAYOUT.item) return { id, type: 'ITEM', value }
+    const argumentList = value === undefined ? [] : [{ type: 'RAW', value }]
+    const call = { id, type: 'APPLY', path: [this.#name], argumentList }
+    if (layout === LAYOUT.call) return call
+    return layout === LAYOUT.keyedCall ? { ...call, key: this.#key } : { ...call, switchless: true }
+  }
+
+  /** Hands the message read last over, ready where it is taken so. */
+  hand(listen: Listen | undefined, directly: ListenDirectly): void {
+    const id = this.id
+    const layout = this.#layout
+    if (id !== undefined && layout === LAYOUT.call && directly.call !== undefined)
+      return directly.call({ id, name: this.#name, claimedArgument: this.#taken() }, this.sizeBytes)
+    if (id !== undefined && layout === LAYOUT.reply && directly.reply !== undefined)
+      return directly.reply(id, this.#taken())
+    listen?.(this.message(), this.sizeBytes)
+  }
+
+  /** Nothing of a message is kept here once it was handed over. */
+  #taken(): Value | undefined {
+    const value = this.#value
+    this.#value = undefined
+    return value
   }
 
   #text(): string {
@@ -221,6 +234,9 @@ export const encodeMessage = (message: unknown, limits?: ValueLimits): Bytes => 
   return encoder.take()
 }
 
-/** The message that claimed bytes are. @throws {KeyriseError} as `MessageDecoder.decode`. */
-export const decodeMessage = (claimed: Uint8Array, limits?: ValueLimits): unknown =>
-  new MessageDecoder(limits).decode(claimed)
+/** The message that claimed bytes are. @throws {KeyriseError} as `MessageDecoder.read`. */
+export const decodeMessage = (claimed: Uint8Array, limits?: ValueLimits): unknown => {
+  const decoder = new MessageDecoder(limits)
+  decoder.read(claimed)
+  return decoder.message()
+}

@@ -10,7 +10,31 @@ import type { ValueLimits } from './values.js'
  */
 export type Listen = (message: unknown, sizeBytes?: number) => void
 /** Called with bytes that are no message: the id of the call that they were, where it could be read. */
-export type RefusedBytes = (id: string | undefined, error: KeyriseError) => void
+export type RefusedBytes = (id: CallId | undefined, error: KeyriseError) => void
+
+/** Which of the calls in flight: a number below 2³² in what is ours, text of 1 to 64 characters in Comlink’s. */
+export type CallId = number | string
+
+export interface ClaimedCall {
+  readonly id: CallId
+  readonly name: string
+  /** Undefined where the call has none. Not checked in any way. */
+  readonly claimedArgument: unknown
+  /** The caller blocks its thread until the answer is there. */
+  readonly isSwitchless?: true
+  /** The caller may repeat the call: 1…128 printable ASCII characters. */
+  readonly key?: string
+}
+
+/**
+ * Takes what a port that reads bytes has read already, in place of a message to be parsed. Values are as private as `Listen` says
+ * of messages with a size, and are not checked otherwise.
+ */
+export interface ListenDirectly {
+  /** A call without a key. `sizeBytes` is what its argument counts. */
+  call?(call: ClaimedCall, sizeBytes: number): void
+  reply?(id: CallId, claimedValue: unknown): void
+}
 
 export interface CallPosting {
   readonly limits?: ValueLimits | undefined
@@ -25,16 +49,16 @@ export interface Port {
   /** Any message. What it carries must have been released (`releaseValue`), unless the port writes bytes. */
   post(message: unknown, transfer?: readonly ArrayBuffer[]): void
   /** One listener; setting it starts delivery. */
-  onMessage(listen: Listen, refused?: RefusedBytes): void
+  onMessage(listen: Listen, refused?: RefusedBytes, directly?: ListenDirectly): void
   close(): void
   /**
    * A call, of which the port copies the argument itself. Ports without it are served by `encodeCall` and `post`
    * (`postCall` in protocol/calls.ts).
    * @throws {KeyriseError} as `releaseValue`.
    */
-  postCall?(id: string, name: string, argument: unknown, options?: CallPosting): void
+  postCall?(id: CallId, name: string, argument: unknown, options?: CallPosting): void
   /** The same for a reply. */
-  postReply?(id: string, value: unknown, limits?: ValueLimits): void
+  postReply?(id: CallId, value: unknown, limits?: ValueLimits): void
   /**
    * Blocks the thread until messages came, and delivers them to the listener; at most `timeoutMs`, and less where it likes:
    * 'nothing' came then. 'closed': nothing will ever come, since the other end is gone. For synchronous calls: a ring port

@@ -3,7 +3,7 @@ import { isKeyriseError } from './errors.js'
 import { VALUE_DEPTH_MAX } from './limits.js'
 import { decodeMessage, MessageDecoder, MessageEncoder } from './message-codec.js'
 import type { MessageChannelEnd } from './message-port.js'
-import type { CallPosting, Listen, Port, RefusedBytes } from './ports.js'
+import type { CallId, CallPosting, Listen, ListenDirectly, Port, RefusedBytes } from './ports.js'
 import { RingReader, RingWriter } from './ring.js'
 import type { ValueLimits } from './values.js'
 
@@ -80,6 +80,7 @@ export class RingPort implements Port {
   readonly #arrived: unknown[] = []
   #listen: Listen | undefined
   #refused: RefusedBytes = () => undefined
+  #directly: ListenDirectly = {}
   #isMarkDue = false
   #isAsleep = false
   #isScheduled = false
@@ -108,7 +109,7 @@ export class RingPort implements Port {
     this.#send()
   }
 
-  postCall(id: string, name: string, argument: unknown, options: CallPosting = {}): void {
+  postCall(id: CallId, name: string, argument: unknown, options: CallPosting = {}): void {
     try {
       if (this.#encoder.call(id, name, argument, options.isSwitchless === true, smaller(options.limits)))
         return this.#send()
@@ -118,7 +119,7 @@ export class RingPort implements Port {
     this.#postBeside(encodeCall(id, name, argument, options))
   }
 
-  postReply(id: string, value: unknown, limits?: ValueLimits): void {
+  postReply(id: CallId, value: unknown, limits?: ValueLimits): void {
     try {
       if (this.#encoder.reply(id, value, smaller(limits))) return this.#send()
     } catch (error) {
@@ -127,8 +128,9 @@ export class RingPort implements Port {
     this.#postBeside(encodeReply(id, value, limits))
   }
 
-  onMessage(listen: Listen, refused?: RefusedBytes): void {
+  onMessage(listen: Listen, refused?: RefusedBytes, directly?: ListenDirectly): void {
     this.#listen = listen
+    if (directly !== undefined) this.#directly = directly
     if (refused !== undefined) this.#refused = refused
     this.#beside.on('message', (message) => {
       this.#arrived.push(message)
@@ -291,15 +293,14 @@ export class RingPort implements Port {
 
   #deliver(sizeBytes: number): void {
     const decoder = this.#decoder
-    let message: unknown
     try {
-      message = decoder.decode(this.#reader.frame, sizeBytes)
+      decoder.read(this.#reader.frame, sizeBytes)
     } catch (error) {
       if (!isKeyriseError(error)) throw error
       return this.#refused(decoder.id, error)
     }
     if (decoder.isSwitchless) this.#isHot = true
-    this.#listen?.(message, decoder.sizeBytes)
+    decoder.hand(this.#listen, this.#directly)
   }
 
   #isBrokenSaid = false

@@ -1,6 +1,6 @@
 import { KeyriseError } from './errors.js'
 import { encodeMessage, MessageDecoder } from './message-codec.js'
-import type { Port } from './ports.js'
+import type { Listen, ListenDirectly, Port, RefusedBytes } from './ports.js'
 import { FRAME_SIZE_BYTES_MAX, FrameReader, FrameWriter } from './stream-frames.js'
 
 /** The part of a stream socket that a `Port` needs; structural, since this folder knows no platform. */
@@ -42,7 +42,8 @@ export class SocketPort implements Port {
   /** True from a write that the system did not take whole until it has. */
   #isFull = false
   #isPaused = false
-  #listen: ((message: unknown, sizeBytes?: number) => void) | undefined
+  #listen: Listen | undefined
+  #directly: ListenDirectly = {}
 
   constructor(socket: SocketEnd, options: SocketPortOptions) {
     this.#socket = socket
@@ -84,8 +85,9 @@ export class SocketPort implements Port {
     return !this.#isFull
   }
 
-  onMessage(listen: (message: unknown, sizeBytes?: number) => void): void {
+  onMessage(listen: Listen, _refused?: RefusedBytes, directly?: ListenDirectly): void {
     this.#listen = listen
+    if (directly !== undefined) this.#directly = directly
     const frames = new FrameReader({
       frame: (bytes) => this.#deliver(bytes),
       oversized: () => this.#options.malformed(new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a message' })),
@@ -103,14 +105,13 @@ export class SocketPort implements Port {
 
   #deliver(bytes: Uint8Array): void {
     if (this.#listen === undefined) return
-    let message: unknown
     try {
-      message = this.#decoder.decode(bytes)
+      this.#decoder.read(bytes)
     } catch (error) {
       this.#options.malformed(error instanceof KeyriseError ? error : new KeyriseError('ERR_MESSAGE_INVALID'))
       return
     }
-    this.#listen(message, this.#decoder.sizeBytes)
+    this.#decoder.hand(this.#listen, this.#directly)
   }
 
   #waitForReader(): void {

@@ -111,7 +111,7 @@ export class BareHost {
 
   /** A right call: its value, or the code that it was refused with. */
   async call(name: string, argument?: unknown, way: 'port' | 'ring' = 'port'): Promise<unknown> {
-    const id = way === 'ring' ? String(3_000_000_000 + this.#count++) : `right${String(this.#count++)}`
+    const id = way === 'ring' ? 3_000_000_000 + this.#count++ : `right${String(this.#count++)}`
     const argumentList = argument === undefined ? [] : [{ type: 'RAW', value: argument }]
     const message = { id, type: 'APPLY', path: [name], argumentList }
     if (way === 'ring') await this.writeFrame(encodeMessage(message))

@@ -5,14 +5,14 @@ import type { Dice, HostileMessages } from './hostile-messages.js'
 
 const RIGHT_FRAMES: readonly Uint8Array[] = [
   {
-    id: '1',
+    id: 1,
     type: 'APPLY',
     path: ['take'],
     argumentList: [{ type: 'RAW', value: { a: [1, 'x', new Uint8Array(9)] } }],
   },
-  { id: '2', type: 'APPLY', path: ['add'], argumentList: [{ type: 'RAW', value: { a: 1.5, b: -1 } }], key: 'k' },
+  { id: 2, type: 'APPLY', path: ['add'], argumentList: [{ type: 'RAW', value: { a: 1.5, b: -1 } }], key: 'k' },
   { id: 'x', type: 'APPLY', path: ['digest'], argumentList: [] },
-  { id: '3', type: 'RAW', value: null },
+  { id: 3, type: 'RAW', value: null },
 ].map((message) => encodeMessage(message))
 
 /** Random bytes; or a right frame that is changed, cut or lengthened; or a hostile message, as far as it can be encoded. */

@@ -214,7 +214,13 @@ export class HostileMessages {
         return { message: Object.fromEntries(Object.entries(apply).filter(([key]) => key !== missing)), id }
       }
       case 8:
-        return { message: { ...apply, id: dice.pick<unknown>([...TEXTS, 'y'.repeat(65), 7, null, { id }, [id]]) }, id }
+        return {
+          message: {
+            ...apply,
+            id: dice.pick<unknown>([...TEXTS, 'y'.repeat(65), 7, -7, 1.5, 2 ** 32, null, { id }, [id]]),
+          },
+          id,
+        }
       case 9:
         return { message: { ...apply, path: ['spend'], argumentList: this.#wrongAmount() }, id }
       default:

@@ -42,7 +42,7 @@ class BareProcess {
   readonly #child
   readonly #ended: Promise<number | null>
   readonly #platform: Socket
-  readonly #answers = new Map<string, (answer: unknown) => void>()
+  readonly #answers = new Map<unknown, (answer: unknown) => void>()
   #count = 0
 
   constructor({ source, measurement }: Awaited<ReturnType<typeof buildStubImage>>) {
@@ -66,7 +66,7 @@ class BareProcess {
     const reader = new FrameReader({
       frame: (bytes) => {
         const answer = decodeMessage(bytes)
-        const id = claimedId(answer) ?? ''
+        const id = claimedId(answer)
         this.#answers.get(id)?.(answer)
         this.#answers.delete(id)
       },

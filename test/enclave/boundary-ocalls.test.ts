@@ -2,10 +2,10 @@ import test from 'ava'
 import { OutgoingCalls } from '../../enclave/ocalls.js'
 import { hostKms, hostSegments, hostStore } from '../../enclave/host-services.js'
 import { portPair, SimulatedClock } from '../../faults/index.js'
-import { parseCall, type ClaimedCall } from '../../protocol/calls.js'
+import { parseCall } from '../../protocol/calls.js'
 import { ISOLATIONS } from '../../protocol/configuration.js'
 import { DELIVERED_SEGMENT_SIZE_BYTES_MAX } from '../../protocol/limits.js'
-import type { Port } from '../../protocol/ports.js'
+import type { ClaimedCall, Port } from '../../protocol/ports.js'
 import { buildTarget, Host, launchTarget, withPlatform } from './target.js'
 
 /** Calls with the other end of their port: a host that answers what it likes, when it likes. */

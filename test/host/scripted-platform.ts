@@ -1,16 +1,9 @@
 import { portPair } from '../../faults/index.js'
 import type { Image, Instance, Platform } from '../../host/index.js'
 import { allocate, type Bytes } from '../../protocol/bytes.js'
-import {
-  claimedType,
-  encodeLifecycle,
-  encodeRefusal,
-  encodeReply,
-  parseCall,
-  type ClaimedCall,
-} from '../../protocol/calls.js'
+import { claimedType, encodeLifecycle, encodeRefusal, encodeReply, parseCall } from '../../protocol/calls.js'
 import type { ErrorCode } from '../../protocol/errors.js'
-import type { KmsLink, Port } from '../../protocol/ports.js'
+import type { CallId, ClaimedCall, KmsLink, Port } from '../../protocol/ports.js'
 
 /** An enclave whose every move the test makes. */
 export class ScriptedEnclave implements Instance {
@@ -53,11 +46,11 @@ export class ScriptedEnclave implements Instance {
     this.inside.ecalls.post(encodeLifecycle({ type: 'FAILED', code }).message)
   }
 
-  reply(id: string, value: unknown): void {
+  reply(id: CallId, value: unknown): void {
     this.inside.ecalls.post(encodeReply(id, value).message)
   }
 
-  refuse(id: string, error: unknown): void {
+  refuse(id: CallId, error: unknown): void {
     this.inside.ecalls.post(encodeRefusal(id, error).message)
   }
 

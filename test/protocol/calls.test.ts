@@ -71,6 +71,13 @@ test('lifecycle messages are read as they were written, and nothing else is one'
     t.is(parseLifecycle(claimed), undefined)
 })
 
+test('an id is a number of 32 bits, or text of at most 64 characters', (t) => {
+  for (const id of [0, 1, 2 ** 32 - 1, 'x', '0', 'x'.repeat(64)])
+    t.is(parseCall(encodeCall(id, 'add', 1).message).id, id)
+  for (const id of [-0, -1, 0.5, 2 ** 32, NaN, Infinity, '', 'x'.repeat(65), 1n, true, null, undefined, {}])
+    t.throws(() => parseCall({ ...(encodeCall(0, 'add', 1).message as object), id }), { code: 'ERR_MESSAGE_INVALID' })
+})
+
 test('an author’s names are letters, digits, - and _, and never the runtime’s', (t) => {
   for (const name of ['train', 'a', 'A-b_9', 'x'.repeat(64)]) t.true(isCallName(name), name)
   for (const name of [
@@ -125,7 +132,8 @@ test('property: nothing makes the readers throw anything but ERR_MESSAGE_INVALID
     fc.property(claimed, (message) => {
       try {
         const { id, name } = parseCall(message)
-        t.true(id.length > 0 && id.length <= 64 && name.length > 0 && name.length <= 64)
+        t.true(typeof id === 'number' ? id >= 0 && id < 2 ** 32 : id.length > 0 && id.length <= 64)
+        t.true(name.length > 0 && name.length <= 64)
       } catch (error) {
         t.true(error instanceof KeyriseError && error.code === 'ERR_MESSAGE_INVALID')
       }

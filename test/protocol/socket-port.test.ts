@@ -54,10 +54,10 @@ test('what one port posts another receives, with its size', async (t) => {
     const seen: unknown[] = []
     other.onMessage((message, sizeBytes) => seen.push([message, sizeBytes]))
     const bytes = new Uint8Array(200_000).fill(3)
-    port.post({ id: '1', type: 'RAW', value: bytes })
+    port.post({ id: 1, type: 'RAW', value: bytes })
     port.post({ id: 'x', type: 'RAW', value: undefined })
     await until(() => seen.length === 2)
-    t.deepEqual(seen[0], [{ id: '1', type: 'RAW', value: bytes }, bytes.length])
+    t.deepEqual(seen[0], [{ id: 1, type: 'RAW', value: bytes }, bytes.length])
     t.like(seen[1], { 0: { id: 'x', type: 'RAW' } })
   })
 })
@@ -73,7 +73,7 @@ test('messages of one turn are written at once', async (t) => {
     Object.assign(socket, { write: counted })
     let received = 0
     peer.on('data', ({ length }) => (received += length))
-    for (let count = 0; count < 100; count++) port.post({ id: String(count), type: 'RAW', value: 1 })
+    for (let count = 0; count < 100; count++) port.post({ id: count, type: 'RAW', value: 1 })
     t.is(writeCount, 0)
     await until(() => received >= 1000)
     t.is(writeCount, 1)
@@ -84,7 +84,7 @@ test('what is no message is said, and the next one is delivered', async (t) => {
   await withPort(false, async ({ port, peer, errors }) => {
     const seen: unknown[] = []
     port.onMessage((message) => seen.push(message))
-    const message = encodeMessage({ id: '1', type: 'RAW', value: 'kept' })
+    const message = encodeMessage({ id: 1, type: 'RAW', value: 'kept' })
     for (const bad of [
       [],
       [255],
@@ -99,13 +99,13 @@ test('what is no message is said, and the next one is delivered', async (t) => {
     t.true(
       errors.every(({ code }) => ['ERR_MESSAGE_INVALID', 'ERR_SIZE_LIMIT', 'ERR_VALUE_UNSUPPORTED'].includes(code)),
     )
-    t.deepEqual(seen[5], { id: '1', type: 'RAW', value: 'kept' })
+    t.deepEqual(seen[5], { id: 1, type: 'RAW', value: 'kept' })
   })
 })
 
 test('what cannot cross is refused where it is posted', async (t) => {
   await withPort(false, ({ port }) => {
-    const post = (value: unknown) => () => port.post({ id: '1', type: 'RAW', value })
+    const post = (value: unknown) => () => port.post({ id: 1, type: 'RAW', value })
     t.throws(post(new Map()), { code: 'ERR_VALUE_UNSUPPORTED' })
     t.throws(post(new Uint8Array(new SharedArrayBuffer(1))), { code: 'ERR_SHARED_MEMORY' })
     t.throws(post(new Uint8Array(64 * 1024 * 1024 + 1)), { code: 'ERR_SIZE_LIMIT' })
@@ -123,7 +123,7 @@ test('a peer that sends and does not read fills no memory here, and is served on
     })
     const sent = 400
     for (let count = 0; count < sent; count++)
-      peer.write(framed(encodeMessage({ id: String(count), type: 'RAW', value: new Uint8Array(32 * 1024) })))
+      peer.write(framed(encodeMessage({ id: count, type: 'RAW', value: new Uint8Array(32 * 1024) })))
     await until(() => socket.isPaused())
     const heldBack = callCount
     t.true(heldBack < sent, String(heldBack))
@@ -176,8 +176,8 @@ const answering = (waitsForReader: boolean, defer = (work: () => void): void => 
   }
   const port = new SocketPort(socket, { defer, malformed, waitsForReader })
   const value = new Uint8Array(1024 * 1024)
-  port.onMessage(() => port.post({ id: '1', type: 'RAW', value }))
-  const call = framed(encodeMessage({ id: '1', type: 'RAW', value: 1 }))
+  port.onMessage(() => port.post({ id: 1, type: 'RAW', value }))
+  const call = framed(encodeMessage({ id: 1, type: 'RAW', value: 1 }))
   const receive = (count: number): void => {
     for (let n = 0; n < count; n++) socket.emit('data', call)
   }
@@ -230,9 +230,9 @@ test('the end of the socket is the end of the port', async (t) => {
   await withPort(false, async ({ port, peer }) => {
     const seen: unknown[] = []
     port.onMessage((message) => seen.push(message))
-    peer.end(framed(encodeMessage({ id: '1', type: 'RAW', value: 1 })))
+    peer.end(framed(encodeMessage({ id: 1, type: 'RAW', value: 1 })))
     await port.closed
     t.is(seen.length, 1)
-    t.notThrows(() => port.post({ id: '2', type: 'RAW', value: 1 }))
+    t.notThrows(() => port.post({ id: 2, type: 'RAW', value: 1 }))
   })
 })
