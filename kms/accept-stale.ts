@@ -43,12 +43,7 @@ export const acceptStale = async (options: AcceptStaleOptions): Promise<StaleRec
         detail: `the ledger does not know ${flow}: launch its enclave once, which is refused, so that it does`,
       })
     if (state.destroyed) throw new KeyriseError('ERR_FLOW_DESTROYED', { detail: flow })
-    const receipts = new Receipts({
-      ledger,
-      identity: keyring.identity,
-      sign: (message) => keyring.sign(message),
-      clock,
-    })
+    const receipts = new Receipts({ ledger, signer: keyring, clock })
     const draft = receipts.draft('override', { flow, ...fieldsOfState(state), reason })
     await ledger.compareAndSwap(flow, state, { ...state, staleAccepted: true }, draft.make)
     const { body, signature } = splitReceipt(draft.signed())

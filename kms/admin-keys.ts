@@ -1,8 +1,7 @@
 import { ROOT_SUITES } from '../protocol/statements.js'
-import { makeRootSecrets } from '../protocol/crypto/root-private.js'
 import { adminRoute } from './admin-route.js'
 import { objectOf } from './admin-schema.js'
-import { parseKeyId, withNext } from './root-keys.js'
+import { withNextKey } from './change-keys.js'
 
 export const rotateRoute = adminRoute({
   method: 'POST',
@@ -13,12 +12,11 @@ export const rotateRoute = adminRoute({
     suite: { type: 'string', maxLength: 32, enum: [...ROOT_SUITES] },
   }),
   reply: objectOf({ key: { type: 'string', maxLength: 64 } }),
-  run: async (control, { key: claimed, suite }) => {
-    const id = parseKeyId(claimed)
-    return control.change(async (kms, passphrase) => {
-      const secrets = await makeRootSecrets(suite, control.options.random)
-      const keys = await kms.changeKeys(passphrase, (known) => withNext(known, id, secrets))
+  run: (control, { key: id, suite }) =>
+    control.change(async (kms, passphrase) => {
+      const keys = await withNextKey({ id, suite }, control.options.random, (change) =>
+        kms.changeKeys(passphrase, change),
+      )
       return { key: keys[0]?.key ?? '' }
-    })
-  },
+    }),
 })

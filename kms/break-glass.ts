@@ -49,12 +49,7 @@ export const breakGlass = async (options: BreakGlassOptions): Promise<BrokenGlas
   const approvers = await approve(keyring.identity)
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   try {
-    const receipts = new Receipts({
-      ledger,
-      identity: keyring.identity,
-      sign: (message) => keyring.sign(message),
-      clock,
-    })
+    const receipts = new Receipts({ ledger, signer: keyring, clock })
     const keys = keyring.rootKeys.map(({ key }) => key)
     const signed = await receipts.record('break-glass', { reason, approvers, itemCount: keys.length })
     const receipt = decodeReceiptBody(splitReceipt(signed).body)

@@ -6,15 +6,7 @@ import { makeRootSecrets } from '../protocol/crypto/root-private.js'
 import { nodeClock, publish } from '../storage/index.js'
 import { FileLedger } from './file-ledger.js'
 import { Keyring } from './keyring.js'
-import {
-  identify,
-  keyringPath,
-  openKeyring,
-  openKeyringFile,
-  readKeyringFile,
-  type KmsIdentity,
-  type PlaceOptions,
-} from './place.js'
+import { identify, keyringPath, openKeyring, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
 import { Receipts } from './receipts.js'
 import { parseKeyId, ROOT_ID, withNext, withoutDue, type RootKeys } from './root-keys.js'
 
@@ -37,45 +29,66 @@ export interface ChangeOptions extends PlaceOptions {
  * Crash: the keyring before or after, whole.
  */
 export const changeKeyring = async (options: ChangeOptions, change: Change): Promise<KmsIdentity> => {
-  const { place, passphrase, fs, random, clock = nodeClock } = options
-  const ledger = await FileLedger.open(fs, place.directory, await identityOf(options))
+  const { place, clock = nodeClock } = options
+  const ledger = await FileLedger.open(options.fs, place.directory, await identityOf(options))
   try {
     // Now that the place is this process’s: what it read before may be outdated.
-    const before = await readKeyringFile(options)
-    using keyring = await openKeyringFile(options, before)
-    const known = keyring.keys
-    keyring.change(withoutDue(change(known), clock.nowMs()))
-    const sign = (message: Uint8Array) => keyring.sign(message)
-    const receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
-    const file = keyring.seal({ passphrase, random, logN: Keyring.workFactor(before) })
-    await recordChange(receipts, known, keyring.keys)
-    await ledger.confirm()
-    const path = keyringPath(place)
-    await publish(fs, dirname(path), basename(path), file)
-    await ledger.confirm()
+    using keyring = await openKeyring(options)
+    const receipts = new Receipts({ ledger, signer: keyring, clock })
+    const keys = change(withoutDue(keyring.keys, clock.nowMs()))
+    await writeKeys(options, { keyring, ledger, receipts }, keys)
+    keyring.change(keys)
     return identify(keyring)
   } finally {
     await ledger.close()
   }
 }
 
-/** Makes the next version of a root key, or the first of one. @throws {KeyriseError} as `changeKeyring`; ERR_NAME_INVALID, ERR_SIZE_LIMIT. */
-export const rotateKeyring = async (
-  options: ChangeOptions & { readonly id?: string; readonly suite?: RootSuite },
-): Promise<KmsIdentity> => {
-  const id = parseKeyId(options.id ?? ROOT_ID)
-  const secrets = await makeRootSecrets(options.suite ?? 'x25519', options.random)
-  try {
-    return await changeKeyring(options, (keys) => withNext(keys, id, secrets))
-  } finally {
-    secrets.privateKey[Symbol.dispose]()
-    secrets.originKey[Symbol.dispose]()
-  }
+/**
+ * Makes `keys` those of a keyring’s file, after a receipt of each that is new or in another state. What is in memory stays as it is.
+ * @throws {KeyriseError} ERR_LEDGER_DAMAGED: another process took the place; ERR_STORE_*, ERR_KEYRING_*.
+ * Crash: the file before or after, whole.
+ */
+export const writeKeys = async (
+  { place, passphrase, fs, random }: ChangeOptions,
+  of: { readonly keyring: Keyring; readonly ledger: Pick<FileLedger, 'confirm'>; readonly receipts: Receipts },
+  keys: RootKeys,
+): Promise<void> => {
+  const { keyring, ledger, receipts } = of
+  const logN = Keyring.workFactor(await readKeyringFile({ place, fs }))
+  const file = keyring.seal({ passphrase, random, logN, keys })
+  for (const [kind, fields] of receiptsOf(keyring.keys, keys)) await receipts.record(kind, fields)
+  await ledger.confirm()
+  const path = keyringPath(place)
+  await publish(fs, dirname(path), basename(path), file)
+  await ledger.confirm()
 }
 
-/** A receipt for each key that `after` has anew or in another state. */
-export const recordChange = async (receipts: Receipts, before: RootKeys, after: RootKeys): Promise<void> => {
-  for (const [kind, fields] of receiptsOf(before, after)) await receipts.record(kind, fields)
+/** Which root key gets a next version, and of what suite. */
+export interface NextKey {
+  readonly id?: string
+  readonly suite?: RootSuite
+}
+
+/** Makes the next version of a root key, or the first of one. @throws {KeyriseError} as `changeKeyring`; ERR_NAME_INVALID, ERR_SIZE_LIMIT. */
+export const rotateKeyring = (options: ChangeOptions & NextKey): Promise<KmsIdentity> =>
+  withNextKey(options, options.random, (change) => changeKeyring(options, change))
+
+/** Makes the secrets of a next version, and wipes them where the change that takes them over does not come about. */
+export const withNextKey = async <T>(
+  { id: claimed = ROOT_ID, suite = 'x25519' }: NextKey,
+  random: Random,
+  apply: (change: Change) => Promise<T>,
+): Promise<T> => {
+  const id = parseKeyId(claimed)
+  const secrets = await makeRootSecrets(suite, random)
+  try {
+    return await apply((keys) => withNext(keys, id, secrets))
+  } catch (error) {
+    secrets.privateKey[Symbol.dispose]()
+    secrets.originKey[Symbol.dispose]()
+    throw error
+  }
 }
 
 const receiptsOf = (before: RootKeys, after: RootKeys): readonly (readonly [ReceiptKind, ReceiptFields])[] => {

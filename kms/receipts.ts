@@ -8,16 +8,15 @@ import {
   type ReceiptKind,
 } from '../protocol/receipts.js'
 import type { Acknowledged } from '../protocol/statements.js'
+import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
 import type { MakeReceipt } from './log.js'
 
 export interface ReceiptsOptions {
   /** Whose log holds them. */
   readonly ledger: Pick<Ledger, 'record'>
-  /** The KMS identity, 32 bytes. */
-  readonly identity: Bytes
-  /** Ed25519 by that identity, 64 bytes. */
-  readonly sign: (message: Uint8Array) => Bytes
+  /** Whose receipts they are: the KMS identity, 32 bytes, and Ed25519 by it, 64 bytes. */
+  readonly signer: Pick<Keyring, 'identity' | 'sign'>
   readonly clock: Pick<Clock, 'nowMs'>
 }
 
@@ -48,14 +47,14 @@ export class Receipts {
 
   /** For `Ledger.compareAndSwap`, so that the swap and its receipt are durable together. */
   draft(kind: ReceiptKind, fields: ReceiptFields): ReceiptDraft {
-    const { identity, sign, clock } = this.#options
+    const { signer, clock } = this.#options
     const timeMs = Math.max(0, Math.trunc(clock.nowMs()))
     let signed: Bytes | undefined
     return {
       make: (link) => {
-        const receipt: Receipt = { ...fields, ...link, kms: identity, timeMs, kind }
+        const receipt: Receipt = { ...fields, ...link, kms: signer.identity, timeMs, kind }
         const body = encodeReceiptBody(receipt)
-        return (signed = joinReceipt(body, sign(body)))
+        return (signed = joinReceipt(body, signer.sign(body)))
       },
       signed: () => {
         if (signed === undefined) throw new Error('A receipt was taken before it was written')

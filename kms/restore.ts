@@ -150,12 +150,7 @@ const commit = async (
   if (policyPath !== undefined) await put(policyPath, parts.get('policy'))
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   try {
-    const receipts = new Receipts({
-      ledger,
-      identity: keyring.identity,
-      sign: (message) => keyring.sign(message),
-      clock,
-    })
+    const receipts = new Receipts({ ledger, signer: keyring, clock })
     const reason = downgrades.join('; ').slice(0, REASON_LENGTH_MAX)
     await receipts.record('restore', { digest, ...(reason === '' ? {} : { reason }) })
   } finally {

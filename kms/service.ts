@@ -66,8 +66,7 @@ export class KmsService implements KmsChannel {
   constructor(options: KmsServiceOptions) {
     this.#options = options
     const { keyring, ledger, policy, unsealer, random, clock } = options
-    const sign = (message: Uint8Array): Bytes => keyring.sign(message)
-    this.receipts = new Receipts({ ledger, identity: keyring.identity, sign, clock })
+    this.receipts = new Receipts({ ledger, signer: keyring, clock })
     this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.#report(error) })
     this.#desk = new FlowDesk({ ledger, policy, identity: keyring.identity, clock })
     this.#release = new Release(keyring, unsealer)

@@ -21,7 +21,7 @@ test('receipts are listed and exported while the KMS runs, and verified with the
   await FileLedger.create(nodeFileSystem, directory, signer.publicKey)
   const ledger = await FileLedger.open(nodeFileSystem, directory, signer.publicKey)
   t.teardown(() => ledger.close())
-  const receipts = new Receipts({ ledger, identity: signer.publicKey, sign: signer.sign, clock: nodeClock })
+  const receipts = new Receipts({ ledger, signer: { identity: signer.publicKey, sign: signer.sign }, clock: nodeClock })
   await receipts.record('unlock')
   await receipts.record('override', { flow: parseFlowId('flow-1'), reason: 'the disk burnt' })
   const own = await receipts.record('denial', { flow: parseFlowId('flow-2'), outcome: 'ERR_FENCED' })

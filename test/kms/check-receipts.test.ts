@@ -16,9 +16,9 @@ const identity = signer.publicKey
 
 /** Receipts of a KMS, from `link` on. */
 const chain = (count: number, by = signer, link: ReceiptLink = firstLink(by.publicKey)): Bytes[] => {
-  const { publicKey, sign } = by
   const clock = new SimulatedClock()
-  const receipts = new Receipts({ ledger: { record: () => Promise.resolve() }, identity: publicKey, sign, clock })
+  const kms = { identity: by.publicKey, sign: by.sign }
+  const receipts = new Receipts({ ledger: { record: () => Promise.resolve() }, signer: kms, clock })
   let next = link
   return Array.from({ length: count }, (_, index) => {
     const kind = RECEIPT_KINDS[index % RECEIPT_KINDS.length] ?? 'open'

@@ -1,7 +1,7 @@
 import { MemoryFileSystem, SimulatedClock } from '../../faults/index.js'
 import { FileLedger } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
-import { unsealKeys } from '../../kms/open-kms.js'
+import { unsealKeys } from '../../kms/unseal-keys.js'
 import type { Policy } from '../../kms/policy.js'
 import { KmsService, type KmsEvent } from '../../kms/service.js'
 import { InlineUnsealer } from '../../kms/unseal.js'

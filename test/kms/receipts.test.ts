@@ -35,7 +35,7 @@ const setUp = async () => {
   await FileLedger.create(fs, '/kms', identity)
   const open = async (sign = signer.sign) => {
     const ledger = await FileLedger.open(fs, '/kms', identity)
-    return { ledger, receipts: new Receipts({ ledger, identity, sign, clock: new SimulatedClock() }) }
+    return { ledger, receipts: new Receipts({ ledger, signer: { identity, sign }, clock: new SimulatedClock() }) }
   }
   const kept = async () => {
     const { receipts = [] } = (await FileLedger.inspect(fs, '/kms')) ?? {}
@@ -101,9 +101,11 @@ test('one that cannot be signed, or is too large, fails alone', async (t) => {
   const { receipts, ledger } = await open()
   const noKey = new Receipts({
     ledger,
-    identity,
-    sign: () => {
-      throw new Error('sealed')
+    signer: {
+      identity,
+      sign: () => {
+        throw new Error('sealed')
+      },
     },
     clock: new SimulatedClock(),
   })

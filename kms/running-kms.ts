@@ -1,0 +1,115 @@
+import { disposeAll } from '../protocol/live-secrets.js'
+import type { Bytes } from '../protocol/bytes.js'
+import { sha256 } from '../protocol/crypto/primitives.js'
+import type { Secret } from '../protocol/crypto/secret.js'
+import { approversOf, encodeRequest, type Approved } from './approvals.js'
+import { writeKeys, type Change } from './change-keys.js'
+import type { Shown } from './console-view.js'
+import type { FileLedger } from './file-ledger.js'
+import type { Keyring } from './keyring.js'
+import { NitroVerifier } from './nitro-verifier.js'
+import type { OpenKms, OpenKmsOptions, StartUnsealer } from './open-kms.js'
+import { identify, type KmsIdentity } from './place.js'
+import type { CheckedPolicy } from './policy-file.js'
+import type { Receipts } from './receipts.js'
+import { RenewableUnsealer } from './renewable-unsealer.js'
+import { withoutDue } from './root-keys.js'
+import { KmsService } from './service.js'
+import type { Unsealer } from './unseal.js'
+import { unsealKeys } from './unseal-keys.js'
+import { SimulatedVerifier, Verifiers } from './verifier.js'
+
+/** What a KMS runs on; it ends them, in the order in which they need each other. */
+export interface RunningParts {
+  readonly policy: CheckedPolicy
+  readonly keyring: Keyring
+  readonly ledger: FileLedger
+  readonly unsealer: Unsealer
+  readonly startUnsealer: StartUnsealer
+}
+
+export class RunningKms implements OpenKms {
+  readonly #options: OpenKmsOptions
+  readonly #parts: RunningParts
+  readonly #unsealer: RenewableUnsealer
+  readonly #service: KmsService
+
+  constructor(options: OpenKmsOptions, parts: RunningParts) {
+    this.#options = options
+    this.#parts = parts
+    this.#unsealer = new RenewableUnsealer(parts.unsealer)
+    const { random, clock, onEvent } = options
+    const { keyring, ledger, policy } = parts
+    const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
+    this.#service = new KmsService({
+      keyring,
+      ledger,
+      verifier: new Verifiers(policy.evidence, [...own, ...(options.verifiers ?? [])]),
+      policy,
+      unsealer: this.#unsealer,
+      random,
+      clock,
+      ...(onEvent === undefined ? {} : { onEvent }),
+    })
+  }
+
+  get identity(): Bytes {
+    return this.#parts.keyring.identity
+  }
+
+  get keys(): KmsIdentity['keys'] {
+    return identify(this.#parts.keyring).keys
+  }
+
+  get receipts(): Receipts {
+    return this.#service.receipts
+  }
+
+  exchange(frame: Uint8Array): Promise<Bytes> {
+    return this.#service.exchange(frame)
+  }
+
+  async approve(approved: Approved): Promise<readonly string[]> {
+    const { policy, ledger } = this.#parts
+    const approvers = approversOf(policy, approved)
+    const fields = { operation: approved.request.kind, digest: sha256(encodeRequest(approved.request)) }
+    const receipt = this.receipts.draft('approval', { ...fields, ...(approvers.length === 0 ? {} : { approvers }) })
+    await ledger.addApproved(approved, receipt.make)
+    return approvers
+  }
+
+  async changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']> {
+    const { keyring, ledger, startUnsealer } = this.#parts
+    const { place, fs, random, clock } = this.#options
+    const keys = change(withoutDue(keyring.keys, clock.nowMs()))
+    const next = await startUnsealer(unsealKeys({ identity: keyring.identity, keys }))
+    try {
+      await writeKeys({ place, passphrase, fs, random, clock }, { keyring, ledger, receipts: this.receipts }, keys)
+    } catch (error) {
+      await next.close()
+      throw error
+    }
+    const renewed = this.#unsealer.renew(next)
+    keyring.change(keys)
+    this.#service.renew()
+    await renewed
+    return this.keys
+  }
+
+  look(): Shown {
+    const { ledger, policy } = this.#parts
+    const { sessions } = this.#service
+    return { keys: this.keys, flows: ledger.flows, sessions, receipts: ledger.recentReceipts, policy }
+  }
+
+  async close(): Promise<void> {
+    await this.#service.close()
+    await this.#unsealer.close()
+    await this.#parts.ledger.close()
+    this.#parts.keyring[Symbol.dispose]()
+  }
+
+  wipe(): void {
+    disposeAll()
+  }
+}
