@@ -11,7 +11,8 @@ import { build, type Plugin } from 'esbuild'
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
 const OUTPUT = pathOf('../bin/')
-const OTHER_GROUPS = /\/(?:drill-command|image-commands|init|kms-commands|sweep-commands)\.js$/
+const OTHER_GROUPS =
+  /\/(?:drill-command|image-commands|init|kms-commands|policy-commands|receipts-commands|sweep-commands)\.js$/
 
 const ENTRY = `#!/usr/bin/env node
 await import(process.argv[2] === 'envelope' ? './envelope.js' : '../cli/keyrise.js')

@@ -58,10 +58,10 @@ const program = new Command('keyrise')
   .configureHelp({ showGlobalOptions: true })
   .configureOutput({ writeOut: printText })
 // `keyrise help kms` names its group second.
-const called = process.argv.slice(2).find((word) => word !== 'help' && !word.startsWith('-'))
+const [called, commandCalled] = process.argv.slice(2).filter((word) => word !== 'help' && !word.startsWith('-'))
 for (const { name, description, load } of GROUPS) {
   const group = program.command(name).description(description)
-  if (name === called) (await load())(group)
+  if (name === called) await (await load())(group, commandCalled)
 }
 strict(program)
 

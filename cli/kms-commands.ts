@@ -3,36 +3,37 @@ import { toHex } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { FileLedger } from '../kms/file-ledger.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { addAcceptStaleCommand } from './accept-stale.js'
-import { addBreakGlassCommand } from './break-glass-command.js'
-import { addConsoleCommand } from './console-command.js'
-import { addControlCommands } from './control-commands.js'
-import { addBackupCommands } from './custody-backup.js'
-import { addInitCommand } from './custody-init.js'
-import { addStatusCommand } from './custody-status.js'
-import { addKeyCommands } from './key-commands.js'
-import { addRotationCommands } from './rotation-commands.js'
-import { addServeCommand } from './serve-command.js'
 import { printResult } from './terminal.js'
 
-/** `keyrise kms …` */
-export const addKmsCommands = (kms: Command): void => {
-  addInitCommand(kms)
-  addServeCommand(kms)
-  addBackupCommands(kms)
-  addBreakGlassCommand(kms)
-  addStatusCommand(kms)
-  addControlCommands(kms)
-  addAcceptStaleCommand(kms)
-  addConsoleCommand(kms)
-  addRotationCommands(kms)
-  addKeyCommands(kms)
+const addIdentityCommand = (kms: Command): void => {
   kms
     .command('identity')
     .description('print the identity that enclaves trust; needs no passphrase')
     .requiredOption('--directory <path>', 'the KMS’s directory')
     .option('--json', 'print one JSON object')
     .action(identity)
+}
+
+/** What adds which commands, in the order in which `--help` lists them. */
+const COMMANDS: readonly { readonly names: readonly string[]; readonly load: () => Promise<(kms: Command) => void> }[] =
+  [
+    { names: ['init'], load: async () => (await import('./custody-init.js')).addInitCommand },
+    { names: ['serve'], load: async () => (await import('./serve-command.js')).addServeCommand },
+    { names: ['backup', 'restore'], load: async () => (await import('./custody-backup.js')).addBackupCommands },
+    { names: ['break-glass'], load: async () => (await import('./break-glass-command.js')).addBreakGlassCommand },
+    { names: ['status'], load: async () => (await import('./custody-status.js')).addStatusCommand },
+    { names: ['unlock', 'seal'], load: async () => (await import('./control-commands.js')).addControlCommands },
+    { names: ['accept-stale'], load: async () => (await import('./accept-stale.js')).addAcceptStaleCommand },
+    { names: ['console'], load: async () => (await import('./console-command.js')).addConsoleCommand },
+    { names: ['rotate', 'rewrap'], load: async () => (await import('./rotation-commands.js')).addRotationCommands },
+    { names: ['keys'], load: async () => (await import('./key-commands.js')).addKeyCommands },
+    { names: ['identity'], load: () => Promise.resolve(addIdentityCommand) },
+  ]
+
+/** `keyrise kms …`. Of a command that is called by its name nothing else is loaded. */
+export const addKmsCommands = async (kms: Command, called: string | undefined): Promise<void> => {
+  const wanted = COMMANDS.filter(({ names }) => called !== undefined && names.includes(called))
+  for (const { load } of wanted.length > 0 ? wanted : COMMANDS) (await load())(kms)
 }
 
 const identity = async (flags: { readonly directory: string; readonly json?: boolean }): Promise<void> => {

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { KeyriseError } from '../protocol/errors.js'
-import { rewrapStore, rotateKms, type RewrappedPair } from '../kms/index.js'
+import type { RewrappedPair } from '../kms/rewrap.js'
+import { rewrapStore, rotateKms } from '../kms/rotation.js'
 import { placeOf } from '../kms/place.js'
 import { ROOT_ID } from '../kms/root-keys.js'
 import type { RootSuite } from '../protocol/statements.js'
