@@ -114,7 +114,7 @@ export default defineConfig(
       'examples/**/*.ts',
       'bench/**/*.ts',
       'test/project/*.ts',
-      'test/{attack,mutants,real}/main.ts',
+      'test/{attack,mutants,real,soak}/main.ts',
     ],
     rules: { 'no-console': 'off' },
   },

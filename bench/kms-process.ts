@@ -26,6 +26,14 @@ export const initKms = async (directory: string): Promise<void> => {
   if (code !== 0) throw new Error('keyrise kms init failed')
 }
 
+const listening = async (output: Readable): Promise<string | undefined> => {
+  for await (const line of createInterface({ input: output })) {
+    const { event, url } = JSON.parse(line) as { event?: string; url?: string }
+    if (event === 'listening') return url
+  }
+  return undefined
+}
+
 /** `keyrise kms serve` as an operator starts it, and what it takes of the machine’s memory. */
 export class KmsProcess implements AsyncDisposable {
   readonly url: string
@@ -48,11 +56,11 @@ export class KmsProcess implements AsyncDisposable {
       '0',
       '--json',
     ])
-    for await (const line of createInterface({ input: child.stdout as Readable })) {
-      const { event, url } = JSON.parse(line) as { event?: string; url?: string }
-      if (event === 'listening' && url !== undefined) return new KmsProcess(child, url)
-    }
-    throw new Error('keyrise kms serve ended')
+    const url = await listening(child.stdout as Readable)
+    if (url === undefined) throw new Error('keyrise kms serve ended')
+    // What it says from now on is not read; were it left in the pipe, the KMS would wait for a reader.
+    child.stdout?.resume()
+    return new KmsProcess(child, url)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -68,6 +76,18 @@ export class KmsProcess implements AsyncDisposable {
     const kibibytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1]
     if (kibibytes === undefined) throw new Error(`no ${field} in /proc/…/status`)
     return Number(kibibytes) / 1024
+  }
+
+  /** Processor time that it has taken, in seconds, of all its threads. */
+  async cpuSeconds(): Promise<number> {
+    const stat = await readFile(this.#proc('stat'), 'utf8')
+    // proc_pid_stat(5): the name, in brackets, may hold spaces; utime and stime are fields 14 and 15, in hundredths.
+    const [user = 0, system = 0] = stat
+      .slice(stat.lastIndexOf(')') + 2)
+      .split(' ')
+      .slice(11, 13)
+      .map(Number)
+    return (user + system) / 100
   }
 
   /**
