@@ -1,17 +1,11 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto'
-import {
-  createServer,
-  request as startRequest,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http'
+import { request as startRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Command } from 'commander'
-import { KeyriseError } from '../protocol/errors.js'
 import { adminSocketPath } from '../kms/admin-socket.js'
+import { listen, makeServer } from '../kms/http-listener.js'
 import { askKms } from './admin-client.js'
-import { wholeNumber } from './arguments.js'
+import { withRunning, wholeNumber, type RunningFlags } from './arguments.js'
 import { statusRoute } from '../kms/admin-control.js'
 import { printResult } from './terminal.js'
 
@@ -20,11 +14,8 @@ import { printResult } from './terminal.js'
  * unix socket, which a browser cannot open; this passes on what the console asks for, and nothing else, for who has the token.
  */
 
-interface ConsoleFlags {
-  readonly directory: string
-  readonly adminSocket?: string
+interface ConsoleFlags extends RunningFlags {
   readonly port: number
-  readonly json?: boolean
 }
 
 const HOST = '127.0.0.1'
@@ -34,13 +25,12 @@ const FILES = new Set(['/console', '/console/', '/console/style.css', '/console/
 const STATE = '/v1/console'
 
 export const addConsoleCommand = (kms: Command): void => {
-  kms
-    .command('console')
-    .description('show the console of a running KMS to a browser on this machine, until interrupted')
-    .requiredOption('--directory <path>', 'the KMS’s directory')
-    .option('--admin-socket <path>', 'its admin socket, where it is not in the directory')
+  withRunning(
+    kms
+      .command('console')
+      .description('show the console of a running KMS to a browser on this machine, until interrupted'),
+  )
     .option('--port <n>', 'the port on 127.0.0.1; 0 for any free one', wholeNumber(0, 65_535), 0)
-    .option('--json', 'print one JSON object')
     .action(showConsole)
 }
 
@@ -59,19 +49,14 @@ const showConsole = async ({ directory, adminSocket, port, json }: ConsoleFlags)
  */
 export const passOn = async (socketPath: string, port: number): Promise<{ url: string; close: () => void }> => {
   const token = randomBytes(TOKEN_SIZE_BYTES).toString('base64url')
-  const server: Server = createServer((request, response) => {
+  const server = makeServer((request, response) => {
     const isFor = `${HOST}:${String((server.address() as AddressInfo).port)}`
     const status = refusalStatus(request, isFor, token)
-    if (status !== undefined) return void response.writeHead(status, { connection: 'close' }).end()
-    forward(socketPath, request, response)
+    if (status === undefined) forward(socketPath, request, response)
+    else response.writeHead(status, { connection: 'close' }).end()
+    return Promise.resolve()
   })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause: NodeJS.ErrnoException) => {
-      const code = cause.code === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_ADDRESS_REFUSED'
-      reject(new KeyriseError(code, { detail: `${HOST}:${port}`, cause }))
-    })
-    server.listen({ host: HOST, port }, resolve)
-  })
+  await listen(server, { host: HOST, port }, `${HOST}:${port}`)
   const close = (): void => {
     server.close()
     server.closeAllConnections()

@@ -4,36 +4,19 @@ import { sealRoute, unlockRoute } from '../kms/admin-control.js'
 import { shareRoute } from '../kms/admin-custody.js'
 import type { ReplyOf } from '../kms/admin-route.js'
 import { askKms } from './admin-client.js'
-import { wholeNumber } from './arguments.js'
+import { each, withRunning, type RunningFlags } from './arguments.js'
 import { describeProgress, readShareFile } from './custody-shares.js'
+import { withGiven } from './kms-place.js'
 import { askSecret, readPassphrase } from './passphrase.js'
 import { printResult } from './terminal.js'
 
-interface RunningFlags {
-  readonly directory: string
-  readonly adminSocket?: string
-  readonly json?: boolean
-}
-
-const withRunning = (command: Command): Command =>
-  command
-    .requiredOption('--directory <path>', 'the directory of a KMS that runs')
-    .option('--admin-socket <path>', 'its admin socket, where it is not in the directory')
-    .option('--json', 'print JSON')
-
 /** `keyrise kms unlock|seal`: what operators tell a KMS that runs. */
 export const addControlCommands = (kms: Command): void => {
-  withRunning(kms.command('unlock').description('give a KMS that runs sealed the passphrase of its keyring'))
-    .option(
-      '--passphrase-fd <n>',
-      'read the passphrase from this file descriptor; otherwise it is asked for',
-      wholeNumber(0, 1023),
-    )
-    .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
+  withGiven(withRunning(kms.command('unlock').description('give a KMS that runs sealed the passphrase of its keyring')))
     .option(
       '--share [file]',
       'give a custodian’s share instead: of this file, which may be repeated, or asked for',
-      (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value],
+      each,
     )
     .action(unlock)
   withRunning(kms.command('seal').description('let a KMS that runs forget every key')).action(seal)

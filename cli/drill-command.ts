@@ -8,6 +8,7 @@ import { findImage, type Policy } from '../kms/policy.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { parseFlowId } from '../protocol/names.js'
+import { each } from './arguments.js'
 import { judgeBackup, runDrill, type DrillFinding } from './drill.js'
 import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
@@ -21,8 +22,6 @@ interface DrillFlags extends PlaceFlags {
   readonly policy?: string
   readonly image?: string
 }
-
-const each = (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value]
 
 /** `keyrise drill` */
 export const addDrillCommand = (drill: Command): void => {

@@ -13,7 +13,7 @@ import {
   type RootKeys,
 } from '../kms/root-keys.js'
 import { DirectoryStore, nodeClock, nodeFileSystem } from '../storage/index.js'
-import { wholeNumber } from './arguments.js'
+import { each, wholeNumber } from './arguments.js'
 import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
 import { checkStore } from './rotation-commands.js'
 import { EXIT, printResult, printText, table } from './terminal.js'
@@ -38,7 +38,7 @@ export const addKeyCommands = (kms: Command): void => {
     changeTo('cancel-destruction'),
   )
   versioned('destroy', 'list what needs a version, and with --yes let it be destroyed after a time')
-    .option('--store <dir>', 'a store to look through; may be repeated', (dir, all: string[]) => [...all, dir], [])
+    .option('--store <dir>', 'a store to look through; may be repeated', each, [])
     .option(
       '--waiting-days <n>',
       'until then it is disabled, and can be cancelled',

@@ -1,8 +1,6 @@
 import type { Command } from 'commander'
 import { toHex } from '../protocol/bytes.js'
-import { KeyriseError } from '../protocol/errors.js'
-import { FileLedger } from '../kms/file-ledger.js'
-import { nodeFileSystem } from '../storage/index.js'
+import { inspectLedger } from './inspect-ledger.js'
 import { printResult } from './terminal.js'
 
 const addIdentityCommand = (kms: Command): void => {
@@ -37,7 +35,6 @@ export const addKmsCommands = async (kms: Command, called: string | undefined): 
 }
 
 const identity = async (flags: { readonly directory: string; readonly json?: boolean }): Promise<void> => {
-  const ledger = await FileLedger.inspect(nodeFileSystem, flags.directory)
-  if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: flags.directory })
-  printResult(flags.json === true, { identity: toHex(ledger.identity) }, [toHex(ledger.identity)])
+  const key = toHex((await inspectLedger(flags.directory)).identity)
+  printResult(flags.json === true, { identity: key }, [key])
 }

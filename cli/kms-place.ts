@@ -5,7 +5,7 @@ import type { CustodianSet } from '../kms/custodians.js'
 import type { KmsIdentity } from '../kms/index.js'
 import { placeOf, readCustodians } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { wholeNumber } from './arguments.js'
+import { each, wholeNumber } from './arguments.js'
 import { readShares } from './custody-shares.js'
 import { readPassphrase } from './passphrase.js'
 import { printResult, table } from './terminal.js'
@@ -20,20 +20,26 @@ export interface PlaceFlags {
   readonly json?: boolean
 }
 
-export const withPlace = (command: Command): Command =>
+/** Where a passphrase is that is not to be asked for. */
+export const withGiven = (command: Command): Command =>
   command
-    .requiredOption('--directory <path>', 'the KMS’s directory: its ledger and, without --custody, its keyring')
-    .option('--custody <file>', 'the keyring’s file in a third place, whose directory exists')
     .option(
       '--passphrase-fd <n>',
       'read the passphrase from this file descriptor; otherwise it is asked for',
       wholeNumber(0, 1023),
     )
     .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
+
+export const withPlace = (command: Command): Command =>
+  withGiven(
+    command
+      .requiredOption('--directory <path>', 'the KMS’s directory: its ledger and, without --custody, its keyring')
+      .option('--custody <file>', 'the keyring’s file in a third place, whose directory exists'),
+  )
     .option(
       '--share <file>',
       'a custodian’s share, where custodians have the passphrase; may be repeated. Otherwise they are asked for',
-      (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value],
+      each,
     )
     .option('--json', 'print JSON')
 

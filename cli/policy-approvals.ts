@@ -10,8 +10,9 @@ import { KeyriseError } from '../protocol/errors.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
 import { askRunning } from './admin-client.js'
-import { wholeNumber } from './arguments.js'
+import { each, wholeNumber } from './arguments.js'
 import { inspectImage } from './image-inspect.js'
+import { inspectLedger } from './inspect-ledger.js'
 import { readSmallFile } from './key-files.js'
 import { openOutput } from './output.js'
 import { readPolicy } from './policy-file.js'
@@ -62,8 +63,6 @@ interface RequestFlags {
   readonly out: string
   readonly json?: boolean
 }
-
-const each = (value: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), value]
 
 const withRequest = (command: Command): Command =>
   command
@@ -179,12 +178,6 @@ const publicKeyOf = (privateKey: KeyObject): Bytes => {
 }
 
 const measurementOf = async (path: string): Promise<Bytes> => copyBytes((await inspectImage(path)).image.measurement)
-
-const inspectLedger = async (directory: string) => {
-  const ledger = await FileLedger.inspect(nodeFileSystem, directory)
-  if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: directory })
-  return ledger
-}
 
 const writeRequest = async ({ out, json }: RequestFlags, request: ApprovalRequest): Promise<void> => {
   const text = formatRequest(request)

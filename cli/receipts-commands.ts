@@ -5,10 +5,11 @@ import { KeyriseError } from '../protocol/errors.js'
 import { RECEIPT_SIZE_BYTES_MAX } from '../protocol/limits.js'
 import { isReceiptKind, receiptDigest, type Receipt } from '../protocol/receipts.js'
 import { checkReceipts, type CheckedReceipts, type KnownReceipt, type ReceiptFinding } from '../kms/check-receipts.js'
-import { FileLedger } from '../kms/file-ledger.js'
 import { LOG_SIZE_BYTES_MAX } from '../kms/log.js'
 import { encodeReceiptsFile, readReceiptsFile } from '../kms/receipts-file.js'
 import { nodeFileSystem, readWhole } from '../storage/index.js'
+import { each } from './arguments.js'
+import { inspectLedger } from './inspect-ledger.js'
 import { openOutput } from './output.js'
 import { EXIT, printOutcome, printResult, printText } from './terminal.js'
 
@@ -22,14 +23,12 @@ interface ListFlags extends Flags {
 }
 interface VerifyFlags extends Flags {
   readonly identity: string
-  readonly head?: readonly KnownReceipt[]
+  readonly head?: readonly string[]
   readonly receipt?: readonly string[]
 }
 
 /** Nothing in them is secret. */
 const RECEIPTS_MODE = 0o666
-
-const collect = <T>(value: T, before: readonly T[] | undefined): readonly T[] => [...(before ?? []), value]
 
 /** `keyrise receipts …` */
 export const addReceiptsCommands = (receipts: Command): void => {
@@ -57,12 +56,12 @@ export const addReceiptsCommands = (receipts: Command): void => {
     .option(
       '--head <number:digest>',
       'a receipt that has to be among them, as an earlier check printed it; may be repeated',
-      (value: string, before: readonly KnownReceipt[] | undefined) => collect(readKnown(value), before),
+      each,
     )
     .option(
       '--receipt <file>',
       'a single receipt that has to be among them, as `flow.receipts` has it; may be repeated',
-      collect<string>,
+      each,
     )
     .option('--json', 'print one JSON object')
     .action(verify)
@@ -71,7 +70,7 @@ export const addReceiptsCommands = (receipts: Command): void => {
 const exportReceipts = async (
   flags: Flags & { readonly directory: string; readonly out?: string; readonly force?: boolean },
 ): Promise<void> => {
-  const { identity, receipts } = await inspect(flags.directory)
+  const { identity, receipts } = await inspectLedger(flags.directory)
   using output = openOutput({ path: flags.out, isForced: flags.force === true, mode: RECEIPTS_MODE })
   for (const piece of encodeReceiptsFile(receipts)) await output.write(piece)
   output.commit({ isDurable: true })
@@ -82,7 +81,7 @@ const exportReceipts = async (
 const list = async (flags: ListFlags): Promise<void> => {
   if (flags.kind !== undefined && !isReceiptKind(flags.kind))
     throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--kind: there are no receipts of ${flags.kind}` })
-  const { identity, receipts } = await inspect(flags.directory)
+  const { identity, receipts } = await inspectLedger(flags.directory)
   for (const signed of receipts) {
     const receipt = openReceipt(identity, signed)
     if (receipt === undefined) throw new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'a receipt is not signed' })
@@ -95,7 +94,7 @@ const list = async (flags: ListFlags): Promise<void> => {
 
 const verify = async (file: string, flags: VerifyFlags): Promise<void> => {
   const identity = await readIdentity(flags.identity)
-  const known = [...(flags.head ?? [])]
+  const known = (flags.head ?? []).map(readKnown)
   for (const path of flags.receipt ?? []) known.push(await readReceipt(path, identity))
   const bytes = await readBounded(file, LOG_SIZE_BYTES_MAX)
   const { findings, count, head } = checkReceipts(identity, readReceiptsFile(bytes), known)
@@ -105,12 +104,6 @@ const verify = async (file: string, flags: VerifyFlags): Promise<void> => {
     summarise({ findings, count, head }),
   ])
   if (findings.length > 0) process.exitCode = EXIT.failed
-}
-
-const inspect = async (directory: string) => {
-  const ledger = await FileLedger.inspect(nodeFileSystem, directory)
-  if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: directory })
-  return ledger
 }
 
 const readBounded = async (path: string, sizeBytesMax: number): Promise<Uint8Array> => {

@@ -1,11 +1,11 @@
 import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Clock } from '../protocol/ports.js'
 import { decodeReceiptBody, splitReceipt, type Receipt } from '../protocol/receipts.js'
 import { FileLedger } from './file-ledger.js'
 import { openKeyring, type PlaceOptions } from './place.js'
+import { checkReason } from './reason.js'
 import { fieldsOfState, Receipts } from './receipts.js'
 
 export interface AcceptStaleOptions extends PlaceOptions {
@@ -32,8 +32,7 @@ export interface StaleReceipt extends Receipt {
  */
 export const acceptStale = async (options: AcceptStaleOptions): Promise<StaleReceipt> => {
   const { place, fs, clock, flow, reason } = options
-  if (reason.trim() === '' || reason.length > REASON_LENGTH_MAX)
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `a reason of 1 to ${REASON_LENGTH_MAX} characters` })
+  checkReason(reason)
   using keyring = await openKeyring(options)
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   try {

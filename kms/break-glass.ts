@@ -1,6 +1,4 @@
 import { asciiBytes, concatBytes, toHex, type Bytes } from '../protocol/bytes.js'
-import { KeyriseError } from '../protocol/errors.js'
-import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import type { Clock } from '../protocol/ports.js'
 import { decodeReceiptBody, splitReceipt, type Receipt } from '../protocol/receipts.js'
 import { encodeRootIdentity } from '../protocol/crypto/root-private.js'
@@ -9,6 +7,7 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { openKeyring, type PlaceOptions } from './place.js'
+import { checkReason } from './reason.js'
 import { Receipts } from './receipts.js'
 import type { RootKey } from './root-keys.js'
 
@@ -43,8 +42,7 @@ export interface BrokenGlass {
  */
 export const breakGlass = async (options: BreakGlassOptions): Promise<BrokenGlass> => {
   const { place, fs, clock, reason, approve } = options
-  if (reason.trim() === '' || reason.length > REASON_LENGTH_MAX)
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `a reason of 1 to ${String(REASON_LENGTH_MAX)} characters` })
+  checkReason(reason)
   using keyring = await openKeyring(options)
   const approvers = await approve(keyring.identity)
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)

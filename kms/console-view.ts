@@ -1,15 +1,17 @@
-import { equalPublicBytes, toHex } from '../protocol/bytes.js'
+import { toHex } from '../protocol/bytes.js'
+import type { FlowId } from '../protocol/names.js'
 import type { Receipt } from '../protocol/receipts.js'
 import type { ConsoleView } from './console-feed.js'
 import type { ConsoleEnclave, ConsoleFigure, ConsoleFlow, ConsoleKey } from './console/state.js'
 import type { FlowState } from './ledger.js'
-import type { Policy } from './policy.js'
+import { imageName, type Policy } from './policy.js'
+import { ROOT_ID } from './root-keys.js'
 import type { SessionView } from './served-session.js'
 
 /** What the console shows of a KMS that is unlocked. */
 export interface Shown {
   readonly keys: readonly ConsoleKey[]
-  readonly flows: ReadonlyMap<string, FlowState>
+  readonly flows: ReadonlyMap<FlowId, FlowState>
   readonly sessions: readonly SessionView[]
   /** Oldest first. */
   readonly receipts: readonly Receipt[]
@@ -59,22 +61,18 @@ const enclaveViews = (sessions: readonly SessionView[]): ConsoleEnclave[] => {
 }
 
 const flowView = (
-  flow: string,
-  { task, image, head, incarnation, destroyed, staleAccepted }: FlowState,
+  flow: FlowId,
+  { task, image, svn, signed, head, incarnation, destroyed, staleAccepted }: FlowState,
   policy: Policy,
 ): ConsoleFlow => ({
   flow,
   task,
-  image: nameOf(image, policy),
+  image: imageName(policy, { measurement: image, svn, signed }, flow) ?? toHex(image).slice(0, MEASUREMENT_DIGITS),
   epoch: head?.epoch ?? 0,
   incarnation,
-  root: 'root',
+  root: ROOT_ID,
   state: destroyed ? 'destroyed' : staleAccepted ? 'stale state accepted' : 'active',
 })
-
-const nameOf = (measurement: Uint8Array, { images }: Policy): string =>
-  images.find((image) => equalPublicBytes(image.measurement, measurement))?.name ??
-  toHex(measurement).slice(0, MEASUREMENT_DIGITS)
 
 const healthOf = ({ flows, sessions, receipts }: Shown): ConsoleFigure[] => {
   const refusedCount = receipts.filter(({ outcome, kind }) => outcome !== undefined || kind === 'denials').length

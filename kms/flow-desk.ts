@@ -8,7 +8,7 @@ import { encodeRoster, type Acknowledged } from '../protocol/statements.js'
 import type { FlowState, Ledger, Member } from './ledger.js'
 import type { MakeReceipt } from './log.js'
 import { countReleases, isGranted, type ApprovalContext } from './approvals.js'
-import { findImage, isUpgrade, type KnownImage, type Policy } from './policy.js'
+import { findImage, imageName, isUpgrade, type KnownImage, type Policy } from './policy.js'
 
 type Request<Op extends SessionRequest['op']> = Extract<SessionRequest, { op: Op }>
 
@@ -176,18 +176,10 @@ export class FlowDesk {
   #encodeRoster(task: FlowId, members: readonly Member[]): Bytes {
     const listed = members.flatMap(({ flow, state, signingKey, values }) => {
       const { image: measurement, svn, signed } = state
-      const name = this.#nameOf({ measurement, svn, signed }, flow)
+      const name = imageName(this.#o.policy, { measurement, svn, signed }, flow)
       return name === undefined ? [] : [{ flow, image: name, measurement, signingKey, published: values }]
     })
     return encodeRoster(task, listed)
-  }
-
-  #nameOf(image: KnownImage, flow: FlowId): string | undefined {
-    try {
-      return findImage(this.#o.policy, image, flow).name
-    } catch {
-      return undefined
-    }
   }
 
   async #read({ flow, image, isReleased }: FlowCaller): Promise<FlowState> {

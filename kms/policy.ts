@@ -96,6 +96,10 @@ export const listings = (policy: Policy, image: KnownImage): readonly (PolicyIma
   ...(policy.products ?? []).filter((product) => isOfProduct(product, image.signed) && image.svn >= product.svn),
 ]
 
+/** What the policy calls the image that has a flow; undefined where it does not list it for that. */
+export const imageName = (policy: Policy, image: KnownImage, flow: FlowId): string | undefined =>
+  listings(policy, image).find(({ flows }) => matchesFlow(flows, flow))?.name
+
 export const isOfProduct = (product: ImageSigner, signed: ImageSigner | null): boolean =>
   signed !== null && signed.productId === product.productId && equalPublicBytes(signed.signer, product.signer)
 
