@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { toHex, type Bytes } from '../protocol/bytes.js'
-import { KeyriseError } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { MemoryFileSystem } from '../faults/memory-file-system.js'
@@ -11,10 +11,12 @@ import {
   POLICY_SIZE_BYTES_MAX,
   type BackupContents,
 } from '../kms/backup.js'
+import { backupRoute } from '../kms/admin-custody.js'
 import { fingerprintOf } from '../kms/custodians.js'
 import { placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { planRestore } from '../kms/restore.js'
 import { nodeClock, nodeFileSystem, readWhole } from '../storage/index.js'
+import { askRunning } from './admin-client.js'
 import { printIdentity, withPassphrase, withPassphraseOf, withPlace, type PlaceFlags } from './kms-place.js'
 import { askWord, hasTerminal } from './passphrase.js'
 import { printResult, table } from './terminal.js'
@@ -23,6 +25,7 @@ interface BackupFlags extends PlaceFlags {
   readonly policy: string
   readonly out: string
   readonly force?: boolean
+  readonly adminSocket?: string
 }
 
 interface RestoreFlags extends PlaceFlags {
@@ -38,6 +41,7 @@ export const addBackupCommands = (kms: Command): void => {
     .requiredOption('--policy <file>', 'the policy that the KMS is served with')
     .requiredOption('--out <file>', 'the backup’s file')
     .option('--force', 'replace a file of the name')
+    .option('--admin-socket <path>', 'of the KMS where it runs, and its admin socket is not in the directory')
     .action(backup)
   withPlace(
     kms
@@ -57,7 +61,13 @@ const backup = async (flags: BackupFlags): Promise<void> => {
   const [bytes, text] = await withPassphrase(flags, false, async (secret) => {
     using passphrase = Secret.take(secret)
     const options = { place: placeOf(flags), passphrase, fs: nodeFileSystem, clock: nodeClock }
-    await createBackup({ ...options, policy, path: flags.out, isForced: flags.force === true })
+    await createBackup({
+      ...options,
+      policy,
+      path: flags.out,
+      isForced: flags.force === true,
+      recordRunning: (digest) => recordRunning(flags, digest),
+    })
     // What the disk has now, and not what was meant for it.
     const written = await readRequired(flags.out, BACKUP_SIZE_BYTES_MAX)
     return [written, await rehearse(written, passphrase)] as const
@@ -66,6 +76,16 @@ const backup = async (flags: BackupFlags): Promise<void> => {
   printResult(flags.json === true, { file: flags.out, digest, restoreTest: 'passed', ...text.fields }, [
     ...table([['file', flags.out], ['digest', digest], ...text.rows, ['restore test', 'passed: a KMS opened from it']]),
   ])
+}
+
+/** A KMS that runs sealed has not opened its ledger. */
+const recordRunning = async (flags: BackupFlags, digest: Bytes): Promise<boolean> => {
+  try {
+    return (await askRunning(flags, backupRoute, { digest: toHex(digest) })) !== undefined
+  } catch (error) {
+    if (isKeyriseError(error, 'ERR_KMS_SEALED')) return false
+    throw error
+  }
 }
 
 const readRequired = async (path: string, sizeBytesMax: number): Promise<Bytes> => {

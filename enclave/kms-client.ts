@@ -157,9 +157,15 @@ export class KmsClient implements Disposable {
     return incarnation
   }
 
-  /** Repeating a commit that took effect succeeds. @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT. */
+  /**
+   * Repeating a commit that took effect succeeds. One that takes the flow over from another image has its receipt.
+   * @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT, ERR_KMS_UNTRUSTED.
+   */
   async commit(incarnation: number, parent: Head | null, head: Head): Promise<void> {
-    const { acknowledgement } = await this.#ask({ op: 'commit', incarnation, parent, head })
+    const { acknowledgement } = await this.#ask(
+      { op: 'commit', incarnation, parent, head },
+      { repeatable: true, stateOf: () => ({ head, incarnation }) },
+    )
     this.#keepAcknowledgement({ head, incarnation }, acknowledgement)
   }
 
@@ -216,10 +222,13 @@ export class KmsClient implements Disposable {
     const bytes = encodeSessionRequest(request)
     const read = (answer: SessionAnswer): SessionReplies[Op] => {
       const reply = decodeSessionReply<Op>(request.op, answer.meta)
-      const kind: string = request.op
-      if ('receipt' in reply && isReceiptKind(kind)) {
+      const kind: string = request.op === 'commit' ? 'migration' : request.op
+      if ('receipt' in reply && reply.receipt !== null && isReceiptKind(kind)) {
         const state = options.stateOf?.(reply)
         this.#receipts.take(reply.receipt, { kind, request: bytes, answer, state, reached: this.#reached })
+      } else if (request.op === 'commit' && this.#migratesFrom !== undefined) {
+        // Where the answer to an earlier attempt was lost, the session after it opened the flow as this image's own.
+        throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: 'a migration without a receipt' })
       }
       return reply
     }

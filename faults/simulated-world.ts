@@ -111,7 +111,7 @@ export class SimulatedWorld {
     const options = { place: PLACE, passphrase, fs, random }
     await prepareDirectory(fs, '/kms')
     await prepareDirectory(fs, '/custody')
-    if (!(await hasKeyring(PLACE, fs))) await createKms({ ...options, logN: LOG_N })
+    if (!(await hasKeyring(PLACE, fs))) await createKms({ ...options, clock: this.clock, logN: LOG_N })
     const policy = { platforms: [this.#platform.publicKey], images: this.#images, allowDebug: true }
     this.#kms = await openKms({
       ...options,

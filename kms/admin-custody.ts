@@ -1,6 +1,7 @@
 import { CUSTODIAN_COUNT_MAX } from '../protocol/limits.js'
+import { copyBytes } from '../protocol/bytes.js'
 import { adminRoute } from './admin-route.js'
-import { objectOf } from './admin-schema.js'
+import { hexOf, objectOf } from './admin-schema.js'
 
 const COUNT = { type: 'integer', minimum: 0, maximum: CUSTODIAN_COUNT_MAX } as const
 
@@ -19,5 +20,17 @@ export const shareRoute = adminRoute({
   run: async (control, share) => {
     const { submitted, threshold, count } = await share.expose((bytes) => control.submitShare(bytes))
     return { state: control.status().state, submitted, threshold, count }
+  },
+})
+
+export const backupRoute = adminRoute({
+  method: 'POST',
+  path: '/v1/backups',
+  summary: 'Leaves the receipt of a backup, before its file is written.',
+  request: objectOf({ digest: { ...hexOf(32), description: 'SHA-256 of the file' } }),
+  reply: objectOf({}),
+  run: async (control, { digest }) => {
+    await control.openKms.receipts.record('backup', { digest: copyBytes(Buffer.from(digest, 'hex')) })
+    return {}
   },
 })

@@ -1,6 +1,6 @@
 import { consoleRoute } from './admin-console.js'
 import { sealRoute, statusRoute, unlockRoute } from './admin-control.js'
-import { shareRoute } from './admin-custody.js'
+import { backupRoute, shareRoute } from './admin-custody.js'
 import { rotateRoute } from './admin-keys.js'
 import { approvedRoute } from './admin-policy.js'
 import type { AdminRoute } from './admin-route.js'
@@ -14,4 +14,5 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
   rotateRoute,
   consoleRoute,
   shareRoute,
+  backupRoute,
 ]

@@ -13,6 +13,7 @@ import { LOG_SIZE_BYTES_MAX } from './log.js'
 import { custodiansPath, identify, openKeyringFile, readKeyringFile, type PlaceOptions } from './place.js'
 import type { Policy } from './policy.js'
 import { parsePolicy } from './policy-file.js'
+import { Receipts } from './receipts.js'
 
 /** Of a policy, and of the approvals beside it. */
 export const POLICY_SIZE_BYTES_MAX = 4 * 1024 * 1024
@@ -49,13 +50,20 @@ export interface BackupOptions extends PlaceOptions {
   readonly path: string
   /** A file of the name is replaced. */
   readonly isForced?: boolean
+  /**
+   * Has the KMS that runs in the place leave the receipt of the backup with this digest; false where none has the ledger open.
+   * Without it, or then, the ledger is taken to write the receipt, and a KMS that runs here all the same answers nothing more.
+   */
+  readonly recordRunning?: (digest: Bytes) => Promise<boolean>
 }
 
 /**
  * Puts keyring, log and policy into one file, which is there whole or not at all. A KMS may run meanwhile: what it has acknowledged
- * by now is in it. The log is read before the keyring, so that no flow in it is sealed to a key that is not.
+ * by now is in it. The log is read before the keyring, so that no flow in it is sealed to a key that is not. The receipt, which has the
+ * digest, is durable before the file is there.
  * @returns the file’s bytes, as they were written. @throws {KeyriseError} as `openKeyring`; ERR_LEDGER_MISSING,
- * ERR_LEDGER_DAMAGED, ERR_CONFIG_INVALID: the policy; ERR_FILE_EXISTS, ERR_STORE_*.
+ * ERR_LEDGER_DAMAGED, ERR_CONFIG_INVALID: the policy; ERR_FILE_EXISTS, ERR_STORE_*; what `recordRunning` throws.
+ * Crash: there may be a receipt of a backup that nobody has; never the other way round.
  */
 export const createBackup = async (options: BackupOptions): Promise<Bytes> => {
   const { place, fs, clock, path, policy, approvals, isForced = false } = options
@@ -78,8 +86,23 @@ export const createBackup = async (options: BackupOptions): Promise<Bytes> => {
   if (custodians !== undefined) parts.set('custodians', custodians)
   const timeMs = Math.max(0, Math.trunc(clock.nowMs()))
   const bytes = encodeBackup({ identity: keyring.identity, timeMs, parts }, (message) => keyring.sign(message))
+  await recordBackup(options, keyring, sha256(bytes))
   await publish(fs, dirname(path), basename(path), bytes)
   return bytes
+}
+
+const recordBackup = async (
+  { place, fs, clock, recordRunning }: BackupOptions,
+  keyring: Keyring,
+  digest: Bytes,
+): Promise<void> => {
+  if ((await recordRunning?.(digest)) === true) return
+  const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
+  try {
+    await new Receipts({ ledger, signer: keyring, clock }).record('backup', { digest })
+  } finally {
+    await ledger.close()
+  }
 }
 
 const isThere = async (fs: FileSystem, path: string): Promise<boolean> => {

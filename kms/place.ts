@@ -2,6 +2,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import type { Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, Random } from '../protocol/ports.js'
+import type { ReceiptFields } from '../protocol/receipts.js'
 import type { RootSuite } from '../protocol/statements.js'
 import { makeRootSecrets } from '../protocol/crypto/root-private.js'
 import { encodeRootRecipient } from '../protocol/crypto/root-public.js'
@@ -17,6 +18,7 @@ import {
   type Share,
 } from './custodians.js'
 import { FileLedger } from './file-ledger.js'
+import { draftReceipt } from './receipts.js'
 import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
 import { throttled } from './throttle.js'
 import type { RootKey } from './root-keys.js'
@@ -99,7 +101,7 @@ export const readCustodians = async (place: KmsPlace, fs: FileSystem): Promise<C
   return file && decodeCustodians(file)
 }
 
-export interface CreateOptions extends Pick<PlaceOptions, 'place' | 'fs'> {
+export interface CreateOptions extends Pick<PlaceOptions, 'place' | 'fs' | 'clock'> {
   readonly random: Random
   /** scrypt’s work factor. */
   readonly logN?: number
@@ -114,7 +116,7 @@ export interface CreateOptions extends Pick<PlaceOptions, 'place' | 'fs'> {
  * not have; ERR_STORE_*.
  */
 export const createKms = (options: CreateOptions & Pick<PlaceOptions, 'passphrase'>): Promise<KmsIdentity> =>
-  create(options, (keyring) => writeKms(options, keyring, options.passphrase))
+  create(options, (keyring) => writeKms(options, keyring, options.passphrase, 'one passphrase'))
 
 export interface SharedKmsOptions extends CreateOptions {
   /** How many custodians there are, and how many of them it takes. */
@@ -138,7 +140,7 @@ export const createSharedKms = (options: SharedKmsOptions): Promise<KmsIdentity>
       await deliver(shares, set)
       const path = custodiansPath(place)
       await publish(fs, dirname(path), basename(path), encodeCustodians(set))
-      await writeKms(options, keyring, passphrase)
+      await writeKms(options, keyring, passphrase, `${threshold} of ${count} custodians`)
     } finally {
       passphrase[Symbol.dispose]()
       for (const { text } of shares) text[Symbol.dispose]()
@@ -160,15 +162,30 @@ const create = async (
   return identify(keyring)
 }
 
+/** @param openedBy - what opens the keyring, for the receipt. */
 const writeKms = async (
-  { place, fs, random, logN }: CreateOptions,
+  options: CreateOptions,
   keyring: Keyring,
   passphrase: Secret,
+  openedBy: string,
 ): Promise<void> => {
+  const { place, fs, random, logN } = options
   const path = keyringPath(place)
   const file = keyring.seal({ passphrase, random, ...(logN === undefined ? {} : { logN }) })
-  await FileLedger.create(fs, place.directory, keyring.identity)
+  const [{ key, state }] = keyring.rootKeys
+  await beginLedger(options, keyring, 'init', { key, state, reason: `opened by ${openedBy}` })
   await publish(fs, dirname(path), basename(path), file)
+}
+
+/** A ledger whose first receipt says why there is one. */
+const beginLedger = (
+  { place, fs, clock = nodeClock }: Pick<PlaceOptions, 'place' | 'fs' | 'clock'>,
+  keyring: Keyring,
+  kind: 'init' | 'restore',
+  fields: ReceiptFields,
+): Promise<void> => {
+  const { make } = draftReceipt({ signer: keyring, clock }, kind, fields)
+  return FileLedger.create(fs, place.directory, keyring.identity, make)
 }
 
 /** What a KMS that can start again has. */
@@ -189,7 +206,7 @@ export const restoreKms = async (options: PlaceOptions & { readonly newLedger: b
   const known = await FileLedger.inspect(fs, place.directory)
   if (known === undefined) {
     if (!newLedger) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
-    await FileLedger.create(fs, place.directory, keyring.identity)
+    await beginLedger(options, keyring, 'restore', { reason: 'the ledger was lost: a new one was begun' })
   }
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
   await ledger.close()

@@ -12,12 +12,16 @@ import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
 import type { MakeReceipt } from './log.js'
 
-export interface ReceiptsOptions {
-  /** Whose log holds them. */
-  readonly ledger: Pick<Ledger, 'record'>
+/** Who signs receipts, and by which clock. */
+export interface ReceiptSigner {
   /** Whose receipts they are: the KMS identity, 32 bytes, and Ed25519 by it, 64 bytes. */
   readonly signer: Pick<Keyring, 'identity' | 'sign'>
   readonly clock: Pick<Clock, 'nowMs'>
+}
+
+export interface ReceiptsOptions extends ReceiptSigner {
+  /** Whose log holds them. */
+  readonly ledger: Pick<Ledger, 'record'>
 }
 
 /** A receipt that is yet to be written, with a swap of the ledger or alone. */
@@ -47,20 +51,28 @@ export class Receipts {
 
   /** For `Ledger.compareAndSwap`, so that the swap and its receipt are durable together. */
   draft(kind: ReceiptKind, fields: ReceiptFields): ReceiptDraft {
-    const { signer, clock } = this.#options
-    const timeMs = Math.max(0, Math.trunc(clock.nowMs()))
-    let signed: Bytes | undefined
-    return {
-      make: (link) => {
-        const receipt: Receipt = { ...fields, ...link, kms: signer.identity, timeMs, kind }
-        const body = encodeReceiptBody(receipt)
-        return (signed = joinReceipt(body, signer.sign(body)))
-      },
-      signed: () => {
-        if (signed === undefined) throw new Error('A receipt was taken before it was written')
-        return signed
-      },
-    }
+    return draftReceipt(this.#options, kind, fields)
+  }
+}
+
+/** A receipt for whoever writes it: a ledger, or the first frame of one. */
+export const draftReceipt = (
+  { signer, clock }: ReceiptSigner,
+  kind: ReceiptKind,
+  fields: ReceiptFields,
+): ReceiptDraft => {
+  const timeMs = Math.max(0, Math.trunc(clock.nowMs()))
+  let signed: Bytes | undefined
+  return {
+    make: (link) => {
+      const receipt: Receipt = { ...fields, ...link, kms: signer.identity, timeMs, kind }
+      const body = encodeReceiptBody(receipt)
+      return (signed = joinReceipt(body, signer.sign(body)))
+    },
+    signed: () => {
+      if (signed === undefined) throw new Error('A receipt was taken before it was written')
+      return signed
+    },
   }
 }
 

@@ -3,6 +3,7 @@ import { equalPublicBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import type { Clock } from '../protocol/ports.js'
+import { decodeReceiptBody, splitReceipt } from '../protocol/receipts.js'
 import { isAhead } from '../protocol/statements.js'
 import { discard, publish, readWhole, syncDirectory } from '../storage/index.js'
 import { openBackup, POLICY_SIZE_BYTES_MAX, type BackupContents } from './backup.js'
@@ -83,6 +84,14 @@ const compareKeyrings = async (options: RestoreOptions, { keyring }: BackupConte
   using here = present
   if (!equalPublicBytes(here.identity, keyring.identity))
     throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: `the place is another KMS’s, ${toHex(here.identity)}` })
+  const lost = compareKeys(here, keyring)
+  // What has changed and changed back is seen by this alone.
+  return lost.length > 0 || here.revision <= keyring.revision
+    ? lost
+    : [`the keyring here has changed ${here.revision - keyring.revision} times since`]
+}
+
+const compareKeys = (here: Keyring, keyring: Keyring): string[] => {
   const states = new Map(keyring.rootKeys.map(({ key, state }) => [key, state] as const))
   const known = [...here.rootKeys, ...here.destroyedKeys.map(({ key }) => ({ key, state: 'destroyed' }))]
   return known.flatMap(({ key, state }) => {
@@ -99,17 +108,23 @@ const STATES: readonly string[] = ['enabled', 'decrypt-only', 'disabled', 'destr
 /** What the ledger in the place knows and the backup’s does not. A damaged one knows nothing. */
 const compareLedgers = async (
   { place, fs }: RestoreOptions,
-  { ledger, keyring }: BackupContents,
+  { ledger, keyring, digest }: BackupContents,
 ): Promise<string[]> => {
   const here = await inspectIntact(fs, place.directory)
   if (here === undefined) return []
   if (!equalPublicBytes(here.identity, keyring.identity))
     throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: `the ledger is another KMS’s, ${toHex(here.identity)}` })
-  const lost = here.receipts.length - ledger.receipts.length
+  // The receipt of this very backup says nothing that the restore’s own does not.
+  const lost = here.receipts.slice(ledger.receipts.length).filter((receipt) => !isOfBackup(receipt, digest)).length
   return [
     ...[...here.flows].flatMap(([flow, state]) => compareFlow(flow, state, ledger.flows.get(flow))),
     ...(lost > 0 ? [`the ledger here has ${String(lost)} receipts more`] : []),
   ]
+}
+
+const isOfBackup = (signed: Bytes, backup: Bytes): boolean => {
+  const { kind, digest } = decodeReceiptBody(splitReceipt(signed).body)
+  return kind === 'backup' && digest !== undefined && equalPublicBytes(digest, backup)
 }
 
 const inspectIntact = async (fs: PlaceOptions['fs'], directory: string): Promise<Inspected | undefined> => {

@@ -132,7 +132,7 @@ export class ServedSession {
       case 'commit': {
         const receipt = receipts.ofState('migration', this.#asked(claimed))
         const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request, receipt.of))
-        return plain(encodeSessionReply('commit', { acknowledgement }))
+        return plain(encodeSessionReply('commit', { acknowledgement, receipt: receipt.signedIfAny() }))
       }
       case 'destroy': {
         const receipt = receipts.ofState('destroy', this.#asked(claimed))

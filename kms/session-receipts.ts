@@ -20,6 +20,8 @@ export interface StateReceipt {
   readonly of: (state: Acknowledged) => MakeReceipt
   /** The receipt, once it is durable. */
   signed(): Bytes
+  /** The same; null where what was done leaves none. */
+  signedIfAny(): Bytes | null
 }
 
 /** The receipts of one attested session: each is bound to its evidence, its image and the request. */
@@ -50,6 +52,7 @@ export class SessionReceipts {
         if (draft === undefined) throw new Error('A receipt was taken before its state was known')
         return draft.signed()
       },
+      signedIfAny: () => draft?.signed() ?? null,
     }
   }
 

@@ -105,7 +105,8 @@ export interface SessionReplies {
   open: OpenReply
   /** `acknowledgement`: the KMS identity’s signature over what the ledger now holds (`encodeAcknowledgement`), 64 bytes. */
   claim: { readonly incarnation: number; readonly acknowledgement: Bytes; readonly receipt: Bytes }
-  commit: { readonly acknowledgement: Bytes }
+  /** `receipt`: where the commit took the flow over from another image; else null. */
+  commit: { readonly acknowledgement: Bytes; readonly receipt: Bytes | null }
   /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. `epoch`: of the head, in the ledger. */
   unwrap: { readonly items: readonly ItemStatus[]; readonly epoch: number; readonly receipt: Bytes }
   /** secrets: the delivery keys, 32 bytes for each item that opened. proof, epoch: as of `unwrap`. */
@@ -282,7 +283,13 @@ const REPLY_READERS: {
       receipt: readReceipt(f),
     }),
   ],
-  commit: [['acknowledgement'], (f) => ({ acknowledgement: f.bytes('acknowledgement', 64) })],
+  commit: [
+    ['acknowledgement', 'receipt'],
+    (f) => ({
+      acknowledgement: f.bytes('acknowledgement', 64),
+      receipt: f.has('receipt') ? readReceipt(f) : null,
+    }),
+  ],
   unwrap: [
     ['items', 'epoch', 'receipt'],
     (f) => ({

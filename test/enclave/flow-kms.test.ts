@@ -1,7 +1,7 @@
 import test from 'ava'
 import { KmsClient } from '../../enclave/kms-client.js'
 import { verifyRoster } from '../../enclave/roster.js'
-import { allocate, copyBytes } from '../../protocol/bytes.js'
+import { allocate, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { ed25519Signer } from '../../protocol/crypto/keys.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { openReceipt } from '../../protocol/crypto/receipts.js'
@@ -12,7 +12,7 @@ import { parseFlowId } from '../../protocol/names.js'
 import type { KmsChannel } from '../../protocol/ports.js'
 import type { Receipt } from '../../protocol/receipts.js'
 import { encodeSessionError, encodeSessionReply, encodeSessionRequest } from '../../protocol/session.js'
-import { encodeProofs, encodeRoster } from '../../protocol/statements.js'
+import { encodeAcknowledgement, encodeProofs, encodeRoster } from '../../protocol/statements.js'
 import { digestOf } from '../kms/attested-client.js'
 import { startInProcess } from '../kms/in-process.js'
 import { hastyClock, readText, startWorld, text } from './flow-world.js'
@@ -131,6 +131,48 @@ test('an answer whose receipt is not of this very request, session, flow and ima
     client.receipts.map((receipt) => openReceipt(kms.identity.publicKey, receipt)?.kind),
     ['open', 'unwrap'],
   )
+})
+
+test('a commit that takes the flow over is taken with its receipt alone, and one that does not needs none', async (t) => {
+  const kms = kmsWithKey()
+  const client = connect(kms)
+  const head = { epoch: 1, digest: digestOf(4) }
+  const request = encodeSessionRequest({ op: 'commit', incarnation: 2, parent: null, head })
+  const acknowledgement = kms.identity.sign(encodeAcknowledgement(flow, { head, incarnation: 2 }))
+  const answerWith =
+    (receiptOf: () => Bytes | null): Script =>
+    (right, { op }) => {
+      if (op === 'commit')
+        return { ...right, meta: encodeSessionReply('commit', { acknowledgement, receipt: receiptOf() }) }
+      if (op !== 'open') return right
+      const meta = kms.opened([kms.certificate()], OPEN, { image: digestOf(2), svn: 1 })
+      return { ...right, meta, secrets: allocate(64) }
+    }
+  const ofCommit = (changes: Partial<Receipt> = {}) => {
+    kms.receipted = (right) => ({ ...right, epoch: 1, headDigest: digestOf(4), incarnation: 2, ...changes })
+    const made = kms.receipt('migration', request)
+    kms.receipted = (right) => right
+    return made
+  }
+  const refused: Record<string, () => Bytes | null> = {
+    'no receipt': () => null,
+    'of another head': () => ofCommit({ headDigest: digestOf(5) }),
+    'of another incarnation': () => ofCommit({ incarnation: 3 }),
+    'of another kind': () => ofCommit({ kind: 'claim' }),
+    'of another image': () => ofCommit({ measurement: digestOf(2) }),
+  }
+  for (const [what, receiptOf] of Object.entries(refused)) {
+    kms.script = answerWith(receiptOf)
+    await client.open()
+    await t.throwsAsync(client.commit(2, null, head), { code: 'ERR_KMS_UNTRUSTED' }, what)
+  }
+  kms.script = answerWith(ofCommit)
+  await client.open()
+  await client.commit(2, null, head)
+  t.is(openReceipt(kms.identity.publicKey, client.receipts.at(-1) ?? allocate(0))?.kind, 'migration')
+  client.tookOver()
+  kms.script = answerWith(() => null)
+  await t.notThrowsAsync(client.commit(2, null, head))
 })
 
 test('a receipt of a state that the flow has left behind is refused', async (t) => {

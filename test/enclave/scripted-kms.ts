@@ -13,6 +13,7 @@ import {
   encodeSessionReply,
   encodeSessionRequest,
   type ItemStatus,
+  type OpenReply,
   type SessionRequest,
 } from '../../protocol/session.js'
 import { encodeCertificateBody, encodeProofs, joinCertificate, proofTranscript } from '../../protocol/statements.js'
@@ -94,7 +95,7 @@ export class ScriptedKms implements KmsChannel {
   }
 
   /** The receipt of an answer to `request` about `opened` of the headers, as the right one is made. */
-  receipt(kind: 'open' | 'unwrap', request: Uint8Array, opened?: readonly Uint8Array[]): Bytes {
+  receipt(kind: 'open' | 'unwrap' | 'migration', request: Uint8Array, opened?: readonly Uint8Array[]): Bytes {
     const body = encodeReceiptBody(
       this.receipted({
         ...firstLink(this.identity.publicKey),
@@ -120,14 +121,14 @@ export class ScriptedKms implements KmsChannel {
   }
 
   /** What answers `open`, with certificates of the test’s own. */
-  opened(certificates: readonly Bytes[], request: Uint8Array): Bytes {
+  opened(certificates: readonly Bytes[], request: Uint8Array, migratesFrom: OpenReply['migratesFrom'] = null): Bytes {
     const receipt = this.receipt('open', request)
     return encodeSessionReply('open', {
       certificates,
       incarnation: 0,
       head: null,
       staleAccepted: false,
-      migratesFrom: null,
+      migratesFrom,
       predecessors: [],
       receipt,
     })

@@ -4,15 +4,16 @@ import { decodeBackup, encodeBackup, type BackupPart } from '../../kms/backup-fi
 import { createBackup, openBackupBy } from '../../kms/backup.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { createKms, createSharedKms, openKeyring, prepareDirectory, restoreKms } from '../../kms/place.js'
-import { rotateKeyring } from '../../kms/change-keys.js'
+import { changeKeyring, rotateKeyring } from '../../kms/change-keys.js'
+import { withChange } from '../../kms/root-keys.js'
 import { planRestore, type RestoreOptions } from '../../kms/restore.js'
 import { asciiBytes, concatBytes, copyBytes, toHex, type Bytes } from '../../protocol/bytes.js'
-import { nodeRandom } from '../../protocol/crypto/primitives.js'
+import { nodeRandom, sha256 } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
-import { decodeReceiptBody, splitReceipt } from '../../protocol/receipts.js'
 import { discard, publish, readWhole } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
+import { receiptsIn } from './receipts-in.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
 const wrong = Secret.take(asciiBytes('battery staple'))
@@ -97,10 +98,49 @@ test('a restore leaves a receipt that names the backup by its digest', async (t)
   const { fs, backup, plan } = await makeDisk()
   using planned = await plan(await backup())
   await planned.commit({ isDowngrade: false })
-  const known = await FileLedger.inspect(fs, '/kms-2')
-  const receipt = decodeReceiptBody(splitReceipt(known?.receipts.at(-1) ?? new Uint8Array(0)).body)
-  t.is(receipt.kind, 'restore')
-  t.deepEqual(receipt.digest, planned.contents.digest)
+  t.like((await receiptsIn(fs, '/kms-2')).at(-1), { kind: 'restore', digest: planned.contents.digest })
+})
+
+test('a backup leaves a receipt with its digest before its file is there, which a restore over the same place does not count as lost', async (t) => {
+  const { fs, backup, plan, setFault } = await makeDisk()
+  const first = await backup()
+  t.like((await receiptsIn(fs, '/kms')).at(-1), { kind: 'backup', digest: sha256(first) })
+  using same = await plan(first, { place: HERE })
+  t.deepEqual(same.downgrades, [])
+  await backup(BACKUP, true)
+  using older = await plan(first, { place: HERE })
+  t.deepEqual(older.downgrades, ['the ledger here has 1 receipts more'])
+  setFault(({ kind, path }) => (kind === 'rename' && path.startsWith('/backups') ? { fail: 'EIO' } : undefined))
+  await t.throwsAsync(backup('/backups/third'), { code: 'ERR_STORE_IO' })
+  t.is((await receiptsIn(fs, '/kms')).filter(({ kind }) => kind === 'backup').length, 3)
+})
+
+test('a KMS that runs leaves the receipt of its backup itself, and keeps its ledger', async (t) => {
+  const { fs, clock, made } = await makeDisk()
+  const running = await FileLedger.open(fs, '/kms', made.identity)
+  const asked: Bytes[] = []
+  const recordRunning = (digest: Bytes) => {
+    asked.push(digest)
+    return Promise.resolve(true)
+  }
+  const options = { place: HERE, passphrase, fs, clock, policy: POLICY, path: BACKUP, recordRunning }
+  const bytes = await createBackup(options)
+  t.deepEqual(asked, [sha256(bytes)])
+  await t.notThrowsAsync(running.confirm())
+  await createBackup({ ...options, path: '/backups/other', recordRunning: () => Promise.resolve(false) })
+  await t.throwsAsync(running.confirm(), { code: 'ERR_LEDGER_DAMAGED' })
+})
+
+test('a keyring that has changed and changed back since the backup is newer than it', async (t) => {
+  const { backup, plan, rotate, fs, clock } = await makeDisk()
+  await rotate()
+  const bytes = await backup()
+  const options = { place: HERE, passphrase, fs, clock, random: nodeRandom }
+  for (const kind of ['disable', 'enable'] as const)
+    await changeKeyring(options, (keys) => withChange(keys, 'root@1', { kind }))
+  using planned = await plan(bytes, { place: HERE })
+  t.true(planned.downgrades.includes('the keyring here has changed 2 times since'))
+  await t.throwsAsync(planned.commit({ isDowngrade: false }), { code: 'ERR_DOWNGRADE' })
 })
 
 test('a backup is not written over another file, nor made where ledger or policy is missing or another’s', async (t) => {
@@ -186,8 +226,7 @@ test('a downgrade is refused by name: a key version, a state of a flow, a flow, 
   await restore(old, here, true)
   using opened = await openKeyring({ place: HERE, passphrase, fs })
   t.is(opened.rootKeys.length, 1)
-  const receipt = (await FileLedger.inspect(fs, '/kms'))?.receipts.at(-1) ?? new Uint8Array(0)
-  t.regex(decodeReceiptBody(splitReceipt(receipt).body).reason ?? '', /root@2/)
+  t.regex((await receiptsIn(fs, '/kms')).at(-1)?.reason ?? '', /root@2/)
   // What is here is behind the backup: nothing is lost.
   await commit('flow-1', 4)
   const newer = await backup('/backups/newer')

@@ -20,6 +20,7 @@ import { parseFlowId } from '../../protocol/names.js'
 import type { FileSystem } from '../../protocol/ports.js'
 import { discard, nodeClock, publish, readWhole } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
+import { receiptsIn } from './receipts-in.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
 const PLACE: KmsPlace = { directory: '/kms', custody: '/custody/keyring.age' }
@@ -46,6 +47,19 @@ test('a KMS that is made is there after a power cut, with the same identity', as
   t.deepEqual(found.keys, made.keys)
   t.regex(found.keys[0]?.recipient ?? '', /^age1[a-z0-9]{58}$/)
   t.is(found.ledger, 'kept')
+})
+
+test('the first receipt of a KMS is of its making, and of a new ledger that the old one was lost', async (t) => {
+  const { fs, create, restore } = await makeDisk()
+  await create()
+  t.like(await receiptsIn(fs, '/kms'), [
+    { kind: 'init', sequence: 1, key: 'root@1', reason: 'opened by one passphrase' },
+  ])
+  await discard(fs, '/kms', LEDGER_NAME)
+  await restore(true)
+  const [begun, ...others] = await receiptsIn(fs, '/kms')
+  t.like(begun, { kind: 'restore', sequence: 1, reason: 'the ledger was lost: a new one was begun' })
+  t.deepEqual(others, [])
 })
 
 test('case 17: init never writes over a keyring, nor makes one beside a ledger that knows flows', async (t) => {

@@ -1,6 +1,5 @@
 import test from 'ava'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
-import { FileLedger } from '../../kms/file-ledger.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import { copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { openReceipt } from '../../protocol/crypto/receipts.js'
@@ -8,19 +7,12 @@ import { sha256 } from '../../protocol/crypto/primitives.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { digestOfItems } from '../../protocol/receipts.js'
 import { digestOf, newestKey, sealToKms } from './attested-client.js'
+import { receiptsIn } from './receipts-in.js'
 import { IMAGE, OTHER_IMAGE, startInProcess, UNLISTED_IMAGE } from './in-process.js'
 
 type Kms = Awaited<ReturnType<typeof startInProcess>>
 
-/** What the log holds of receipts, verified. */
-const receiptsOf = async ({ fs, keyring }: Pick<Kms, 'fs' | 'keyring'>) => {
-  const { receipts = [] } = (await FileLedger.inspect(fs, '/kms')) ?? {}
-  return receipts.map((receipt) => {
-    const read = openReceipt(keyring.identity, receipt)
-    if (read === undefined) throw new Error('a receipt is not signed')
-    return read
-  })
-}
+const receiptsOf = ({ fs }: Pick<Kms, 'fs'>) => receiptsIn(fs, '/kms')
 const headerOf = (envelope: Bytes): Bytes => copyBytes(envelope.subarray(0, parseHeader(envelope).sizeBytes))
 
 test('every release leaves a receipt, which its answer carries: of the request, the evidence, the image, the state and what opened', async (t) => {

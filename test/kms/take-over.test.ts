@@ -1,5 +1,7 @@
 import test from 'ava'
 import type { MigrationGrant, ReleaseApproval } from '../../kms/approvals.js'
+import { openReceipt } from '../../protocol/crypto/receipts.js'
+import { sha256 } from '../../protocol/crypto/primitives.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { approve, ANNA, BEN, CARL } from './approvers.js'
 import type { AttestedClient } from './attested-client.js'
@@ -54,9 +56,17 @@ test('a later version of the product takes a flow over, opens what the earlier o
   t.like((await client.call({ op: 'unwrap', headers: [envelope] })).reply.items, [{ error: null }])
   // Until the commit the earlier image may still go on.
   t.is((await (await ofProduct(kms, OLD, 1)).open()).migratesFrom, null)
-  await client.call({ op: 'commit', incarnation: 2, parent: headOf(1), head: headOf(2) })
+  const commit = { op: 'commit', incarnation: 2, parent: headOf(1), head: headOf(2) } as const
+  const { request, reply: committed } = await client.call(commit)
+  t.like(openReceipt(kms.keyring.identity, committed.receipt ?? new Uint8Array(0)), {
+    ...{ kind: 'migration', flow: FLOW, measurement: NEW, incarnation: 2, epoch: 2 },
+    requestDigest: sha256(request),
+  })
+  // Nothing is taken over a second time.
+  t.is((await client.call(commit)).reply.receipt, null)
+  t.is((await client.call({ ...commit, parent: headOf(2), head: headOf(3) })).reply.receipt, null)
   const again = await ofProduct(kms, NEW, 2)
-  t.like(await again.open(), { migratesFrom: null, predecessors: [OLD], head: headOf(2) })
+  t.like(await again.open(), { migratesFrom: null, predecessors: [OLD], head: headOf(3) })
   t.like((await again.call({ op: 'unwrap', headers: [envelope] })).reply.items, [{ error: 'ERR_ENVELOPE_INVALID' }])
   await t.throwsAsync((await ofProduct(kms, OLD, 1)).open(), { code: 'ERR_POLICY_DENIED' })
   await t.throwsAsync(old.call({ op: 'unwrap', headers: [envelope] }), { code: 'ERR_POLICY_DENIED' })
