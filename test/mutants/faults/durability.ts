@@ -114,10 +114,9 @@ export const DURABILITY: readonly PlantedFault[] = [
   {
     name: 'the keyring is made before the ledger that it needs',
     file: 'kms/place.ts',
-    find: `await FileLedger.create(fs, place.directory, keyring.identity)
-  await publish(fs, dirname(path), basename(path), file)`,
+    find: "await beginLedger(options, keyring, 'init', { key, state, reason: `opened by ${openedBy}` })",
     put: `await publish(fs, dirname(path), basename(path), file)
-  await FileLedger.create(fs, place.directory, keyring.identity)`,
+  await beginLedger(options, keyring, 'init', { key, state })`,
     test: 'kms/place.test',
   },
 ]
