@@ -9,17 +9,26 @@ export interface Scale {
   readonly bytes: (sizeBytes: number) => number
   /** A number of items at this scale. */
   readonly count: (count: number) => number
+  /** Which of a curve’s points. */
+  readonly points: (all: readonly number[]) => readonly number[]
 }
 
 /** Medians of five at full size. */
-export const FULL: Scale = { runs: 5, sliceMs: 500, bytes: (sizeBytes) => sizeBytes, count: (count) => count }
+export const FULL: Scale = {
+  runs: 5,
+  sliceMs: 500,
+  bytes: (sizeBytes) => sizeBytes,
+  count: (count) => count,
+  points: (all) => all,
+}
 
-/** For a test that all of it runs: a thousandth of what is large. */
+/** For a test that all of it runs: a thousandth of what is large, and of a curve its ends. */
 export const QUICK: Scale = {
   runs: 1,
   sliceMs: 5,
   bytes: (sizeBytes) => Math.min(sizeBytes, Math.max(64 * 1024, sizeBytes / 1024)),
   count: (count) => Math.ceil(count / 256),
+  points: (all) => all.filter((_, index) => index === 0 || index === all.length - 1),
 }
 
 export interface Measured {

@@ -92,7 +92,7 @@ export const command: Measurement = {
     const { runs, bytes } = scale
     const results: Result[] = []
     const series = KINDS.map(([name]): Series & { points: [number, number][] } => ({ name, points: [] }))
-    const sizes = [...(wants('command') ? CURVE_SIZES_BYTES : []), SIZE_BYTES].map(bytes)
+    const sizes = [...(wants('command') ? scale.points(CURVE_SIZES_BYTES) : []), SIZE_BYTES].map(bytes)
     for (const sizeBytes of new Set(sizes)) {
       say(`P4: making a file of ${sizeBytes} bytes`)
       await withSealed(sizeBytes, async (sealed) => {

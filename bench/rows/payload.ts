@@ -42,8 +42,8 @@ const pooled = (pool: UnsealPool): Peer => ({
   },
 })
 
-const seriesOf = async (peer: Peer, { sliceMs, bytes }: Scale): Promise<Series> => {
-  const sizes = [...new Set(SIZES_BYTES.map(bytes))]
+const seriesOf = async (peer: Peer, { sliceMs, bytes, points: pointsOf }: Scale): Promise<Series> => {
+  const sizes = [...new Set(pointsOf(SIZES_BYTES).map(bytes))]
   const within = sizes.filter((size) => size <= (peer.limit?.sizeBytes ?? Infinity))
   const points: [number, number][] = []
   for (const size of within) points.push([size, (size * (await opensPerSecond(peer, size, sliceMs / 2))) / 1e6])

@@ -51,7 +51,7 @@ const medianRecovery = async (
 /** P8: from the kill to the first answer, with 10,000 secrets and a warm spare, over a cold launch; and how it grows. */
 export const recovery: Measurement = {
   names: ['P8', 'recovery', 'recovery.sizes'],
-  async measure({ runs, count, bytes }, { say, wants }) {
+  async measure({ runs, count, bytes, points }, { say, wants }) {
     const image = await buildImage<typeof definition>(ENTRY)
     await using world = await EnclaveWorld.make(image)
     const curve = async (
@@ -65,16 +65,19 @@ export const recovery: Measurement = {
         ['warm spare', true],
         ['relaunch', false],
       ] as const) {
-        const points: (readonly [number, number])[] = []
+        const measured: (readonly [number, number])[] = []
         for (const place of places) {
           say(`recovery: ${name}, ${what}, ${String(place)}`)
-          points.push([place, await medianRecovery(world, image, { ...flowAt(place), spare, runs: Math.min(runs, 3) })])
+          measured.push([
+            place,
+            await medianRecovery(world, image, { ...flowAt(place), spare, runs: Math.min(runs, 3) }),
+          ])
         }
-        series.push({ name, points })
+        series.push({ name, points: measured })
       }
       return { what, x, y: 'ms', series }
     }
-    const counts = COUNTS.map(count)
+    const counts = points(COUNTS).map(count)
     const curves = {
       ...(wants('recovery')
         ? {
@@ -91,7 +94,7 @@ export const recovery: Measurement = {
             'recovery.sizes': await curve(
               `kill to first answer, ${SIZED_COUNT.toLocaleString('en')} secrets`,
               'each, bytes',
-              SIZES,
+              points(SIZES),
               (place) => ({ count: count(SIZED_COUNT), sizeBytes: bytes(place) }),
             ),
           }
