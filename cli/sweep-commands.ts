@@ -13,6 +13,7 @@ import { EXIT, printText, table } from './terminal.js'
 
 interface SweepFlags {
   readonly states?: number
+  readonly faults?: number
   readonly seed: string
   readonly long?: true
   readonly threads?: number
@@ -28,6 +29,11 @@ export const addSweepCommand = (sweeping: Command): void => {
       '--states <count>',
       'crash states of each scenario to recover at most, those of crashed recoveries not counted',
       wholeNumber(1, 100_000_000),
+    )
+    .option(
+      '--faults <count>',
+      'how often each kind of fault, or of damage, is tried; 5, or with --long everywhere, unless told',
+      wholeNumber(1, 1_000_000),
     )
     .option('--long', 'every state that the engine finds, and crashes of every recovery')
     .option('--seed <text>', 'of what is chosen at random', '1')
@@ -46,6 +52,7 @@ const run = async (paths: readonly string[], flags: SweepFlags): Promise<void> =
     const report = await sweep(scenario, {
       seed: flags.seed,
       isLong: flags.long === true,
+      ...(flags.faults === undefined ? {} : { faultsOfKind: flags.faults }),
       ...(flags.states === undefined ? {} : { statesMax: flags.states }),
       startCheckers: (reference, options) => startCheckers(path, threadCount, reference, options),
       onProgress: showProgress,

@@ -4,6 +4,7 @@ import type { DiskMoment } from './disk.js'
 import type { LeakWatch } from './leak-watch.js'
 import type { Scenario } from './scenario.js'
 import { SimulatedWorld, Stuck, type Disks, type Machine, type WorldOptions } from './simulated-world.js'
+import type { KnownSecret } from './scan.js'
 import { isTemporaryPath, TraceRecorder, type FlowProgress, type Progress, type TracePoint } from './trace.js'
 
 /** What a scenario does when nothing goes wrong, and whether what a crash left comes back to it. */
@@ -18,6 +19,8 @@ export interface ReferenceFlow {
 export interface Reference {
   readonly points: readonly TracePoint[]
   readonly flows: Readonly<Record<string, ReferenceFlow>>
+  /** Of the KMS, all along: no run may show them. */
+  readonly keys: readonly KnownSecret[]
 }
 
 /** Which state each flow was found in. */
@@ -64,13 +67,19 @@ export const recordRun = async (scenario: Scenario, options: Pick<WorldOptions, 
     () => momentsOf(world),
     () => book.now,
   )
-  const world = new SimulatedWorld({ scenario, ...options, onDone: (operation) => recorder.record(operation) })
+  const keys: KnownSecret[] = []
+  const world = new SimulatedWorld({
+    scenario,
+    ...options,
+    onDone: (operation) => recorder.record(operation),
+    onKey: (key) => keys.push(key),
+  })
   try {
     await world.drive(world.startKms())
     const flows = await world.drive(
       Promise.all(Object.keys(scenario.flows).map((flow) => recordFlow(world, scenario, flow, book))),
     )
-    return { points: recorder.points, flows: Object.fromEntries(flows) }
+    return { points: recorder.points, flows: Object.fromEntries(flows), keys }
   } catch (error) {
     throw new Violation(`without any fault: ${describe(error)}`, { cause: error })
   } finally {

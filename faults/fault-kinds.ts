@@ -1,5 +1,6 @@
 import type { ErrorCode } from '../protocol/errors.js'
 import type { DiskImage } from './disk.js'
+import type { Boundary, BoundaryFault } from './faulty-port.js'
 import type { FileFault } from './memory-file-system.js'
 import type { Disks, Machine, MessageFault, WorldOperation } from './simulated-world.js'
 
@@ -9,7 +10,7 @@ import type { Disks, Machine, MessageFault, WorldOperation } from './simulated-w
 export interface LiveKind {
   readonly name: string
   readonly strikes: (operation: WorldOperation) => boolean
-  readonly fault: FileFault | MessageFault | { readonly jumpMs: number }
+  readonly fault: FileFault | MessageFault | BoundaryFault | { readonly jumpMs: number }
   /** The machine’s unsynced changes are lost with it. */
   readonly isPowerCut?: boolean
 }
@@ -21,6 +22,21 @@ const fileOperation = (...kinds: readonly string[]) => {
 }
 const request = ({ on }: WorldOperation): boolean => on === 'request'
 const reply = ({ on }: WorldOperation): boolean => on === 'reply'
+/** Of either port: a call out of the enclave, an answer to it, … Items of streams belong to whoever streams them. */
+const crossing =
+  (boundary: Boundary, ...words: readonly string[]): LiveKind['strikes'] =>
+  ({ on, name }) =>
+    on === boundary && words.includes(name.split(' ')[1] ?? '')
+/** To make an ECALL twice is a host’s right; a key makes the two one. */
+const keyed: LiveKind['strikes'] = ({ on, name }) => on === 'ecall' && name.includes(' with a key')
+/** What an author’s own OCALL answers is the host’s to say. */
+const ofRuntime: LiveKind['strikes'] = ({ on, name }) => on === 'ocall' && name.includes(' answer keyrise:')
+const either =
+  (...all: readonly LiveKind['strikes'][]): LiveKind['strikes'] =>
+  (operation) =>
+    all.some((strikes) => strikes(operation))
+const toEnclave = either(crossing('ecall', 'call'), crossing('ocall', 'answer'))
+const fromEnclave = either(crossing('ecall', 'ready', 'answer'), crossing('ocall', 'call'))
 const DAY_MS = 24 * 60 * 60 * 1000
 
 export const LIVE_KINDS: readonly LiveKind[] = [
@@ -56,6 +72,19 @@ export const LIVE_KINDS: readonly LiveKind[] = [
   { name: 'answer delayed beyond its deadline', strikes: reply, fault: 'never' },
   { name: 'KMS gone at a request', strikes: request, fault: 'kms-stops' },
   { name: 'KMS gone at an answer', strikes: reply, fault: 'kms-stops' },
+  { name: 'message to the enclave lost', strikes: toEnclave, fault: 'lose' },
+  { name: 'message of the enclave lost', strikes: fromEnclave, fault: 'lose' },
+  { name: 'message to the enclave doubled', strikes: either(keyed, crossing('ocall', 'answer')), fault: 'double' },
+  { name: 'message of the enclave doubled', strikes: fromEnclave, fault: 'double' },
+  { name: 'message to the enclave replayed', strikes: either(keyed, crossing('ocall', 'answer')), fault: 'replay' },
+  { name: 'message of the enclave replayed', strikes: fromEnclave, fault: 'replay' },
+  { name: 'message to the enclave reordered', strikes: toEnclave, fault: 'late' },
+  { name: 'message of the enclave reordered', strikes: fromEnclave, fault: 'late' },
+  { name: 'message to the enclave delayed beyond its deadline', strikes: toEnclave, fault: 'delay' },
+  { name: 'message of the enclave delayed beyond its deadline', strikes: fromEnclave, fault: 'delay' },
+  { name: 'answer to the enclave damaged', strikes: ofRuntime, fault: 'damage' },
+  { name: 'enclave gone at a message to it', strikes: toEnclave, fault: 'cut' },
+  { name: 'enclave gone at a message of its own', strikes: fromEnclave, fault: 'cut' },
   { name: 'clock jumps forwards', strikes: () => true, fault: { jumpMs: DAY_MS } },
   { name: 'clock jumps backwards', strikes: () => true, fault: { jumpMs: -DAY_MS } },
 ]

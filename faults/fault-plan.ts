@@ -4,12 +4,12 @@ import type { Reference } from './crash-check.js'
 import type { Scenario } from './scenario.js'
 import type { Choose, TracePoint } from './trace.js'
 
-/** Where faults and damage strike: everywhere in the long run, at chosen places else. */
+/** Where faults and damage strike: everywhere in the long run unless told, at chosen places else. */
 
 export interface PlanOptions {
   readonly choose: Choose
   readonly isLong: boolean
-  /** Places at which each kind strikes, unless in the long run. */
+  /** Places at which each kind strikes. */
   readonly countOfKind: number
 }
 
@@ -20,18 +20,18 @@ const DAMAGED_MOMENTS = 12
 /** Each live kind by itself, then pairs of kinds. */
 export const planFaults = (
   { points }: Reference,
-  { choose, isLong, countOfKind }: PlanOptions,
+  { choose, countOfKind }: PlanOptions,
 ): { faults: PlacedFault[] }[] => {
   const placesOf = (kind: LiveKind): readonly PlacedFault[] =>
     points.filter((point) => strikes(kind, point)).map(({ name }) => ({ at: name, fault: kind.name }))
   const places = LIVE_KINDS.map(placesOf).filter((all) => all.length > 0)
-  const single = places.flatMap((all) => (isLong ? all : spread(all, countOfKind, choose)))
+  const single = places.flatMap((all) => spread(all, countOfKind, choose))
   const pairs = places.flatMap((first, index) =>
     places.slice(index).map((second) => [pick(first, choose), pick(second, choose)]),
   )
   return [
     ...single.map((fault) => ({ faults: [fault] })),
-    ...(isLong ? pairs : spread(pairs, countOfKind * PAIRS_OF_KIND, choose)).map((faults) => ({ faults: [...faults] })),
+    ...spread(pairs, countOfKind * PAIRS_OF_KIND, choose).map((faults) => ({ faults: [...faults] })),
   ]
 }
 
@@ -51,7 +51,7 @@ export const planDamage = (
     : [last]
   const all = DAMAGE_KINDS.flatMap((kind) => {
     const damages = moments.flatMap((moment) => damagesAt(reference, kind, moment, choose))
-    return isLong ? damages : spread(damages, countOfKind, choose)
+    return spread(damages, countOfKind, choose)
   })
   return all.map((damage) => ({ damage }))
 }

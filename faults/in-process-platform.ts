@@ -11,13 +11,19 @@ import type { Clock, Port } from '../protocol/ports.js'
 import { nodeClock } from '../storage/index.js'
 import type { Image } from '../platform/image.js'
 import type { Instance, LaunchOptions, Platform } from '../platform/platform.js'
+import type { Boundary } from './faulty-port.js'
 import { portPair } from './port-pair.js'
+
+/** The two ends of a channel of a new instance; `kill` ends that instance as a power cut would. */
+export type OpenPorts = (on: Boundary, kill: () => void) => [Port, Port]
 
 export interface InProcessPlatformOptions {
   /** Of what runs inside. */
   readonly clock?: Clock
   /** Called with the flow of each instance that has opened it, before the instance serves. */
   readonly onOpened?: (opened: OpenedFlow) => void
+  /** Between the host and each instance; `portPair` unless told. */
+  readonly openPorts?: OpenPorts
 }
 
 /** A platform that isolates nothing: its instances run a definition in the host's own thread and realm. */
@@ -27,20 +33,23 @@ export class InProcessPlatform implements Platform {
   readonly #definition: EnclaveDefinition
   readonly #clock: Clock
   readonly #onOpened: (opened: OpenedFlow) => void
+  readonly #openPorts: OpenPorts
   readonly #live = new Set<Instance>()
 
   constructor(signer: KeyPairSigner, definition: EnclaveDefinition, options: InProcessPlatformOptions = {}) {
-    const { clock = nodeClock, onOpened = () => undefined } = options
+    const { clock = nodeClock, onOpened = () => undefined, openPorts = portPair } = options
     this.publicKey = signer.publicKey
     this.#signer = signer
     this.#definition = definition
     this.#clock = clock
     this.#onOpened = onOpened
+    this.#openPorts = openPorts
   }
 
   launch(image: Image, options: LaunchOptions): Instance {
-    const [ecalls, ecallsInside] = portPair()
-    const [ocalls, ocallsInside] = portPair()
+    const kill = (): void => void instance.kill()
+    const [ecalls, ecallsInside] = this.#openPorts('ecall', kill)
+    const [ocalls, ocallsInside] = this.#openPorts('ocall', kill)
     const [platform, platformInside] = portPair()
     const clock = new StoppableClock(this.#clock)
     const wipers = new Set<() => void>()

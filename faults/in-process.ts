@@ -10,7 +10,7 @@ import type { OpenedFlow } from '../enclave/flow.js'
 import type { Image } from '../platform/image.js'
 import { MemoryStore } from '../storage/index.js'
 import { startInProcessKms, type InProcessKms } from './in-process-kms.js'
-import { InProcessPlatform } from './in-process-platform.js'
+import { InProcessPlatform, type OpenPorts } from './in-process-platform.js'
 
 /**
  * The test kit: an enclave module's definition runs in this very thread, under a debugger or a coverage tool, through the same
@@ -34,6 +34,8 @@ export type InProcessOptions<Definition> = Pick<LaunchOptions<Definition>, 'ocal
   readonly clock?: Clock
   /** Called with the flow that an instance has opened. @internal */
   readonly onOpened?: (opened: OpenedFlow) => void
+  /** Makes the channels to each instance. @internal */
+  readonly openPorts?: OpenPorts
 }
 
 export interface InProcessEnclave<Definition> extends EnclaveHandle<Definition> {
@@ -59,10 +61,11 @@ export const launchInProcess = async <Definition extends EnclaveDefinition>(
   const image = describedImage(definition)
   const kms = options.kms ?? (await startInProcessKms())
   kms.allow({ name: image.manifest.name, measurement: image.measurement })
-  const { ocalls, task, onEvent, limits, clock, onOpened } = options
+  const { ocalls, task, onEvent, limits, clock, onOpened, openPorts } = options
   const platform = new InProcessPlatform(kms.platform, watched(definition, options.onError ?? printError), {
     ...(clock === undefined ? {} : { clock }),
     ...(onOpened === undefined ? {} : { onOpened }),
+    ...(openPorts === undefined ? {} : { openPorts }),
   })
   const closeKms = async (): Promise<void> => {
     if (options.kms === undefined) await kms.close()

@@ -61,6 +61,13 @@ export const openCustody = async ({
   }
 }
 
+/** Every key that a keyring’s file holds, as it lies there. @throws {KeyriseError} ERR_IDENTITY_MISMATCH: another passphrase. */
+export const keysOfKeyring = (file: Uint8Array, passphrase: Uint8Array): readonly KnownSecret[] => {
+  const keys = new Keys()
+  openKeyring(file, passphrase, keys)
+  return keys.all
+}
+
 class Keys {
   readonly all: KnownSecret[] = []
 

@@ -14,7 +14,7 @@ export const replay = async (
 ): Promise<string | undefined> => {
   if ('crashes' in trouble) return crashAgain(scenario, reference, trouble.crashes)
   try {
-    await tryTrouble({ scenario, reference, leaks: watchFor(scenario) }, trouble)
+    await tryTrouble({ scenario, reference, leaks: watchFor(scenario, reference.keys) }, trouble)
     return undefined
   } catch (error) {
     return describe(error)
@@ -31,7 +31,7 @@ const crashAgain = async (
   [first, ...others]: readonly CrashPlace[],
 ): Promise<string | undefined> => {
   if (first === undefined) return undefined
-  const common = { scenario, reference, leaks: watchFor(scenario) }
+  const common = { scenario, reference, leaks: watchFor(scenario, reference.keys) }
   let points: readonly TracePoint[] = reference.points
   let toldProgress: FlowProgress | undefined
   let place = first

@@ -1,4 +1,6 @@
+import { serialize } from 'node:v8'
 import { copyBytes, toHex } from '../protocol/bytes.js'
+import { RUNTIME_OCALLS } from '../protocol/calls.js'
 import { ed25519Signer } from '../protocol/crypto/keys.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import type { EnclaveDefinition } from '../protocol/contract.js'
@@ -11,15 +13,19 @@ import { restoreKms } from '../kms/place.js'
 import type { PolicyImage } from '../kms/policy.js'
 import { rewrapPairs } from '../kms/rewrap.js'
 import { InlineUnsealer } from '../kms/unseal.js'
+import type { Port } from '../protocol/ports.js'
 import { DirectoryStore, publish } from '../storage/index.js'
 import type { OpenedFlow } from '../enclave/flow.js'
 import type { DiskImage } from './disk.js'
+import { faultyPortPair, type Boundary, type BoundaryFault, type BoundaryMessage } from './faulty-port.js'
 import { describedImage, launchInProcess, type InProcessEnclave } from './in-process.js'
 import type { InProcessKms } from './in-process-kms.js'
 import type { LeakWatch } from './leak-watch.js'
 import { MemoryFileSystem, type FileFault } from './memory-file-system.js'
+import { keysOfKeyring } from './open-custody.js'
 import { pendingCryptoCount, watchCrypto } from './pending-crypto.js'
 import type { FlowScenario, Operator, Party, Scenario } from './scenario.js'
+import type { KnownSecret } from './scan.js'
 import { SeededRandom } from './seeded-random.js'
 import { SimulatedClock } from './simulated-clock.js'
 
@@ -27,9 +33,9 @@ import { SimulatedClock } from './simulated-clock.js'
 export type Machine = 'host' | 'kms'
 export type Disks = Readonly<Record<Machine, DiskImage>>
 
-/** A file operation of a machine, or a message between the two. */
+/** A file operation of a machine, a message between the two, or one between a host and its enclave. */
 export interface WorldOperation {
-  readonly on: Machine | 'request' | 'reply'
+  readonly on: Machine | 'request' | 'reply' | Boundary
   /** The same in every run: what is done, and to which file. */
   readonly name: string
 }
@@ -44,10 +50,12 @@ export interface WorldOptions {
   /** What the disks hold at first; nothing unless told. */
   readonly disks?: Disks
   /** Told of each operation as it comes; decides what becomes of it. */
-  readonly fault?: (operation: WorldOperation) => FileFault | MessageFault | undefined
+  readonly fault?: (operation: WorldOperation) => FileFault | MessageFault | BoundaryFault | undefined
   /** Told of each operation that has happened. */
   readonly onDone?: (operation: WorldOperation) => void
   readonly leaks?: LeakWatch
+  /** Told of each key that a KMS holds which starts, and of its passphrase. They come from the seed: the same in every run. */
+  readonly onKey?: (key: KnownSecret) => void
 }
 
 /** One flow’s enclave on the host that is on. */
@@ -61,8 +69,11 @@ const STORE = '/store'
 const PLACE = { directory: '/kms', custody: '/custody/keyring.age' } as const
 /** The smallest that scrypt has: what is tried here is not the passphrase. */
 const LOG_N = 1
+/** After every deadline of a call, either way. */
+const DELAY_MS = 10 * 60 * 1000
 /** Messages that follow from one another take a turn of the event loop each. */
 const REST_TURN_COUNT = 24
+const SEARCHED_ELSEWHERE = [RUNTIME_OCALLS.storePut, RUNTIME_OCALLS.kmsExchange].map((name) => `call ${name}`)
 const PASSPHRASE = new TextEncoder().encode('a passphrase that no file holds')
 
 /**
@@ -119,6 +130,8 @@ export class SimulatedWorld {
       clock: this.clock,
       startUnsealer: (keys) => Promise.resolve(new InlineUnsealer(keys)),
     })
+    const { onKey } = this.#o
+    if (onKey !== undefined) keysOfKeyring(await readKeyringFile({ place: PLACE, fs }), PASSPHRASE).forEach(onKey)
   }
 
   /** Launches a flow’s enclave, which recovers first. @throws {KeyriseError} why it does not start. */
@@ -137,6 +150,7 @@ export class SimulatedWorld {
         opened.push(each)
         this.#opened.push(each)
       },
+      openPorts: (on: Boundary, kill: () => void) => this.#openPorts(flow, on, kill),
       ...(ocalls === undefined ? {} : { ocalls }),
       ...(task === undefined ? {} : { task }),
     }
@@ -271,6 +285,25 @@ export class SimulatedWorld {
         onDone: ({ kind, path }) => onDone?.(operationOf(kind, path)),
       },
     )
+  }
+
+  /** Between the host and an enclave of the flow. */
+  #openPorts(flow: string, on: Boundary, cut: () => void): [Port, Port] {
+    const { fault, onDone, leaks } = this.#o
+    const operationOf = ({ name }: BoundaryMessage): WorldOperation => ({ on, name: `${flow} ${name}` })
+    return faultyPortPair({
+      on,
+      fault: (posted) => {
+        this.#eventCount++
+        // What is put into the store, or sent to the KMS, is searched there.
+        if (on === 'ocall' && posted.name.startsWith('call ') && !SEARCHED_ELSEWHERE.includes(posted.name))
+          leaks?.search(`an OCALL: ${posted.name}`, serialize(posted.message))
+        return fault?.(operationOf(posted)) as BoundaryFault | undefined
+      },
+      onDone: (posted) => onDone?.(operationOf(posted)),
+      delay: (hand) => this.clock.timer(DELAY_MS, hand),
+      cut,
+    })
   }
 
   /** The way from one host, as long as it is on, to whatever KMS is on. */

@@ -9,8 +9,9 @@ import {
   type PlacedFault,
 } from './fault-check.js'
 import { LeakWatch } from './leak-watch.js'
+import type { KnownSecret } from './scan.js'
 import type { Scenario } from './scenario.js'
-import { chooser, crashStates, disksOf, type CrashState, type TracePoint } from './trace.js'
+import { chooser, crashStates, disksOf, isLikeLast, type CrashState, type TracePoint } from './trace.js'
 
 /** Recovers crash states with the real code, and crashes some of these recoveries again. */
 
@@ -74,8 +75,10 @@ const placeOf = (points: readonly TracePoint[], { point, crash, kept }: CrashSta
   kept,
 })
 
-export const watchFor = ({ secrets = [] }: Scenario): LeakWatch => {
+/** @param keys - which are looked for besides the scenario’s own secrets. */
+export const watchFor = ({ secrets = [] }: Scenario, keys: readonly KnownSecret[] = []): LeakWatch => {
   const leaks = new LeakWatch()
+  for (const { name, bytes } of keys) leaks.add(name, bytes)
   secrets.forEach((secret, index) => leaks.add(`secret ${String(index)}`, secret))
   return leaks
 }
@@ -93,7 +96,7 @@ export class StateChecker implements Checkers {
     this.#scenario = scenario
     this.#reference = reference
     this.#options = options
-    this.#leaks = watchFor(scenario)
+    this.#leaks = watchFor(scenario, reference.keys)
   }
 
   async check(jobs: readonly Job[]): Promise<JobResult[]> {
@@ -146,7 +149,8 @@ export class StateChecker implements Checkers {
     const nestedKeys: string[] = []
     let nestedCount = 0
     const choose = chooser(`${this.#options.seed} ${first.at}`)
-    for (const [point] of points.entries()) {
+    for (const point of points.keys()) {
+      if (isLikeLast(points, point)) continue
       const options = { choose, subsetCountMax: this.#options.nestedSubsetCountMax, crashes: ['both'] } as const
       for (const state of crashStates(points, point, options)) {
         nestedCount++

@@ -11,14 +11,14 @@ import {
   type Job,
   type JobResult,
 } from './state-checker.js'
-import { chooser, crashStates, narrowed, type CrashState } from './trace.js'
+import { chooser, crashStates, isLikeLast, narrowed, type CrashState } from './trace.js'
 
 export interface SweepOptions {
   /** Of what is chosen at random; told in the report. */
   readonly seed?: string
   /** How many states of crashes of the scenario are recovered at most; of more, so many are chosen, every crash point among them. */
   readonly statesMax?: number
-  /** How many faults, or damages, of each kind are tried; 5 unless told. Pairs: eight times as many, in all. */
+  /** How many faults, or damages, of each kind are tried; 5 unless told, in the long run all. Pairs: eight times as many, in all. */
   readonly faultsOfKind?: number
   /** Nothing but power cuts. */
   readonly isCrashesOnly?: boolean
@@ -86,7 +86,11 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
     nestedSubsetCountMax: isLong ? 64 : 8,
   }
   const start = options.startCheckers ?? ((known, how) => new StateChecker(scenario, known, how))
-  const plan = { choose: chooser(`${seed} faults`), isLong, countOfKind: options.faultsOfKind ?? FAULTS_OF_KIND }
+  const plan = {
+    choose: chooser(`${seed} faults`),
+    isLong,
+    countOfKind: options.faultsOfKind ?? (isLong ? Infinity : FAULTS_OF_KIND),
+  }
   const crashes = chosen.map((state) => ({ state }))
   const faults = [...planFaults(reference, plan), ...planDamage(reference, plan), ...planClones(scenario)]
   const jobs: Job[] = isCrashesOnly ? crashes : [...crashes, ...faults]
@@ -129,7 +133,13 @@ const enumerate = ({ points }: Reference, seed: string): Enumerated => {
   const states = new Map<string, CrashState>()
   const members = new Map<string, Set<string>>()
   let count = 0
-  const byPoint = points.map((_, point) => {
+  const byPoint: string[][] = []
+  for (const point of points.keys()) {
+    const last = byPoint.at(-1)
+    if (last !== undefined && isLikeLast(points, point)) {
+      byPoint.push(last)
+      continue
+    }
     const keys = new Set<string>()
     for (const state of crashStates(points, point, { choose, subsetCountMax: SUBSET_COUNT_MAX })) {
       count++
@@ -143,8 +153,8 @@ const enumerate = ({ points }: Reference, seed: string): Enumerated => {
       members.set(recoveryKey, alike.add(key))
       if (keys.size < OWN_COUNT) keys.add(recoveryKey)
     }
-    return [...keys]
-  })
+    byPoint.push([...keys])
+  }
   return { count, states, members, byPoint }
 }
 

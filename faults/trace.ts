@@ -79,7 +79,10 @@ export class TraceRecorder {
 
   record(operation: WorldOperation): void {
     const { on } = operation
-    this.points.push({ name: this.#names.next(operation), on, disks: this.#moments(), progress: this.#progress() })
+    const last = on === 'ecall' || on === 'ocall' ? this.points.at(-1) : undefined
+    // A message between a host and its enclave leaves the disks as they were.
+    const disks = last?.disks ?? this.#moments()
+    this.points.push({ name: this.#names.next(operation), on, disks, progress: this.#progress() })
   }
 }
 
@@ -94,6 +97,12 @@ const isSame = (a: FlowProgress, b: FlowProgress): boolean =>
     const other = b[flow]
     return other?.acknowledged === acknowledged && other.begun === begun
   })
+
+/** True where a crash leaves what one leaves that comes just before: nothing but a message inside the host came between. */
+export const isLikeLast = (points: readonly TracePoint[], point: number): boolean => {
+  const [last, now] = [points[point - 1], points[point]]
+  return last !== undefined && now?.disks === last.disks && isSame(now.progress, last.progress)
+}
 
 /** The moments from which the disks of a crash at `point` come: a machine that lives on gets further than the other. */
 const momentsOf = (points: readonly TracePoint[], point: number, crash: Crash): readonly [TracePoint, TracePoint] => {
