@@ -1,5 +1,5 @@
 import { claimedId, parseCall, parseLifecycle, parseReply, parseStreamMessage } from '../protocol/calls.js'
-import type { Port } from '../protocol/ports.js'
+import type { CallId, Port } from '../protocol/ports.js'
 import { portPair } from './port-pair.js'
 
 /** Which of an instance’s ports. */
@@ -48,7 +48,7 @@ const WITH_KEY = ' with a key'
 /** Names messages by what they say they are. */
 class MessageNames {
   /** Calls in flight, by id. */
-  readonly #calls = new Map<string, string>()
+  readonly #calls = new Map<CallId, string>()
 
   nameOf(message: unknown): string {
     const id = claimedId(message) ?? ''

@@ -122,7 +122,9 @@ export class SimulatedWorld {
     const options = { place: PLACE, passphrase, fs, random }
     await prepareDirectory(fs, '/kms')
     await prepareDirectory(fs, '/custody')
-    if (!(await hasKeyring(PLACE, fs))) await createKms({ ...options, clock: this.clock, logN: LOG_N })
+    // Keys of their own: what a KMS draws later, nonces say, is drawn again by the next that starts.
+    if (!(await hasKeyring(PLACE, fs)))
+      await createKms({ ...options, random: new SeededRandom('keyring'), clock: this.clock, logN: LOG_N })
     const policy = { platforms: [this.#platform.publicKey], images: this.#images, allowDebug: true }
     this.#kms = await openKms({
       ...options,
