@@ -1,7 +1,7 @@
 import { copyBytes, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { decodeCbor, encodeCbor } from '../protocol/cbor.js'
 import { FieldReader } from '../protocol/check.js'
-import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { KeyriseError } from '../protocol/errors.js'
 import { PRODUCT_ID_MAX, type ImageSigner } from '../protocol/image-signature.js'
 import { PREDECESSOR_COUNT_MAX, REASON_LENGTH_MAX } from '../protocol/limits.js'
 import { parseFlowId, type FlowId } from '../protocol/names.js'
@@ -20,6 +20,7 @@ import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import type { Approved } from './approvals.js'
 import { formatApproved, parseApproved } from './request-file.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
+import { RecentReceipts } from './recent-receipts.js'
 import { AppendLog, encodeReceiptRecord, type MakeReceipt } from './log.js'
 import { decodeLog } from './log-frames.js'
 
@@ -53,12 +54,12 @@ export class FileLedger implements Ledger {
   readonly #latest: Map<FlowId, FlowState>
   readonly #publications: Map<FlowId, Publication>
   readonly #approved: Approved[]
-  readonly #recent: Receipt[]
+  readonly #recent: RecentReceipts
   #policy: string | undefined
 
   private constructor(log: AppendLog, { flows, publications, approved, policy, receipts }: Contents) {
     this.#log = log
-    this.#recent = receipts.slice(-RECENT_COUNT).map((receipt) => decodeReceiptBody(splitReceipt(receipt).body))
+    this.#recent = new RecentReceipts(receipts, RECENT_COUNT)
     this.#durable = flows
     this.#latest = new Map(flows)
     this.#publications = publications
@@ -191,7 +192,7 @@ export class FileLedger implements Ledger {
 
   /** The newest receipts that are durable, oldest first. */
   get recentReceipts(): readonly Receipt[] {
-    return this.#recent
+    return this.#recent.list()
   }
 
   close(): Promise<void> {
@@ -202,17 +203,7 @@ export class FileLedger implements Ledger {
     const { receipt: make } = entry
     let signed: Bytes | undefined
     await this.#log.append({ ...entry, ...(make && { receipt: (link) => (signed = make(link)) }) })
-    if (signed !== undefined) this.#keepRecent(signed)
-  }
-
-  #keepRecent(signed: Bytes): void {
-    try {
-      this.#recent.push(decodeReceiptBody(splitReceipt(signed).body))
-    } catch (error) {
-      // It is durable: what is wrong with it, the next opening of the log says.
-      if (!isKeyriseError(error)) throw error
-    }
-    if (this.#recent.length > RECENT_COUNT) this.#recent.shift()
+    if (signed !== undefined) this.#recent.add(signed)
   }
 }
 

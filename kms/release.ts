@@ -3,7 +3,7 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import { type ItemStatus } from '../protocol/session.js'
 import { encodeProofs, type ProofParts } from '../protocol/statements.js'
 import { deriveOriginKey } from '../protocol/crypto/keys.js'
-import { proveOpened } from '../protocol/crypto/root-private.js'
+import { originProver } from '../protocol/crypto/root-private.js'
 import type { Sealer } from './flow-desk.js'
 import type { Keyring } from './keyring.js'
 import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
@@ -14,6 +14,8 @@ export class Release {
   certificates: readonly Bytes[]
   readonly #keyring: Keyring
   readonly #unsealer: Unsealer
+  /** By the key’s name: to make one ready takes longer than to sign with it. */
+  readonly #provers = new Map<string, (parts: ProofParts) => Bytes>()
 
   constructor(keyring: Keyring, unsealer: Unsealer) {
     this.#keyring = keyring
@@ -24,6 +26,12 @@ export class Release {
   /** The keyring has changed: what is certified follows. */
   renew(): void {
     this.certificates = this.#keyring.certificates()
+    this.forget()
+  }
+
+  /** Lets go of the keys that proofs were signed with; the next proof makes its key ready again. */
+  forget(): void {
+    this.#provers.clear()
   }
 
   /** Ed25519 by the KMS identity over a structure that names itself. */
@@ -46,6 +54,14 @@ export class Release {
   /** A signature by the origin half of each root key that opened one of `items` (M12). */
   prove(items: readonly ItemStatus[], parts: ProofParts): Bytes {
     const used = this.#keyring.rootKeys.filter(({ key }) => items.some((item) => item.key === key))
-    return encodeProofs(used.map((root) => ({ key: root.key, signature: proveOpened(root, parts) })))
+    return encodeProofs(used.map((root) => ({ key: root.key, signature: this.#proverOf(root)(parts) })))
+  }
+
+  #proverOf(root: Keyring['rootKeys'][number]): (parts: ProofParts) => Bytes {
+    const known = this.#provers.get(root.key)
+    if (known !== undefined) return known
+    const prover = originProver(root)
+    this.#provers.set(root.key, prover)
+    return prover
   }
 }

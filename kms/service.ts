@@ -110,6 +110,7 @@ export class KmsService implements KmsChannel {
     this.#offers.clear()
     this.#sessions.clear()
     this.#streams.clear()
+    this.#release.forget()
   }
 
   async #answerAny(frame: Uint8Array): Promise<Bytes> {

@@ -102,18 +102,20 @@ export const rootIdentity = (suite: RootSuite, key: KeyObject): Identity & Parti
   return hybridIdentity(seed)
 }
 
-/** What `verifyProof` accepts. */
-export const proveOpened = (
-  { suite, originKey }: Pick<RootSecrets, 'suite' | 'originKey'>,
-  parts: ProofParts,
-): Bytes => {
-  const transcript = proofTranscript(parts)
+/** Signs what `verifyProof` accepts, by the origin half of a root key; the key is made ready once. */
+export const originProver = ({
+  suite,
+  originKey,
+}: Pick<RootSecrets, 'suite' | 'originKey'>): ((parts: ProofParts) => Bytes) => {
   if (!isRsa(suite)) {
-    using signer = ed25519Signer(originKey)
-    return signer.sign(transcript)
+    const signer = ed25519Signer(originKey)
+    return (parts) => signer.sign(proofTranscript(parts))
   }
-  const message = proofMessage(sha256(transcript), parts.epoch)
-  return copyBytes(privateEncrypt({ key: rsaPrivateKey(originKey), padding: constants.RSA_PKCS1_PADDING }, message))
+  const key = rsaPrivateKey(originKey)
+  return (parts) => {
+    const message = proofMessage(sha256(proofTranscript(parts)), parts.epoch)
+    return copyBytes(privateEncrypt({ key, padding: constants.RSA_PKCS1_PADDING }, message))
+  }
 }
 
 /** The private half as a file that `age -i` takes, of a line or PEM in ASCII. The caller zero-fills it. */

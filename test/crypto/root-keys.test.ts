@@ -11,7 +11,7 @@ import {
   certificateOf,
   encodeRootIdentity,
   makeRootSecrets,
-  proveOpened,
+  originProver,
   rootIdentity,
   rootKeyObject,
 } from '../../protocol/crypto/root-private.js'
@@ -62,7 +62,7 @@ test('each suite’s certificate survives encoding, and what is sealed to it ope
 test('M12: an origin half proves one session, request, reply and epoch, and no other key proves it', (t) => {
   for (const suite of SUITES) {
     const { secrets, certificate } = keyOf(suite)
-    const proof = proveOpened(secrets, PARTS)
+    const proof = originProver(secrets)(PARTS)
     t.true(verifyProof(certificate, PARTS, proof), suite)
     for (const part of ['handshakeDigest', 'requestDigest', 'metaDigest', 'secretsDigest'] as const)
       t.false(verifyProof(certificate, { ...PARTS, [part]: digest('another') }, proof), `${suite} ${part}`)
