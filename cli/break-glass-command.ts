@@ -41,7 +41,7 @@ const run = async (flags: BreakGlassFlags): Promise<void> => {
   const broken = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
     const options = { place: placeOf(flags), passphrase, fs: nodeFileSystem, clock: nodeClock }
-    return await breakGlass({ ...options, reason: flags.reason, approve: (identity) => approve(flags, identity) })
+    return await breakGlass({ ...options, reason: flags.reason, confirm: (identity) => confirmBy(flags, identity) })
   })
   await write(output, broken.identities)
   for (const { key, pem } of broken.pemFiles) {
@@ -52,7 +52,7 @@ const run = async (flags: BreakGlassFlags): Promise<void> => {
   const time = new Date(receipt.timeMs).toISOString()
   printResult(
     flags.json === true,
-    { file: flags.out, keys, receipt: receipt.sequence, time, reason: flags.reason },
+    { file: flags.out, keys, receipt: receipt.sequence, time, reason: flags.reason, approvers: receipt.approvers },
     table([
       ['file', flags.out],
       ['keys', keys.join(', ')],
@@ -74,7 +74,7 @@ const write = async (output: ReturnType<typeof openOutput>, secret: Secret): Pro
 }
 
 /** Whoever asks says by its fingerprint whose keys are to leave it. */
-const approve = async ({ confirm, out }: BreakGlassFlags, identity: Bytes): Promise<readonly string[]> => {
+const confirmBy = async ({ confirm, out }: BreakGlassFlags, identity: Bytes): Promise<void> => {
   const fingerprint = fingerprintOf(identity)
   if (confirm === undefined && !hasTerminal())
     throw new KeyriseError('ERR_NOT_CONFIRMED', { detail: 'no terminal to ask on: give --confirm FINGERPRINT' })
@@ -84,5 +84,4 @@ const approve = async ({ confirm, out }: BreakGlassFlags, identity: Bytes): Prom
     )
   const typed = confirm ?? (await askWord('Type the fingerprint to go on: '))
   if (typed !== fingerprint) throw new KeyriseError('ERR_NOT_CONFIRMED', { detail: `the KMS is ${fingerprint}` })
-  return []
 }

@@ -1,12 +1,14 @@
 import { createPublicKey, sign, type KeyObject } from 'node:crypto'
 import type { Command } from 'commander'
 import { approvedRoute } from '../kms/admin-policy.js'
-import { encodeRequest, type Approval, type ApprovalRequest } from '../kms/approvals.js'
+import { encodeRequest, type Approval, type ApprovalRequest, type MigrationGrant } from '../kms/approvals.js'
 import { FileLedger } from '../kms/file-ledger.js'
 import { isFlowPattern, parsePolicy, policyDigest } from '../kms/policy-file.js'
+import { checkReason } from '../kms/reason.js'
 import { formatApproval, formatApproved, formatRequest, parseApproval, parseApproved } from '../kms/request-file.js'
-import { copyBytes, toHex, type Bytes } from '../protocol/bytes.js'
+import { copyBytes, fromHex, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
+import { isProductId } from '../protocol/image-signature.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
 import { askRunning } from './admin-client.js'
@@ -31,7 +33,8 @@ export const addApprovalCommands = (policy: Command): void => {
   withRequest(request.command('change').argument('<policy>', 'the policy that is to be in force')).action(change)
   withRequest(request.command('migration').description('let flows pass from one image to another'))
     .requiredOption('--from <file>', 'the image that has the flows')
-    .requiredOption('--to <file>', 'the image that takes them over')
+    .option('--to <file>', 'the image that takes them over')
+    .option('--to-product <signer:id:svn>', 'or the product that does: its signer in hex, product id and lowest SVN')
     .requiredOption('--flow <pattern>', 'a flow, or a beginning and *; may be repeated', each)
     .option('--days <n>', 'how long it counts', wholeNumber(1, 3650), 30)
     .action(migration)
@@ -40,6 +43,10 @@ export const addApprovalCommands = (policy: Command): void => {
     .requiredOption('--image <file>', 'the image that is to recover it')
     .option('--hours <n>', 'how long it counts', wholeNumber(1, 8760), 24)
     .action(release)
+  withRequest(request.command('break-glass').description('let the root keys leave the KMS, in an emergency'))
+    .requiredOption('--reason <text>', 'why, word by word as `kms break-glass` is given it')
+    .option('--hours <n>', 'how long it counts', wholeNumber(1, 8760), 24)
+    .action(breakGlass)
   policy
     .command('approve')
     .description('sign a request with an approver’s key: read it first')
@@ -89,7 +96,8 @@ const change = async (path: string, flags: RequestFlags): Promise<void> => {
 const migration = async (
   flags: RequestFlags & {
     readonly from: string
-    readonly to: string
+    readonly to?: string
+    readonly toProduct?: string
     readonly flow: readonly string[]
     readonly days: number
   },
@@ -97,16 +105,40 @@ const migration = async (
   const { identity } = await inspectLedger(flags.directory)
   for (const flow of flags.flow)
     if (!isFlowPattern(flow)) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `--flow: ${String(flow)}` })
-  const [from, to] = [await measurementOf(flags.from), await measurementOf(flags.to)]
+  const [from, to] = [await measurementOf(flags.from), await targetOf(flags)]
   const notAfterMs = Math.trunc(nodeClock.nowMs()) + flags.days * DAY_MS
   await writeRequest(flags, {
     kind: 'migration',
     kms: identity,
     flows: flags.flow,
     from,
-    to: { measurement: to },
+    to,
     notAfterMs,
   })
+}
+
+const targetOf = async ({
+  to,
+  toProduct,
+}: {
+  readonly to?: string
+  readonly toProduct?: string
+}): Promise<MigrationGrant['to']> => {
+  if ((to === undefined) === (toProduct === undefined))
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'one of --to and --to-product' })
+  if (toProduct === undefined) return { measurement: await measurementOf(to ?? '') }
+  const [, hex = '', productId, svn] = /^([0-9a-f]{64}):(\d{1,5}):(\d{1,5})$/.exec(toProduct) ?? []
+  const signer = fromHex(hex)
+  if (signer?.length !== 32 || !isProductId(Number(productId)))
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--to-product: 64 hex digits, a product id and an SVN' })
+  return { signer, productId: Number(productId), svn: Number(svn) }
+}
+
+const breakGlass = async (flags: RequestFlags & { readonly reason: string; readonly hours: number }): Promise<void> => {
+  checkReason(flags.reason)
+  const { identity } = await inspectLedger(flags.directory)
+  const notAfterMs = Math.trunc(nodeClock.nowMs()) + flags.hours * HOUR_MS
+  await writeRequest(flags, { kind: 'break-glass', kms: identity, reason: flags.reason, notAfterMs })
 }
 
 const release = async (

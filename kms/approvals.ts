@@ -46,8 +46,17 @@ export interface ReleaseApproval {
   readonly notAfterMs: number
 }
 
+/** That the root keys may leave the KMS, for this reason. */
+export interface BreakGlassApproval {
+  readonly kind: 'break-glass'
+  readonly kms: Bytes
+  /** 1 to REASON_LENGTH_MAX characters. */
+  readonly reason: string
+  readonly notAfterMs: number
+}
+
 /** What approvers sign. */
-export type ApprovalRequest = PolicyChange | MigrationGrant | ReleaseApproval
+export type ApprovalRequest = PolicyChange | MigrationGrant | ReleaseApproval | BreakGlassApproval
 
 /** An approver’s signature over a request. */
 export interface Approval {
@@ -76,6 +85,10 @@ export const encodeRequest = (request: ApprovalRequest): Bytes => {
     case 'release': {
       const { kms, flow, incarnation, measurement, notAfterMs } = request
       return encodeCbor(['keyrise/v1/approve-release', { kms, flow, incarnation, measurement, notAfterMs }])
+    }
+    case 'break-glass': {
+      const { kms, reason, notAfterMs } = request
+      return encodeCbor(['keyrise/v1/approve-break-glass', { kms, reason, notAfterMs }])
     }
   }
 }
@@ -135,10 +148,23 @@ export const countReleases = (
   return { count: Math.max(0, ...counts), needed: releaseCount(context.policy, wanted.flow) }
 }
 
+/** Who approves that the root keys leave the KMS for `reason`: of all requests for it, those of the one that most signed. */
+export const breakGlassApprovers = (
+  context: ApprovalContext,
+  approved: readonly Approved[],
+  reason: string,
+): readonly string[] =>
+  approved
+    .filter(({ request }) => request.kind === 'break-glass' && isValid(context, request) && request.reason === reason)
+    .map((each) => approversOf(context.policy, each))
+    .reduce((most, names) => (names.length > most.length ? names : most), [])
+
 const isMigration = (approved: Approved): approved is Approved<MigrationGrant> => approved.request.kind === 'migration'
 
-const isValid = ({ identity, nowMs }: ApprovalContext, request: MigrationGrant | ReleaseApproval): boolean =>
-  equalPublicBytes(request.kms, identity) && nowMs <= request.notAfterMs
+const isValid = (
+  { identity, nowMs }: ApprovalContext,
+  request: MigrationGrant | ReleaseApproval | BreakGlassApproval,
+): boolean => equalPublicBytes(request.kms, identity) && nowMs <= request.notAfterMs
 
 const isTarget = (target: MigrationGrant['to'], image: KnownImage): boolean =>
   'measurement' in target

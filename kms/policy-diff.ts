@@ -2,7 +2,7 @@ import { toHex } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
 import type { FlowState } from './ledger.js'
 import { flowsText, mayRecover, type Reason } from './policy-explain.js'
-import { changeCount, migrationCount, type ApprovalCounts, type Policy } from './policy.js'
+import { breakGlassCount, changeCount, migrationCount, type ApprovalCounts, type Policy } from './policy.js'
 
 /** What a change of policy would do, in sentences: `allows` and `forbids` are changes of who gets keys, or of who decides that. */
 export const diffPolicies = (before: Policy, after: Policy): readonly Reason[] => [
@@ -125,6 +125,7 @@ const diffDebug = ({ allowDebug: old = false }: Policy, { allowDebug: now = fals
 const diffCounts = (before: Policy, after: Policy): Reason[] => [
   ...diffCount('a change of the policy', changeCount(before), changeCount(after)),
   ...diffCount('a migration grant', migrationCount(before), migrationCount(after)),
+  ...diffCount('breaking the glass', breakGlassCount(before), breakGlassCount(after)),
   ...diffReleases(before.approvals?.releases ?? [], after.approvals?.releases ?? []),
 ]
 

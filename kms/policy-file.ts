@@ -118,14 +118,15 @@ const checkProducts = (products: readonly PolicyProduct[]): PolicyProduct[] => {
 
 /** More signatures than there are approvers would lock everybody out. */
 const checkApprovals = (
-  { change, migration, releases = [] }: ApprovalCounts,
+  { change, migration, breakGlass, releases = [] }: ApprovalCounts,
   approverCount: number,
-): Required<ApprovalCounts> => ({
+): ApprovalCounts => ({
   change: checkCount(change, approverCount, 'approvals.change'),
   migration:
     migration === undefined
       ? Math.max(1, change)
       : checkCount(migration, Math.max(1, approverCount), 'approvals.migration', 1),
+  ...(breakGlass === undefined ? {} : { breakGlass: checkCount(breakGlass, approverCount, 'approvals.breakGlass') }),
   releases: releases.map(({ flows, count }, index) => ({
     flows: checkFlows(flows, `approvals.releases[${index}].flows`),
     count: checkCount(count, approverCount, `approvals.releases[${index}].count`, 1),
@@ -165,6 +166,8 @@ export const formatPolicy = ({
     approvals: {
       change: approvals.change,
       migration: approvals.migration,
+      // Left out where it is not said: the text of policies of before there was such a thing stays what it was.
+      ...(approvals.breakGlass === undefined ? {} : { breakGlass: approvals.breakGlass }),
       releases: (approvals.releases ?? []).map(({ flows, count }) => ({ flows, count })),
     },
   })
@@ -201,11 +204,12 @@ const readApprover = (item: unknown, where: string): Approver => {
 }
 
 const readApprovals = (claimed: unknown): ApprovalCounts => {
-  const approvals = readObject(claimed, 'approvals', ['change', 'migration', 'releases'])
-  const { change = 0, migration } = approvals
+  const approvals = readObject(claimed, 'approvals', ['change', 'migration', 'breakGlass', 'releases'])
+  const { change = 0, migration, breakGlass } = approvals
   return {
     change: readNumber(change, 'approvals.change'),
     ...(migration === undefined ? {} : { migration: readNumber(migration, 'approvals.migration') }),
+    ...(breakGlass === undefined ? {} : { breakGlass: readNumber(breakGlass, 'approvals.breakGlass') }),
     releases: readOptionalList(approvals['releases'], 'approvals.releases').map((item, index) => {
       const where = `approvals.releases[${index}]`
       const release = readObject(item, where, ['flows', 'count'])

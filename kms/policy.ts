@@ -36,6 +36,8 @@ export interface ApprovalCounts {
   readonly change: number
   /** For a migration grant, 1 or more; that of a change, and at least 1, unless told. */
   readonly migration?: number
+  /** For the root keys to leave the KMS, in an emergency; that of a change unless told. */
+  readonly breakGlass?: number
   /** For each recovery of these flows, 1 or more. Where patterns overlap the highest counts. */
   readonly releases?: readonly { readonly flows: readonly FlowPattern[]; readonly count: number }[]
 }
@@ -122,6 +124,8 @@ export const releaseCount = ({ approvals }: Policy, flow: FlowId): number =>
   Math.max(0, ...(approvals?.releases ?? []).filter(({ flows }) => matchesFlow(flows, flow)).map(({ count }) => count))
 
 export const changeCount = ({ approvals }: Policy): number => approvals?.change ?? 0
+
+export const breakGlassCount = (policy: Policy): number => policy.approvals?.breakGlass ?? changeCount(policy)
 
 /** How many approvers a migration grant needs; with a policy that names none, no grant counts. */
 export const migrationCount = (policy: Policy): number =>

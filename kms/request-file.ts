@@ -2,8 +2,17 @@ import { fromHex, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { isProductId } from '../protocol/image-signature.js'
 import { parseFlowId } from '../protocol/names.js'
-import type { Approval, Approved, ApprovalRequest, MigrationGrant, PolicyChange, ReleaseApproval } from './approvals.js'
+import type {
+  Approval,
+  Approved,
+  ApprovalRequest,
+  BreakGlassApproval,
+  MigrationGrant,
+  PolicyChange,
+  ReleaseApproval,
+} from './approvals.js'
 import { isFlowPattern } from './policy-file.js'
+import { checkReason } from './reason.js'
 
 /** Requests and approvals as files that people read before they sign: JSON, with bytes in hex and times as in ISO 8601. */
 
@@ -49,6 +58,10 @@ const requestFields = (request: ApprovalRequest): object => {
       const fields = { flow, incarnation, measurement: toHex(measurement), notAfter: timeText(notAfterMs) }
       return { request: kind, kms: toHex(kms), ...fields }
     }
+    case 'break-glass': {
+      const { kind, kms, reason, notAfterMs } = request
+      return { request: kind, kms: toHex(kms), reason, notAfter: timeText(notAfterMs) }
+    }
   }
 }
 
@@ -60,6 +73,7 @@ const readRequest = (f: Fields): ApprovalRequest => {
   const kind = f.text('request')
   if (kind === 'policy-change') return readChange(f)
   if (kind === 'migration') return readMigration(f)
+  if (kind === 'break-glass') return readBreakGlass(f)
   return kind === 'release' ? readRelease(f) : f.refuse('request')
 }
 
@@ -110,6 +124,13 @@ const readRelease = (f: Fields): ReleaseApproval => {
     measurement: f.bytes('measurement'),
     notAfterMs: f.time('notAfter'),
   }
+}
+
+const readBreakGlass = (f: Fields): BreakGlassApproval => {
+  f.only('request', 'kms', 'reason', 'notAfter', 'approvals')
+  const reason = f.text('reason')
+  checkReason(reason)
+  return { kind: 'break-glass', kms: f.bytes('kms'), reason, notAfterMs: f.time('notAfter') }
 }
 
 const readApproval = (f: Fields): Approval => {

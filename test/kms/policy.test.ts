@@ -157,7 +157,7 @@ test('what is wrong with products, flows, approvers and approvals is named', (t)
       /releases\[0\]\.count/,
     ],
     [withParts({ approvers: APPROVERS, approvals: { releases: [{ count: 1 }] } }), /releases\[0\]\.flows: a list/],
-    [withParts({ approvals: { changes: 1 } }), /approvals: only change, migration, releases/],
+    [withParts({ approvals: { changes: 1 } }), /approvals: only change, migration, breakGlass, releases/],
   ]
   for (const [text, named] of cases)
     t.throws(() => parsePolicy(text), { code: 'ERR_CONFIG_INVALID', message: named }, text.slice(0, 90))

@@ -19,6 +19,7 @@ const REQUESTS: readonly ApprovalRequest[] = [
   MIGRATION,
   { ...MIGRATION, to: { signer: digestOf(4), productId: 7, svn: 2 } },
   { kind: 'release', kms: digestOf(1), flow: parseFlowId('f'), incarnation: 4, measurement: digestOf(2), notAfterMs },
+  { kind: 'break-glass', kms: digestOf(1), reason: 'a fire', notAfterMs },
 ]
 
 test('requests and approvals survive their files', (t) => {
@@ -52,6 +53,11 @@ test('what is wrong in a request is named', (t) => {
       code: 'ERR_CONFIG_INVALID',
       message: named,
     })
+  const glass = { request: 'break-glass', kms: '03'.repeat(32), notAfter: '2026-12-31T00:00:00.000Z' }
+  t.throws(() => parseApproved(JSON.stringify({ ...glass, reason: ' ' })), {
+    code: 'ERR_CONFIG_INVALID',
+    message: /a reason of/,
+  })
   t.throws(() => parseApproved('{'), { code: 'ERR_CONFIG_INVALID', message: /not JSON/ })
   t.throws(() => parseApproved('[]'), { code: 'ERR_CONFIG_INVALID', message: /an object/ })
   t.throws(() => parseApproved(' '.repeat(70_000)), { code: 'ERR_CONFIG_INVALID', message: /at most 65536/ })
