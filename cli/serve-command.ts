@@ -1,17 +1,16 @@
-import { readFile } from 'node:fs/promises'
-import type { Command } from 'commander'
-import { serveKms, type KmsEvent, type ServedKms, type ServeOptions, type ServeTls } from '../kms/index.js'
-import { KeyriseError } from '../protocol/errors.js'
+import { Option, type Command } from 'commander'
+import { serveKms, type ServedKms, type ServeOptions } from '../kms/index.js'
+import { LOG_FORMATS, LOG_LEVELS } from '../kms/log-entry.js'
 import { placeOf } from '../kms/place.js'
-import { systemCode } from '../storage/failures.js'
 import { wholeNumber } from './arguments.js'
 import { isGiven, printIdentity, withPassphrase } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
+import { openLog, type OperatorLog } from './serve-log.js'
+import { readConfig, readSurfaces, wipeSurfaces } from './serve-files.js'
 import { resolveConfig, type ResolvedConfig, type ServeConfig } from './serve-config.js'
-import { emphasise, EXIT, printResult, table } from './terminal.js'
+import { EXIT, printResult, table } from './terminal.js'
 
-const CONFIG_SIZE_BYTES_MAX = 64 * 1024
-const PEM_SIZE_BYTES_MAX = 1024 * 1024
+const DEBUG = 'debug images get keys, and tell whoever runs them what they do with them'
 
 interface ServeFlags {
   readonly config?: string
@@ -41,6 +40,12 @@ export const addServeCommand = (kms: Command): void => {
     .option('--admin-host <address>', 'an address of the admin surface, beside its socket; with TLS only')
     .option('--admin-port <n>', 'its port', port)
     .option('--admin-client-ca <file>', 'PEM: the authority that certifies operators')
+    .option('--admin-token-file <file>', 'in place of that authority: who shows what the file holds is an operator')
+    .addOption(new Option('--log-level <level>', 'the least that is logged; info unless told').choices(LOG_LEVELS))
+    .addOption(
+      new Option('--log-format <format>', 'text on a terminal and json elsewhere, unless told').choices(LOG_FORMATS),
+    )
+    .option('--log-file <file>', 'append the log to this file; standard error unless told')
     .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
     .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', wholeNumber(0, 1023))
     .option('--print-config', 'print the settings and where each comes from, and serve nothing')
@@ -58,30 +63,34 @@ const serve = async (flags: ServeFlags): Promise<void> => {
   if (flags.printConfig === true) return printConfig(json, resolved)
   const { directory = '', policy: policyFile = '' } = config
   const policy = await readPolicy(policyFile)
-  if (policy.allowDebug) warnOfDebug(json, policyFile)
+  const log = openLog(config, json)
+  // Before anything is served.
+  if (policy.allowDebug) log.write({ level: 'warn', event: 'policy', detail: `${policyFile} has allowDebug: ${DEBUG}` })
   const surfaces = await readSurfaces(config)
   const options: ServeOptions = {
     ...placeOf({ directory, custody: config.custody }),
     ...surfaces,
     policy,
-    onEvent: (event) => logEvent(json, event),
+    onLog: (entry) => log.write(entry),
   }
   try {
     const served = !isGiven(flags)
       ? await serveKms(options)
       : await withPassphrase({ ...flags, directory }, false, (passphrase) => serveKms({ ...options, passphrase }))
-    wipeOnFault(served)
-    stopOnSignal(served)
+    endOnFault(served, log)
+    stopOnSignal(served, log)
+    log.write({ level: 'info', event: 'listening', detail: `${served.url}, ${stateOf(served)}` })
     printServed(flags, served)
   } finally {
     // The listeners have it by now.
-    surfaces.tls?.key.fill(0)
-    surfaces.adminTls?.key.fill(0)
+    wipeSurfaces(surfaces)
   }
 }
 
+const stateOf = ({ isSealed }: ServedKms): string => (isSealed ? 'sealed' : 'unlocked')
+
 const printServed = (flags: ServeFlags, served: ServedKms): void => {
-  const state = served.isSealed ? 'sealed' : 'unlocked'
+  const state = stateOf(served)
   printIdentity(
     flags,
     served,
@@ -109,76 +118,26 @@ const printConfig = (json: boolean, { config, sources }: ResolvedConfig): void =
   printResult(json, values, table(rows.map(({ key, value, source }) => [key, `${String(value)}  (${source})`])))
 }
 
-/** @throws {KeyriseError} ERR_CONFIG_INVALID. */
-const readSurfaces = async (
-  config: ServeConfig,
-): Promise<Pick<ServeOptions, 'host' | 'port' | 'tls' | 'adminTls' | 'adminSocket' | 'insecureLoopback'>> => {
-  const { host, port, insecureLoopback, adminSocket, adminHost, adminPort } = config
-  const tls = await readTls(config, 'clientCa')
-  const adminTls =
-    tls && adminHost !== undefined && adminPort !== undefined ? await readTls(config, 'adminClientCa') : undefined
-  return {
-    host,
-    port,
-    insecureLoopback,
-    ...(adminSocket === undefined ? {} : { adminSocket }),
-    ...(tls === undefined ? {} : { tls }),
-    ...(adminTls === undefined ? {} : { adminTls: { ...adminTls, host: adminHost ?? '', port: adminPort ?? 0 } }),
-  }
-}
-
-const readTls = async (config: ServeConfig, authority: 'clientCa' | 'adminClientCa'): Promise<ServeTls | undefined> => {
-  const { tlsCert, tlsKey, [authority]: ca } = config
-  if (tlsCert === undefined || tlsKey === undefined || ca === undefined) return undefined
-  const clientCa = await readSetting(authority, ca, PEM_SIZE_BYTES_MAX)
-  const cert = await readSetting('tlsCert', tlsCert, PEM_SIZE_BYTES_MAX)
-  return { clientCa, cert, key: await readSetting('tlsKey', tlsKey, PEM_SIZE_BYTES_MAX) }
-}
-
-const readConfig = async (path: string): Promise<string> =>
-  new TextDecoder().decode(await readSetting('config', path, CONFIG_SIZE_BYTES_MAX))
-
-/** @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key. */
-const readSetting = async (key: string, path: string, sizeMax: number): Promise<Uint8Array> => {
-  const refuse = (why: string): never => {
-    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `${key}: ${path} cannot be read (${why})` })
-  }
-  const bytes = await readFile(path).catch((error: unknown) => refuse(systemCode(error) ?? 'unknown'))
-  return bytes.length <= sizeMax ? bytes : refuse('it is too large')
-}
-
-/** Said before anything is served, where a log has it too. */
-const warnOfDebug = (json: boolean, policy: string): void => {
-  const text = `${policy} has allowDebug: debug images get keys, and tell whoever runs them what they do with them`
-  process.stderr.write(json ? `${JSON.stringify({ warning: text })}\n` : `${emphasise('WARNING')} ${text}\n`)
-}
-
-/** Calls that an operator wants to see as they happen; the others are every enclave’s everyday. */
-const LOGGED: readonly KmsEvent['event'][] = ['handshake', 'claim', 'destroy', 'publish', 'refused', 'failed']
-
-/** One line for each event on standard error: names and codes only. */
-const logEvent = (json: boolean, event: KmsEvent): void => {
-  if (!LOGGED.includes(event.event)) return
-  const time = new Date().toISOString()
-  const words = [event.event, event.code, event.image, event.flow, event.detail].filter((word) => word !== undefined)
-  process.stderr.write(json ? `${JSON.stringify({ time, ...event })}\n` : `${time} ${words.join(' ')}\n`)
-}
-
-const stopOnSignal = (served: ServedKms): void => {
+const stopOnSignal = (served: ServedKms, log: OperatorLog): void => {
   let isStopping = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       // A second signal does not wait for answers under way.
       if (isStopping) endNow(served)
       isStopping = true
-      void served.close()
+      log.write({ level: 'info', event: 'stopping', detail: signal })
+      void served.close().then(() => log.write({ level: 'info', event: 'stopped' }))
     })
   }
 }
 
-const wipeOnFault = (served: ServedKms): void => {
-  process.on('uncaughtException', () => endNow(served))
-  process.on('unhandledRejection', () => endNow(served))
+const endOnFault = (served: ServedKms, log: OperatorLog): void => {
+  const end = (error: unknown): void => {
+    log.fault(error)
+    endNow(served)
+  }
+  process.on('uncaughtException', end)
+  process.on('unhandledRejection', end)
 }
 
 const endNow = (served: ServedKms): never => {

@@ -1,4 +1,5 @@
 import { dirname, resolve } from 'node:path'
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../kms/log-entry.js'
 import { KeyriseError } from '../protocol/errors.js'
 
 /** What `keyrise kms serve` can be told by a file, by the environment and by flags. Passphrases and keys are none of it. */
@@ -16,10 +17,16 @@ export interface ServeConfig {
   readonly adminHost?: string
   readonly adminPort?: number
   readonly adminClientCa?: string
+  readonly adminTokenFile?: string
+  readonly logLevel: LogLevel
+  /** Text on a terminal, and JSON elsewhere, unless told. */
+  readonly logFormat?: LogFormat
+  /** Standard error unless told. */
+  readonly logFile?: string
 }
 
 type Key = keyof ServeConfig
-type Kind = 'text' | 'path' | 'port' | 'flag'
+type Kind = 'text' | 'path' | 'port' | 'flag' | readonly string[]
 
 const KINDS: Readonly<Record<Key, Kind>> = {
   directory: 'path',
@@ -35,9 +42,13 @@ const KINDS: Readonly<Record<Key, Kind>> = {
   adminHost: 'text',
   adminPort: 'port',
   adminClientCa: 'path',
+  adminTokenFile: 'path',
+  logLevel: LOG_LEVELS,
+  logFormat: LOG_FORMATS,
+  logFile: 'path',
 }
 const KEYS = Object.keys(KINDS) as readonly Key[]
-const DEFAULTS: Partial<ServeConfig> = { host: '127.0.0.1', port: 7600, insecureLoopback: false }
+const DEFAULTS: Partial<ServeConfig> = { host: '127.0.0.1', port: 7600, insecureLoopback: false, logLevel: 'info' }
 const TEXT_LENGTH_MAX = 4096
 const ENVIRONMENT_PREFIX = 'KEYRISE_KMS_'
 
@@ -120,7 +131,10 @@ const parseText = (kind: Kind, text: string): unknown => {
 }
 
 const checkValue = (key: Key, value: unknown, source: string): string | number | boolean => {
-  switch (KINDS[key]) {
+  const kind = KINDS[key]
+  if (typeof kind === 'object')
+    return typeof value === 'string' && kind.includes(value) ? value : refuse(key, `one of ${kind.join(', ')}`, source)
+  switch (kind) {
     case 'port':
       return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65_535
         ? value
@@ -143,7 +157,12 @@ const checkTogether = (config: ServeConfig): void => {
       refuse(missing, `it is needed with ${keys.filter((key) => key !== missing).join(' and ')}`, flagOf(missing))
   }
   together(['tlsCert', 'tlsKey', 'clientCa'])
-  together(['adminHost', 'adminPort', 'adminClientCa'])
+  together(['adminHost', 'adminPort'])
+  const { adminHost, adminClientCa, adminTokenFile } = config
+  if (adminHost === undefined && (adminClientCa ?? adminTokenFile) !== undefined)
+    refuse('adminHost', 'it is needed with adminClientCa and with adminTokenFile', flagOf('adminHost'))
+  if (adminHost !== undefined && (adminClientCa === undefined) === (adminTokenFile === undefined))
+    refuse('adminClientCa', 'it or adminTokenFile is needed with adminHost, and not both', flagOf('adminClientCa'))
   if (config.adminHost !== undefined && config.tlsCert === undefined)
     refuse('tlsCert', 'it is needed with adminHost', flagOf('tlsCert'))
 }

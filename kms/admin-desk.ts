@@ -7,7 +7,8 @@ import type { AdminRoute, ReplyShape, RequestShape } from './admin-route.js'
 import { ADMIN_ROUTES } from './admin-routes.js'
 import { checkSchema, type ObjectSchema } from './admin-schema.js'
 import type { KmsControl } from './control.js'
-import { claimedSize, NO_SUCH_PATH, NOT_THAT_WAY, refuse, sendJson, type Refusal } from './http-listener.js'
+import { claimedSize, FAILED, NO_SUCH_PATH, NOT_THAT_WAY, refuse, sendJson, type Refusal } from './http-listener.js'
+import { noteFault, type RequestNote } from './request-note.js'
 
 const REQUEST_SIZE_BYTES_MAX = 64 * 1024
 const JSON_TYPE = 'application/json'
@@ -18,20 +19,26 @@ export class AdminDesk {
   /** Undefined before there is one, and from when it is told to close. */
   control: KmsControl | undefined
 
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async answer(request: IncomingMessage, response: ServerResponse, note: RequestNote): Promise<void> {
     const [path, query] = (request.url ?? '').split('?', 2)
     const file = request.method === 'GET' ? await consoleFile(path) : undefined
-    if (file !== undefined) return sendConsoleFile(response, file)
+    if (file !== undefined) {
+      note.op = '/console'
+      return sendConsoleFile(response, file)
+    }
     const routes = ADMIN_ROUTES.filter((route) => route.path === path)
-    if (routes.length === 0) return refuse(response, NO_SUCH_PATH)
+    if (routes.length === 0) return refuse(response, NO_SUCH_PATH, note)
+    note.op = path ?? ''
     const route = routes.find(({ method }) => method === request.method)
-    if (route === undefined) return refuse(response, NOT_THAT_WAY)
-    if (this.control === undefined) return refuse(response, [503, 'ERR_KMS_FAILED', 'it is starting or stopping'])
+    if (route === undefined) return refuse(response, NOT_THAT_WAY, note)
+    if (this.control === undefined) return refuse(response, [503, 'ERR_KMS_FAILED', 'it is starting or stopping'], note)
     try {
       const reply = await run(this.control, route, request, query ?? '')
       send(response, route.reply, reply)
     } catch (error) {
-      refuse(response, refusalOf(error))
+      const refusal = refusalOf(error)
+      noteFault(note, refusal[1], error)
+      refuse(response, refusal, note)
     }
   }
 }
@@ -138,8 +145,7 @@ const STATUSES: Partial<Record<ErrorCode, number>> = {
   ERR_STORE_UNWRITABLE: 503,
 }
 
-/** What went wrong inside stays inside. */
 const refusalOf = (error: unknown): Refusal => {
-  if (!isKeyriseError(error)) return [503, 'ERR_KMS_FAILED', 'see the KMS’s log']
+  if (!isKeyriseError(error)) return FAILED
   return [STATUSES[error.code] ?? 409, error.code, error.detail ?? '']
 }

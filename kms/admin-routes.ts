@@ -2,6 +2,7 @@ import { consoleRoute } from './admin-console.js'
 import { sealRoute, statusRoute, unlockRoute } from './admin-control.js'
 import { backupRoute, shareRoute } from './admin-custody.js'
 import { rotateRoute } from './admin-keys.js'
+import { metricsRoute } from './admin-metrics.js'
 import { approvedRoute } from './admin-policy.js'
 import type { AdminRoute } from './admin-route.js'
 
@@ -15,4 +16,5 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
   consoleRoute,
   shareRoute,
   backupRoute,
+  metricsRoute,
 ]

@@ -6,13 +6,17 @@ import { ConsoleFeed, type ConsoleView } from './console-feed.js'
 import { consoleView } from './console-view.js'
 import { FileLedger } from './file-ledger.js'
 import { openKms, type OpenKms, type OpenKmsOptions } from './open-kms.js'
+import type { Metrics } from './metrics.js'
 import type { ShareProgress } from './custodians.js'
 import { PendingShares } from './pending-shares.js'
 import { readCustodians, type KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
 
 /** Where, and under which policy, a KMS runs: all but what unlocks it. */
-export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase'>
+export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase' | 'onLedgerAppend'> & {
+  /** Told of requests by whoever has the listeners. */
+  readonly metrics: Metrics
+}
 
 export interface KmsStatus extends KmsIdentity {
   readonly state: 'sealed' | 'unlocked'
@@ -41,6 +45,7 @@ export class KmsControl implements AsyncDisposable {
 
   private constructor(options: KmsControlOptions, identity: Bytes, unlocked?: Unlocked) {
     this.options = options
+    options.metrics.gauges = () => this.kms?.gauges()
     this.#identity = identity
     this.#unlocked = unlocked
     this.#startedMs = this.#sinceMs = options.clock.nowMs()
@@ -193,7 +198,8 @@ const open = async (options: KmsControlOptions, passphrase: Secret, happened: ()
       happened()
       options.onEvent?.(event)
     }
-    const kms = await openKms({ ...options, passphrase, onEvent })
+    const onLedgerAppend = (seconds: number): void => options.metrics.appended(seconds)
+    const kms = await openKms({ ...options, passphrase, onEvent, onLedgerAppend })
     await kms.receipts.record('unlock')
     return { kms, passphrase }
   } catch (error) {

@@ -48,6 +48,8 @@ interface Contents {
 
 /** A ledger in one append-only log of the KMS’s directory. */
 export class FileLedger implements Ledger {
+  /** Told how long each append took, in seconds. */
+  onAppend: ((seconds: number) => void) | undefined
   readonly #log: AppendLog
   readonly #durable: Map<FlowId, FlowState>
   /** With what is being written: a swap is decided against it, and nobody is shown it. */
@@ -195,14 +197,24 @@ export class FileLedger implements Ledger {
     return this.#recent.list()
   }
 
+  get sizeBytes(): number {
+    return this.#log.sizeBytes
+  }
+
+  get receiptCount(): number {
+    return this.#log.receiptCount
+  }
+
   close(): Promise<void> {
     return this.#log.close()
   }
 
   async #append(entry: { readonly record?: Bytes; readonly receipt: MakeReceipt | undefined }): Promise<void> {
     const { receipt: make } = entry
+    const startMs = performance.now()
     let signed: Bytes | undefined
     await this.#log.append({ ...entry, ...(make && { receipt: (link) => (signed = make(link)) }) })
+    this.onAppend?.((performance.now() - startMs) / 1000)
     if (signed !== undefined) this.#recent.add(signed)
   }
 }

@@ -12,7 +12,9 @@ import {
   sendJson,
   type Refusal,
 } from './http-listener.js'
+import type { RequestNote } from './request-note.js'
 
+const EXCHANGE_PATH = '/v1/exchange'
 const FRAME_TYPE = 'application/octet-stream'
 
 /** The enclaves’ surface: POST /v1/exchange (frames), GET /v1/identity, /healthz, /readyz. */
@@ -22,12 +24,13 @@ export class FrontDesk {
   readonly #budget: Budget = { leftSizeBytes: HELD_SIZE_BYTES_MAX, arriving: new Set() }
 
   /** Answers every request: with what it asks for, or with a code. */
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async answer(request: IncomingMessage, response: ServerResponse, note: RequestNote): Promise<void> {
     const path = (request.url ?? '').split('?', 1)[0]
-    if (path === '/v1/exchange') return this.#exchange(request, response)
+    if (path === EXCHANGE_PATH) return this.#exchange(request, response, note)
     const page = path === undefined ? undefined : this.#page(path)
-    if (page === undefined) return refuse(response, NO_SUCH_PATH)
-    if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(response, NOT_THAT_WAY)
+    if (path === undefined || page === undefined) return refuse(response, NO_SUCH_PATH, note)
+    note.op = path
+    if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(response, NOT_THAT_WAY, note)
     return sendJson(response, ...page)
   }
 
@@ -45,19 +48,20 @@ export class FrontDesk {
     }
   }
 
-  async #exchange(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #exchange(request: IncomingMessage, response: ServerResponse, note: RequestNote): Promise<void> {
+    note.op = EXCHANGE_PATH
     const control = this.control
-    if (control === undefined) return refuse(response, NOT_READY)
+    if (control === undefined) return refuse(response, NOT_READY, note)
     const kms = control.kms
-    if (kms === undefined) return refuse(response, SEALED)
+    if (kms === undefined) return refuse(response, SEALED, note)
     const refusal = checkHeaders(request, claimedSize(request))
-    if (refusal !== undefined) return refuse(response, refusal)
+    if (refusal !== undefined) return refuse(response, refusal, note)
     const hold = new Hold(this.#budget, () => request.destroy())
     try {
       const frame = await readBody(request, hold)
-      if (frame === 'busy') return refuse(response, BUSY)
+      if (frame === 'busy') return refuse(response, BUSY, note)
       if (frame === 'broken') return void response.destroy()
-      const reply = await kms.exchange(frame)
+      const reply = await kms.exchange(frame, note)
       response.writeHead(200, {
         'content-type': FRAME_TYPE,
         'content-length': reply.length,

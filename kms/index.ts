@@ -5,6 +5,8 @@ export type { ApprovalCounts, Approver, FlowPattern, Policy, PolicyImage, Policy
 export { parsePolicy } from './policy-file.js'
 export type { RewrappedPair } from './rewrap.js'
 export { rewrapStore, rotateKms, type RewrapStoreOptions, type RotateKeyOptions } from './rotation.js'
+export type { LogEntry, LogLevel } from './log-entry.js'
+export type { AdminAddress } from './server.js'
 export { serveKms, type ServedKms, type ServeOptions } from './server.js'
 export type { KmsEvent } from './service.js'
 export { SimulatedVerifier, type Verifier } from './verifier.js'

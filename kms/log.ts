@@ -122,6 +122,16 @@ export class AppendLog {
     })
   }
 
+  /** Of what is durable. */
+  get sizeBytes(): number {
+    return this.#end.size
+  }
+
+  /** Receipts that are durable. */
+  get receiptCount(): number {
+    return this.#link.sequence - 1
+  }
+
   /** Resolves when no other process has written to the log since. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
   async confirm(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure

@@ -1,4 +1,4 @@
-import { equalPublicBytes } from '../protocol/bytes.js'
+import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
 import type { Secret } from '../protocol/crypto/secret.js'
@@ -12,6 +12,7 @@ import { putInForce } from './policy-in-force.js'
 import type { Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
+import type { RequestNote } from './request-note.js'
 import { RunningKms } from './running-kms.js'
 import type { KmsEvent } from './service.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
@@ -29,12 +30,26 @@ export interface OpenKmsOptions extends PlaceOptions {
   /** Of formats that the policy may list beside `simulated` and `nitro`, or in their place. */
   readonly verifiers?: readonly Verifier[]
   readonly onEvent?: (event: KmsEvent) => void
+  /** Told how long each append to the ledger took, in seconds. */
+  readonly onLedgerAppend?: (seconds: number) => void
   /** What opens envelopes; a pool of threads unless told. */
   readonly startUnsealer?: StartUnsealer
 }
 
+export interface Gauges {
+  /** Attested sessions that have not expired. */
+  readonly sessionCount: number
+  /** Since the KMS was made. */
+  readonly receiptCount: number
+  readonly ledgerSizeBytes: number
+  /** Parts of requests that wait for a thread. */
+  readonly queueCount: number
+}
+
 /** A running KMS: keyring open, ledger open, pool started. */
 export interface OpenKms extends KmsIdentity, KmsChannel {
+  /** @param note - what the request was is written into it. */
+  exchange(frame: Uint8Array, note?: RequestNote): Promise<Bytes>
   /** Of what it does, and of what its operators do with it. */
   readonly receipts: Receipts
   /**
@@ -50,6 +65,8 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
    * Crash: the keyring before or after, whole.
    */
   changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']>
+  /** How much there is of what it holds. */
+  gauges(): Gauges
   /** What it is like now, for operators to look at. */
   look(): Shown
   /** Answers what is under way, then zero-fills every key. */
@@ -72,6 +89,7 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
     // Last, because it takes the ledger from whoever has it open.
     const ledger = await FileLedger.open(fs, place.directory, keyring.identity)
     opened.unshift(() => ledger.close())
+    ledger.onAppend = options.onLedgerAppend
     // A rotation may have come between: this KMS would not open what is sealed to its key.
     if (!equalPublicBytes(await readKeyringFile(options), file))
       throw new KeyriseError('ERR_KMS_FAILED', { detail: 'its keyring was rotated while it started: start it again' })

@@ -100,6 +100,10 @@ export class UnsealPool implements Unsealer {
     }
   }
 
+  get queueCount(): number {
+    return this.#pool.queueSize
+  }
+
   async unseal(task: UnsealTask): Promise<Unsealed> {
     const parts = split(task)
     if (this.#pool.queueSize + parts.length > this.#queueCountMax) throw new KeyriseError('ERR_CALLS_LIMIT')

@@ -9,6 +9,10 @@ export class RenewableUnsealer implements Unsealer {
     this.#current = first
   }
 
+  get queueCount(): number {
+    return this.#current.queueCount ?? 0
+  }
+
   unseal(task: UnsealTask): Promise<Unsealed> {
     return this.#track((unsealer) => unsealer.unseal(task))
   }

@@ -8,10 +8,11 @@ import type { Shown } from './console-view.js'
 import type { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { NitroVerifier } from './nitro-verifier.js'
-import type { OpenKms, OpenKmsOptions, StartUnsealer } from './open-kms.js'
+import type { Gauges, OpenKms, OpenKmsOptions, StartUnsealer } from './open-kms.js'
 import { identify, type KmsIdentity } from './place.js'
 import type { CheckedPolicy } from './policy-file.js'
 import type { Receipts } from './receipts.js'
+import type { RequestNote } from './request-note.js'
 import { RenewableUnsealer } from './renewable-unsealer.js'
 import { withoutDue } from './root-keys.js'
 import { KmsService } from './service.js'
@@ -65,8 +66,14 @@ export class RunningKms implements OpenKms {
     return this.#service.receipts
   }
 
-  exchange(frame: Uint8Array): Promise<Bytes> {
-    return this.#service.exchange(frame)
+  exchange(frame: Uint8Array, note?: RequestNote): Promise<Bytes> {
+    return this.#service.exchange(frame, note)
+  }
+
+  gauges(): Gauges {
+    const { receiptCount, sizeBytes: ledgerSizeBytes } = this.#parts.ledger
+    const [sessionCount, queueCount] = [this.#service.sessions.length, this.#unsealer.queueCount]
+    return { sessionCount, queueCount, receiptCount, ledgerSizeBytes }
   }
 
   async approve(approved: Approved): Promise<readonly string[]> {

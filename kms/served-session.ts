@@ -13,7 +13,8 @@ import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Session } from '../protocol/crypto/session.js'
 import type { AttestedImage, FlowCaller, FlowDesk, Opened } from './flow-desk.js'
 import type { Release } from './release.js'
-import type { KmsEvent } from './service.js'
+import { requestOf, type RequestNote } from './request-note.js'
+import type { ErrorOrigin, KmsEvent } from './service.js'
 import type { Asked, SessionReceipts } from './session-receipts.js'
 import { openStreams, type SessionStreams, type Streams } from './streams.js'
 import type { Unsealed } from './unseal.js'
@@ -33,7 +34,7 @@ interface ServedSessionOptions {
   readonly receipts: SessionReceipts
   readonly onEvent: (event: KmsEvent) => void
   /** Logs an error and says which code may leave. */
-  readonly report: (error: unknown, flow?: FlowId) => ErrorCode
+  readonly report: (error: unknown, of: ErrorOrigin) => ErrorCode
   /** When it was attested, in milliseconds since the epoch. */
   readonly sinceMs: number
 }
@@ -71,11 +72,11 @@ export class ServedSession {
   }
 
   /** @returns the sealed answer, a coded refusal included. @throws {KeyriseError} ERR_SESSION_INVALID, ERR_CALLS_LIMIT. */
-  async call(sealed: Bytes): Promise<Bytes> {
+  async call(sealed: Bytes, note?: RequestNote): Promise<Bytes> {
     if (this.#waitingCount >= WAITING_COUNT_MAX) throw new KeyriseError('ERR_CALLS_LIMIT')
     this.#waitingCount++
     this.#callCount++
-    const answered = this.#last.then(() => this.#answer(sealed))
+    const answered = this.#last.then(() => this.#answer(sealed, note))
     this.#last = answered.catch(() => undefined)
     try {
       return await answered
@@ -91,9 +92,9 @@ export class ServedSession {
     this.#options.session.close()
   }
 
-  async #answer(sealed: Bytes): Promise<Bytes> {
+  async #answer(sealed: Bytes, note: RequestNote | undefined): Promise<Bytes> {
     const request = await this.#options.session.open(sealed)
-    const parts = await this.#serve(request)
+    const parts = await this.#serve(request, note)
     const plaintext = encodeParts(parts)
     parts.secrets.fill(0)
     try {
@@ -103,23 +104,35 @@ export class ServedSession {
     }
   }
 
-  async #serve(claimed: Bytes): Promise<Parts> {
+  async #serve(claimed: Bytes, note: RequestNote | undefined): Promise<Parts> {
     let op: SessionRequest['op'] | undefined
+    if (note !== undefined) note.image = this.#options.imageName
     try {
       const request = decodeSessionRequest(claimed)
       op = request.op
+      if (note !== undefined) note.op = op
       const parts = await this.#dispatch(request, claimed)
-      this.#options.onEvent({
-        event: request.op,
-        image: this.#options.imageName,
-        ...(this.#flow === undefined ? {} : { flow: this.#flow }),
-        ...(request.op === 'claim' && request.stale ? { detail: 'of a stale state, as accepted' } : {}),
-      })
+      this.#tell(request, note)
       return parts
     } catch (error) {
       await this.#options.receipts.deny(error, { op, ...this.#asked(claimed) })
-      return { meta: encodeSessionError(this.#options.report(error, this.#flow)), secrets: NOTHING, proof: NOTHING }
+      const code = this.#options.report(error, { flow: this.#flow, note })
+      return { meta: encodeSessionError(code), secrets: NOTHING, proof: NOTHING }
+    } finally {
+      if (note !== undefined && this.#flow !== undefined) note.flow = this.#flow
     }
+  }
+
+  #tell(request: SessionRequest, note: RequestNote | undefined): void {
+    const detail = request.op === 'claim' && request.stale ? { detail: 'of a stale state, as accepted' } : {}
+    if (note !== undefined) Object.assign(note, detail)
+    this.#options.onEvent({
+      event: request.op,
+      image: this.#options.imageName,
+      ...(this.#flow === undefined ? {} : { flow: this.#flow }),
+      ...detail,
+      ...requestOf(note),
+    })
   }
 
   async #dispatch(request: SessionRequest, claimed: Bytes): Promise<Parts> {

@@ -7,14 +7,17 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
 import { AdminDesk } from './admin-desk.js'
 import { adminSocketPath, listenOnSocket } from './admin-socket.js'
+import { tokenAnswer } from './admin-token.js'
 import { KmsControl, type KmsControlOptions } from './control.js'
 import { FrontDesk } from './front-desk.js'
-import { closeServer, listen, makeServer, type Answer, type HttpServer } from './http-listener.js'
+import { closeServer, listen, makeServer, type Answer, type HttpServer, type Watch } from './http-listener.js'
+import { entryOfEvent, entryOfRequest, type LogEntry } from './log-entry.js'
+import { Metrics, type Surface } from './metrics.js'
 import { placeOf, type KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
 import type { KmsEvent } from './service.js'
 import type { Verifier } from './verifier.js'
-import { checkTls, type ServeTls } from './tls.js'
+import { checkTls, type ListenerTls, type ServeTls } from './tls.js'
 
 export interface ServeOptions {
   /** Where the KMS keeps its ledger and, unless `custody` is given, its keyring. */
@@ -32,14 +35,24 @@ export interface ServeOptions {
   readonly tls?: ServeTls
   /** Plain HTTP on a loopback address instead: must be chosen where `tls` is not given. What is secret is sealed without TLS, too. */
   readonly insecureLoopback?: boolean
-  /** A second way to the admin surface, with TLS and client certificates of an authority of its own. */
-  readonly adminTls?: ServeTls & { readonly host: string; readonly port: number }
+  /** A second way to the admin surface, with TLS. */
+  readonly adminTls?: AdminAddress
   /** The admin surface’s socket; `admin.sock` in the directory unless told. */
   readonly adminSocket?: string
   /** Of formats of evidence that the policy lists beside `simulated` and `nitro`, or in their place: docs/attestation.md. */
   readonly verifiers?: readonly Verifier[]
   /** For the operator’s log. */
   readonly onEvent?: (event: KmsEvent) => void
+  /** The same and more: every request with what came of it, and every fault. */
+  readonly onLog?: (entry: LogEntry) => void
+}
+
+/** Who may use it has a certificate of `clientCa`, or shows `token`: one of the two is given. */
+export type AdminAddress = ListenerTls & {
+  readonly host: string
+  readonly port: number
+  /** 32 to 1024 characters as RFC 6750 has them, sent as `authorization: Bearer …`. Borrowed: zero-fill it when the KMS listens. */
+  readonly token?: Uint8Array
 }
 
 export interface ServedKms extends KmsIdentity, AsyncDisposable {
@@ -65,8 +78,10 @@ const PORT = 7600
 export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
   const { directory, host = '127.0.0.1', port = PORT, tls, adminTls } = options
   checkSurfaces(options, host)
-  const [desk, adminDesk] = [new FrontDesk(), new AdminDesk()]
-  const answerAdmin: Answer = (request, response) => adminDesk.answer(request, response)
+  const [desk, adminDesk, metrics] = [new FrontDesk(), new AdminDesk(), new Metrics()]
+  const answer: Answer = (...asked) => desk.answer(...asked)
+  const answerAdmin: Answer = (...asked) => adminDesk.answer(...asked)
+  const watch = (surface: Surface): Watch => watchOf(surface, metrics, options.onLog)
   const closings: (() => Promise<void>)[] = []
   const closeListeners = async (): Promise<void> => {
     await Promise.all(closings.map((close) => close()))
@@ -77,14 +92,18 @@ export const serveKms = async (options: ServeOptions): Promise<ServedKms> => {
     return urlOf(server, at.host)
   }
   try {
-    const url = await start(
-      makeServer((request, response) => desk.answer(request, response), tls),
-      { host, port },
-    )
-    const adminUrl = adminTls && (await start(makeServer(answerAdmin, adminTls), adminTls))
-    const control = await openControl(options)
+    const url = await start(makeServer(answer, tls, watch('enclaves')), { host, port })
+    const adminUrl =
+      adminTls &&
+      (await start(makeServer(tokenAnswer(adminTls.token, answerAdmin), adminTls, watch('admin')), adminTls))
+    const control = await openControl(options, metrics)
     try {
-      closings.push(await listenOnSocket(makeServer(answerAdmin), options.adminSocket ?? adminSocketPath(directory)))
+      closings.push(
+        await listenOnSocket(
+          makeServer(answerAdmin, undefined, watch('admin')),
+          options.adminSocket ?? adminSocketPath(directory),
+        ),
+      )
       desk.control = adminDesk.control = control
       const close = async (): Promise<void> => {
         desk.control = adminDesk.control = undefined
@@ -110,7 +129,12 @@ const checkSurfaces = ({ tls, adminTls, insecureLoopback = false }: ServeOptions
       detail:
         'neither TLS (--tls-cert, --tls-key, --client-ca) nor plain HTTP on loopback (--insecure-loopback) is chosen',
     })
-  if (adminTls !== undefined) checkTls(adminTls, 'TLS of the admin surface')
+  if (adminTls === undefined) return
+  checkTls(adminTls, 'TLS of the admin surface')
+  if ((adminTls.clientCa === undefined) === (adminTls.token === undefined))
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: 'the admin surface’s address needs an authority for its clients, or a token: one of the two',
+    })
 }
 
 const urlOf = (server: HttpServer, host: string): string => {
@@ -118,14 +142,21 @@ const urlOf = (server: HttpServer, host: string): string => {
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${String((server.address() as AddressInfo).port)}`
 }
 
-const openControl = ({
-  directory,
-  custody,
-  policy,
-  passphrase,
-  verifiers = [],
-  onEvent,
-}: ServeOptions): Promise<KmsControl> => {
+const watchOf = (surface: Surface, metrics: Metrics, onLog: ServeOptions['onLog']): Watch => {
+  const { began, ended } = metrics.watch(surface)
+  return {
+    began,
+    ended: (answered) => {
+      ended(answered)
+      onLog?.(entryOfRequest(surface, answered))
+    },
+  }
+}
+
+const openControl = (
+  { directory, custody, policy, passphrase, verifiers = [], onEvent, onLog }: ServeOptions,
+  metrics: Metrics,
+): Promise<KmsControl> => {
   const options: KmsControlOptions = {
     place: placeOf({ directory, custody }),
     policy,
@@ -133,7 +164,12 @@ const openControl = ({
     clock: nodeClock,
     random: nodeRandom,
     verifiers,
-    ...(onEvent === undefined ? {} : { onEvent }),
+    metrics,
+    onEvent: (event) => {
+      onEvent?.(event)
+      const entry = entryOfEvent(event)
+      if (entry !== undefined) onLog?.(entry)
+    },
   }
   return passphrase === undefined
     ? KmsControl.sealed(options)

@@ -14,6 +14,7 @@ import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
 import { Receipts } from './receipts.js'
+import { describeFault, requestOf, type RequestNote } from './request-note.js'
 import { Release } from './release.js'
 import { ServedSession, type SessionView } from './served-session.js'
 import { SessionReceipts } from './session-receipts.js'
@@ -28,6 +29,8 @@ export interface KmsEvent {
   readonly image?: string
   readonly code?: ErrorCode
   readonly detail?: string
+  /** Of the HTTP request that it happened in. */
+  readonly request?: string
 }
 
 export interface KmsServiceOptions {
@@ -85,8 +88,9 @@ export class KmsService implements KmsChannel {
     })
   }
 
-  exchange(frame: Uint8Array): Promise<Bytes> {
-    const answered = this.#answerAny(frame).finally(() => this.#underWay.delete(answered))
+  /** @param note - what the request was is written into it. */
+  exchange(frame: Uint8Array, note?: RequestNote): Promise<Bytes> {
+    const answered = this.#answerAny(frame, note).finally(() => this.#underWay.delete(answered))
     this.#underWay.add(answered)
     return answered
   }
@@ -113,19 +117,21 @@ export class KmsService implements KmsChannel {
     this.#release.forget()
   }
 
-  async #answerAny(frame: Uint8Array): Promise<Bytes> {
+  async #answerAny(frame: Uint8Array, note?: RequestNote): Promise<Bytes> {
     try {
       if (!this.#isOpen) throw new KeyriseError('ERR_KMS_FAILED', { detail: 'closed' })
       const request = decodeKmsRequest(frame)
-      if (request.op !== 'segment') return encodeKmsReply(await this.#answer(request))
+      if (note !== undefined) note.op = request.op
+      if (request.op !== 'segment') return encodeKmsReply(await this.#answer(request, note))
       return await this.#streams.segment(request.stream, request.index, request.sealed)
     } catch (error) {
-      return encodeKmsError(this.#report(error))
+      return encodeKmsError(this.#report(error, { note }))
     }
   }
 
   async #answer(
     request: Exclude<KmsRequest, { op: 'segment' }>,
+    note: RequestNote | undefined,
   ): Promise<KmsReplies[Exclude<keyof KmsReplies, 'segment'>]> {
     switch (request.op) {
       case 'identity':
@@ -136,16 +142,19 @@ export class KmsService implements KmsChannel {
         return offer.challenge
       }
       case 'handshake':
-        return this.#shakeHands(request)
+        return this.#shakeHands(request, note)
       case 'call': {
         const session = this.#sessions.use(request.session)
         if (session === undefined) throw new KeyriseError('ERR_SESSION_INVALID')
-        return { sealed: await session.call(request.sealed) }
+        return { sealed: await session.call(request.sealed, note) }
       }
     }
   }
 
-  async #shakeHands(request: Extract<KmsRequest, { op: 'handshake' }>): Promise<KmsReplies['handshake']> {
+  async #shakeHands(
+    request: Extract<KmsRequest, { op: 'handshake' }>,
+    note: RequestNote | undefined,
+  ): Promise<KmsReplies['handshake']> {
     // Taken before anything is verified: an offer is good for one attempt.
     const offer = this.#offers.take(request.handshake)
     if (offer === undefined) throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such handshake' })
@@ -165,11 +174,12 @@ export class KmsService implements KmsChannel {
         evidenceDigest,
       }),
       onEvent: (event) => onEvent?.(event),
-      report: (error, flow) => this.#report(error, flow),
+      report: (error, of) => this.#report(error, of),
       sinceMs: this.#options.clock.nowMs(),
     })
     this.#sessions.put(session.id, served)
-    onEvent?.({ event: 'handshake', image: name })
+    if (note !== undefined) note.image = name
+    onEvent?.({ event: 'handshake', image: name, ...requestOf(note) })
     return reply
   }
 
@@ -194,17 +204,26 @@ export class KmsService implements KmsChannel {
   }
 
   /** The code that may leave; the operator’s log gets the rest. */
-  #report(error: unknown, flow?: FlowId): ErrorCode {
+  #report(error: unknown, { flow, note }: ErrorOrigin = {}): ErrorCode {
     const inside = isKeyriseError(error) ? error.code : undefined
     const code = inside !== undefined && MAY_LEAVE.has(inside) ? outsideCode(inside) : 'ERR_KMS_FAILED'
+    const fault = describeFault(error)
+    if (note !== undefined) Object.assign(note, { code: inside ?? code, ...fault })
     this.#options.onEvent?.({
       event: code === 'ERR_KMS_FAILED' ? 'failed' : 'refused',
       code: inside ?? code,
       ...(flow === undefined ? {} : { flow }),
-      ...(error instanceof Error ? { detail: error.message } : {}),
+      detail: fault.detail,
+      ...requestOf(note),
     })
     return code
   }
+}
+
+/** Where an error happened. */
+export interface ErrorOrigin {
+  readonly flow?: FlowId | undefined
+  readonly note?: RequestNote | undefined
 }
 
 /** What a caller may learn. All else, a full disk or a damaged ledger, is the KMS’s own affair: ERR_KMS_FAILED. */

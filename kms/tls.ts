@@ -11,8 +11,11 @@ export interface ServeTls {
   readonly clientCa: Uint8Array
 }
 
+/** Without an authority every client is let in, and shows a token. */
+export type ListenerTls = Omit<ServeTls, 'clientCa'> & Partial<Pick<ServeTls, 'clientCa'>>
+
 /** @param where - whose they are, for messages. @throws {KeyriseError} ERR_CONFIG_INVALID, naming what cannot be used. */
-export const checkTls = ({ cert, key, clientCa }: ServeTls, where: string): void => {
+export const checkTls = ({ cert, key, clientCa }: ListenerTls, where: string): void => {
   const check = (name: string, work: () => unknown): void => {
     try {
       work()
@@ -25,6 +28,7 @@ export const checkTls = ({ cert, key, clientCa }: ServeTls, where: string): void
   check('the private key cannot be read, or is not the certificate’s', () => {
     createSecureContext({ cert: lend(cert), key: lend(key) })
   })
+  if (clientCa === undefined) return
   check('the clients’ authority cannot be read', () => {
     if (!/-----BEGIN CERTIFICATE-----/.test(lend(clientCa).toString('latin1'))) throw new Error('no certificate')
     createSecureContext({ ca: lend(clientCa) })

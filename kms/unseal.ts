@@ -54,6 +54,8 @@ export interface Resealed {
 
 /** Unseals somewhere: on this thread, or on a pool. */
 export interface Unsealer {
+  /** Parts that wait; none where it works at once. */
+  readonly queueCount?: number
   /** @throws {KeyriseError} ERR_CALLS_LIMIT: too much waits already; ERR_KMS_FAILED. */
   unseal(task: UnsealTask): Promise<Unsealed>
   /** @throws {KeyriseError} ERR_ENVELOPE_INVALID: it does not open; ERR_CALLS_LIMIT, ERR_KMS_FAILED; what `writeKeys` throws. */

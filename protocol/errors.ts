@@ -151,6 +151,10 @@ const ERRORS = {
     'Too many wrong passphrases were tried',
     'Wait as long as the message says; the right one opens the keyring then, and ends the waiting',
   ],
+  ERR_TOKEN_WRONG: [
+    'The request does not show the token of the admin surface',
+    'Send `authorization: Bearer` with what the file of --admin-token-file holds',
+  ],
   ERR_SHARE_INVALID: [
     'The share is not one of this keyring’s',
     'Let the custodian look at it again; the shares that were right are kept',

@@ -84,7 +84,7 @@ test('kms serve warns of a policy with allowDebug before it serves anything, and
   const written = JSON.parse(await readFile(policy, 'utf8')) as object
   await writeFile(policy, JSON.stringify({ ...written, allowDebug: true }))
   const [warning, failure] = await said()
-  t.regex((warning as { warning?: string }).warning ?? '', /has allowDebug: debug images get keys/)
+  t.regex((warning as { detail?: string }).detail ?? '', /has allowDebug: debug images get keys/)
   t.like(failure, { error: { code: 'ERR_PASSPHRASE_WRONG' } })
 })
 

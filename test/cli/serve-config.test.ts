@@ -29,6 +29,7 @@ test('flags win over the environment, which wins over the file; paths in the fil
     host: 'b',
     port: 3,
     insecureLoopback: true,
+    logLevel: 'info',
     adminSocket: '/etc/keyrise/a.sock',
   })
   t.like(sources, {
@@ -55,6 +56,11 @@ test('what is wrong is refused by key and source', (t) => {
   refused(/KEYRISE_KMS_PROT \(the environment\): no such key/, PLACE, { environment: { KEYRISE_KMS_PROT: '1' } })
   refused(/policy \(--policy, KEYRISE_KMS_POLICY or the file\): it is needed/, { directory: 'd' })
   refused(/tlsKey \(--tls-key\): it is needed with tlsCert and clientCa/, { ...PLACE, tlsCert: 'c', clientCa: 'a' })
+  refused(/adminHost .*: it is needed with adminClientCa/, { ...PLACE, adminTokenFile: 't' })
+  const admin = { ...PLACE, adminHost: 'h', adminPort: 1 }
+  refused(/adminClientCa .*: it or adminTokenFile is needed/, admin)
+  refused(/adminClientCa .*and not both/, { ...admin, adminClientCa: 'a', adminTokenFile: 't' })
+  refused(/logLevel \(.*\): one of error, warn, info, debug/, { ...PLACE, logLevel: 'loud' })
   refused(/tlsCert .*: it is needed with adminHost/, { ...PLACE, adminHost: 'h', adminPort: 1, adminClientCa: 'a' })
 })
 
@@ -70,6 +76,7 @@ test('kms serve --print-config says every setting and where it comes from, and s
     host: { value: '127.0.0.1', source: 'default' },
     port: { value: 7, source: 'KEYRISE_KMS_PORT' },
     insecureLoopback: { value: false, source: 'default' },
+    logLevel: { value: 'info', source: 'default' },
     directory: { value: join(root, 'kms'), source: file },
     policy: { value: join(root, 'policy.json'), source: file },
   })

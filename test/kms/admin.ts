@@ -1,9 +1,10 @@
-import { request, type IncomingMessage } from 'node:http'
+import { request, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 
 export interface AdminReply {
   readonly status: number | undefined
   readonly text: string
   readonly json: unknown
+  readonly headers: IncomingHttpHeaders
 }
 
 interface AdminRequest {
@@ -25,7 +26,8 @@ export const askSocket = (socketPath: string, path: string, options: AdminReques
     const sizes = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }
     request({ socketPath, path, method, agent: false, headers: { ...sizes, ...headers } }, (response) => {
       readText(response).then((text) => {
-        resolve({ status: response.statusCode, text, json: text.startsWith('{') ? (JSON.parse(text) as unknown) : {} })
+        const { statusCode: status, headers } = response
+        resolve({ status, headers, text, json: text.startsWith('{') ? (JSON.parse(text) as unknown) : {} })
       }, reject)
     })
       .on('error', reject)

@@ -1,5 +1,6 @@
 import test from 'ava'
 import { MemoryFileSystem, SimulatedClock } from '../../faults/index.js'
+import { Metrics } from '../../kms/metrics.js'
 import { KmsControl } from '../../kms/control.js'
 import { createSharedKms } from '../../kms/place.js'
 import { InlineUnsealer } from '../../kms/unseal.js'
@@ -21,6 +22,7 @@ const world = async () => {
     },
   })
   const control = await KmsControl.sealed({
+    metrics: new Metrics(),
     ...{ place, fs, clock, random: nodeRandom, policy: { platforms: [], images: [] } },
     startUnsealer: (keys) => Promise.resolve(new InlineUnsealer(keys)),
   })
@@ -66,6 +68,7 @@ test('a KMS whose passphrase nobody shares takes no share, and one that is close
   await t.throwsAsync(control.submitShare(one), { code: 'ERR_KMS_FAILED' })
   await fs.unlink('/kms/keyring.age.custodians')
   const other = await KmsControl.sealed({
+    metrics: new Metrics(),
     ...{ place, fs, clock, random: nodeRandom, policy: { platforms: [], images: [] } },
   })
   await t.throwsAsync(other.submitShare(one), { code: 'ERR_CUSTODIANS_INVALID' })
