@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises'
 import { copyBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { ServeOptions, ServeTls } from '../kms/index.js'
+import type { ServeOptions } from '../kms/index.js'
 import { systemCode } from '../storage/failures.js'
 import type { ServeConfig } from './serve-config.js'
 
@@ -28,7 +28,7 @@ export const readSurfaces = async (config: ServeConfig): Promise<Surfaces> => {
     port,
     insecureLoopback,
     ...(adminSocket === undefined ? {} : { adminSocket }),
-    ...(tls?.clientCa === undefined ? {} : { tls: tls as ServeTls }),
+    ...(tls?.clientCa === undefined ? {} : { tls: { ...tls, clientCa: tls.clientCa } }),
     ...(adminTls === undefined ? {} : { adminTls }),
   }
 }

@@ -143,11 +143,11 @@ const urlOf = (server: HttpServer, host: string): string => {
 }
 
 const watchOf = (surface: Surface, metrics: Metrics, onLog: ServeOptions['onLog']): Watch => {
-  const { began, ended } = metrics.watch(surface)
+  const counted = metrics.watch(surface)
   return {
-    began,
+    began: () => counted.began(),
     ended: (answered) => {
-      ended(answered)
+      counted.ended(answered)
       onLog?.(entryOfRequest(surface, answered))
     },
   }

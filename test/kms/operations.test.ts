@@ -168,14 +168,14 @@ test('a fault is told by its kind and place, and never by a message that may quo
 test.serial('a fault of the KMS is answered with a code alone, and its log says where it was', async (t) => {
   const { served, socket, entries } = await serveLogged(t)
   // What a route throws here is no error of ours.
-  const { run } = statusRoute
+  const before = { ...statusRoute }
   Object.assign(statusRoute, { run: () => Promise.reject(new TypeError('correct horse')) })
   try {
     const reply = await askSocket(socket, '/v1/status')
     t.is(reply.status, 503)
     t.like(reply.json, { code: 'ERR_KMS_FAILED', detail: 'see the KMS’s log' })
   } finally {
-    Object.assign(statusRoute, { run })
+    Object.assign(statusRoute, before)
   }
   await served.close()
   const [entry] = entries
