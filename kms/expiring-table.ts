@@ -43,6 +43,11 @@ export class ExpiringTable<T> {
     return row?.value
   }
 
+  /** Drops the value; fine where there is none. */
+  end(id: Uint8Array): void {
+    this.#drop(toHex(id))
+  }
+
   /** All of them, the one unused for longest first. */
   values(): T[] {
     return [...this.#rows.values()].map(({ value }) => value)

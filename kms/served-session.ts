@@ -33,6 +33,8 @@ interface ServedSessionOptions {
   readonly streams: Streams
   readonly receipts: SessionReceipts
   readonly onEvent: (event: KmsEvent) => void
+  /** Told once, when the session begins to serve a flow. */
+  readonly opened: (session: ServedSession, flow: FlowId) => void
   /** Logs an error and says which code may leave. */
   readonly report: (error: unknown, of: ErrorOrigin) => ErrorCode
   /** When it was attested, in milliseconds since the epoch. */
@@ -64,6 +66,11 @@ export class ServedSession {
     this.#options = options
     this.#image = { ...options.image, measurement: copyBytes(options.image.measurement) }
     this.#streams = options.streams.ofSession()
+  }
+
+  /** 16 bytes. */
+  get id(): Bytes {
+    return this.#options.session.id
   }
 
   get view(): SessionView {
@@ -172,6 +179,7 @@ export class ServedSession {
     const { desk, release, receipts } = this.#options
     const receipt = receipts.ofState('open', { claimed, flow: request.flow })
     const state = await desk.open(request, this.#image, receipt.of)
+    if (this.#flow === undefined) this.#options.opened(this, request.flow)
     this.#flow = request.flow
     // What was refused here never gets further; with no head there was nothing to release yet.
     this.#isReleased ||= state.head !== null

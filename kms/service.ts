@@ -10,6 +10,7 @@ import { SessionOffer } from '../protocol/crypto/session.js'
 import { Denials } from './denials.js'
 import { ExpiringTable } from './expiring-table.js'
 import { FlowDesk } from './flow-desk.js'
+import { FlowSessions } from './flow-sessions.js'
 import type { Keyring } from './keyring.js'
 import type { Ledger } from './ledger.js'
 import { findImage, type Policy } from './policy.js'
@@ -62,6 +63,7 @@ export class KmsService implements KmsChannel {
   readonly #release: Release
   readonly #offers: ExpiringTable<SessionOffer>
   readonly #sessions: ExpiringTable<ServedSession>
+  readonly #ofFlows = new FlowSessions<ServedSession>(({ id }) => this.#sessions.end(id))
   readonly #streams: Streams
   #isOpen = true
   readonly #underWay = new Set<Promise<unknown>>()
@@ -84,7 +86,10 @@ export class KmsService implements KmsChannel {
       countMax: SESSION_COUNT_MAX,
       idleMsMax: SESSION_IDLE_MS_MAX,
       clock,
-      drop: (session) => void session.close(),
+      drop: (session) => {
+        this.#ofFlows.delete(session)
+        void session.close()
+      },
     })
   }
 
@@ -146,6 +151,7 @@ export class KmsService implements KmsChannel {
       case 'call': {
         const session = this.#sessions.use(request.session)
         if (session === undefined) throw new KeyriseError('ERR_SESSION_INVALID')
+        this.#ofFlows.use(session)
         return { sealed: await session.call(request.sealed, note) }
       }
     }
@@ -174,6 +180,7 @@ export class KmsService implements KmsChannel {
         evidenceDigest,
       }),
       onEvent: (event) => onEvent?.(event),
+      opened: (opened, flow) => this.#ofFlows.add(flow, opened),
       report: (error, of) => this.#report(error, of),
       sinceMs: this.#options.clock.nowMs(),
     })

@@ -50,6 +50,8 @@ const seconds = wholeNumber('seconds', 10) ?? 0
 if (unwraps !== undefined && sessions === undefined) throw new RangeError('--unwraps: with --sessions only')
 const unwrapsPerSession = unwraps === undefined ? UNWRAPS_PER_SESSION : Math.ceil(unwraps / (sessions ?? 1))
 
+/** By then there are as many sessions as the KMS keeps for each flow, and its heap has its size. */
+const WARM_SESSION_COUNT = 300
 /** Of sessions a tenth is enough to warm up. */
 const PARTS: readonly { name: string; ofTime: number; ofSessions: number; isHostile: boolean }[] = [
   { name: 'warm-up', ofTime: 1 / 3, ofSessions: 0.1, isHostile: false },
@@ -57,7 +59,8 @@ const PARTS: readonly { name: string; ofTime: number; ofSessions: number; isHost
   { name: 'beside hostile clients', ofTime: 1 / 3, ofSessions: 0.45, isHostile: true },
 ]
 const parts = PARTS.map(({ name, ofTime, ofSessions, isHostile }): Part => {
-  const until = sessions === undefined ? { seconds: seconds * ofTime } : { sessions: Math.ceil(sessions * ofSessions) }
+  if (sessions !== undefined) return { name, until: { sessions: Math.ceil(sessions * ofSessions) }, isHostile }
+  const until = { seconds: seconds * ofTime, ...(name === 'warm-up' ? { sessions: WARM_SESSION_COUNT } : {}) }
   return { name, until, isHostile }
 })
 

@@ -20,10 +20,11 @@ const SAY_MS = 5000
 /** All errors are counted; the first are told. */
 const TOLD_COUNT_MAX = 20
 
-/** A part of a soak; it ends after a time, or with a number of sessions. */
+/** A part of a soak; it ends after a time, and with a number of sessions. */
 export interface Part {
   readonly name: string
-  readonly until: { readonly seconds: number } | { readonly sessions: number }
+  /** Both, where both are given. */
+  readonly until: { readonly seconds?: number; readonly sessions?: number }
   readonly isHostile: boolean
 }
 
@@ -139,7 +140,7 @@ const run = async ({ name, until, isHostile }: Part, stage: Stage): Promise<Phas
   const [kmsCpu, ownCpu, startMs] = [await kms.cpuSeconds(), process.cpuUsage(), performance.now()]
   const secondsSo = (): number => (performance.now() - startMs) / 1000
   let begun = 0
-  const mayBegin = (): boolean => ('seconds' in until ? secondsSo() < until.seconds : begun < until.sessions)
+  const mayBegin = (): boolean => secondsSo() < (until.seconds ?? 0) || begun < (until.sessions ?? 0)
   const timer = setInterval(() => say(progress(name, count, secondsSo())), SAY_MS)
   let hostile: Readonly<Record<string, number>> = {}
   try {
