@@ -38,10 +38,13 @@ const listening = async (output: Readable): Promise<string | undefined> => {
 export class KmsProcess implements AsyncDisposable {
   readonly url: string
   readonly #child: ChildProcess
+  readonly #end = (): boolean => this.#child.kill('SIGKILL')
 
   private constructor(child: ChildProcess, url: string) {
     this.#child = child
     this.url = url
+    // Whoever started it may end by a fault.
+    process.once('exit', this.#end)
   }
 
   static async serve(directory: string, policy: string): Promise<KmsProcess> {
@@ -64,6 +67,7 @@ export class KmsProcess implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    process.off('exit', this.#end)
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const exited = once(this.#child, 'exit')
     this.#child.kill('SIGTERM')

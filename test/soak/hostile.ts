@@ -1,4 +1,4 @@
-import { once, setMaxListeners } from 'node:events'
+import { setMaxListeners } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asciiBytes } from '../../protocol/bytes.js'
@@ -67,7 +67,8 @@ export class Hostiles implements AsyncDisposable {
     let answer = ''
     socket.on('error', () => undefined)
     socket.on('data', (part) => (answer = (answer + part.toString('latin1')).slice(0, 1024)))
-    const closed = once(socket, 'close')
+    // Not `once`, which rejects where the KMS resets the connection, as it may.
+    const closed = new Promise((resolve) => socket.once('close', resolve))
     const late = new AbortController()
     const timer = setTimeout(() => {
       late.abort()

@@ -64,6 +64,9 @@ const parts = PARTS.map(({ name, ofTime, ofSessions, isHostile }): Part => {
   return { name, until, isHostile }
 })
 
+// By way of `exit`, at which the KMS’s process ends, too.
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
+
 const startMs = performance.now()
 const { phases, errorCount, errors } = await soak(parts, { unwrapsPerSession, say: (text) => console.error(text) })
 const sum = (of: (phase: Phase) => number): number => phases.reduce((total, phase) => total + of(phase), 0)
