@@ -7,8 +7,8 @@ import { soak, type Part, type Phase } from './soak.js'
 
 const HELP = `npm run soak [-- options]
 
-32 clients attest sessions to a KMS process, recover and unwrap; in the last part hostile clients are beside them: slow,
-half-open, oversized, replayed. No call may fail, and the process may not grow.
+32 clients attest sessions to a KMS process, recover and unwrap; beside them, but for a while in the middle, hostile
+clients: slow, half-open, oversized, replayed. No call may fail, and the process may not grow.
 
   --seconds N   how long it works (45)
   --sessions N  instead, so many sessions
@@ -52,9 +52,9 @@ const unwrapsPerSession = unwraps === undefined ? UNWRAPS_PER_SESSION : Math.cei
 
 /** By then there are as many sessions as the KMS keeps for each flow, and its heap has its size. */
 const WARM_SESSION_COUNT = 300
-/** Of sessions a tenth is enough to warm up. */
+/** What large frames are held in is taken once, and kept: so hostile clients are there from the first. Of sessions a tenth is enough. */
 const PARTS: readonly { name: string; ofTime: number; ofSessions: number; isHostile: boolean }[] = [
-  { name: 'warm-up', ofTime: 1 / 3, ofSessions: 0.1, isHostile: false },
+  { name: 'warm-up', ofTime: 1 / 3, ofSessions: 0.1, isHostile: true },
   { name: 'alone', ofTime: 1 / 3, ofSessions: 0.45, isHostile: false },
   { name: 'beside hostile clients', ofTime: 1 / 3, ofSessions: 0.45, isHostile: true },
 ]
