@@ -1,7 +1,14 @@
 import { consoleRoute } from './admin-console.js'
 import { sealRoute, statusRoute, unlockRoute } from './admin-control.js'
 import { backupRoute, shareRoute } from './admin-custody.js'
-import { rotateRoute } from './admin-keys.js'
+import {
+  dependentsRoute,
+  keysRoute,
+  keyStateRoute,
+  rewrapProgressRoute,
+  rewrapRoute,
+  rotateRoute,
+} from './admin-keys.js'
 import { metricsRoute } from './admin-metrics.js'
 import { approvedRoute } from './admin-policy.js'
 import type { AdminRoute } from './admin-route.js'
@@ -12,7 +19,12 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
   unlockRoute,
   sealRoute,
   approvedRoute,
+  keysRoute,
   rotateRoute,
+  keyStateRoute,
+  dependentsRoute,
+  rewrapRoute,
+  rewrapProgressRoute,
   consoleRoute,
   shareRoute,
   backupRoute,

@@ -7,6 +7,7 @@ import type { FlowState } from './ledger.js'
 import { imageName, type Policy } from './policy.js'
 import { ROOT_ID } from './root-keys.js'
 import type { SessionView } from './served-session.js'
+import type { RewrapProgress, StoreProgress } from './store-rewraps.js'
 
 /** What the console shows of a KMS that is unlocked. */
 export interface Shown {
@@ -16,6 +17,7 @@ export interface Shown {
   /** Oldest first. */
   readonly receipts: readonly Receipt[]
   readonly policy: Policy
+  readonly rewrap: RewrapProgress
 }
 
 const ROW_COUNT_MAX = 100
@@ -74,7 +76,7 @@ const flowView = (
   state: destroyed ? 'destroyed' : staleAccepted ? 'stale state accepted' : 'active',
 })
 
-const healthOf = ({ flows, sessions, receipts }: Shown): ConsoleFigure[] => {
+const healthOf = ({ flows, sessions, receipts, rewrap }: Shown): ConsoleFigure[] => {
   const refusedCount = receipts.filter(({ outcome, kind }) => outcome !== undefined || kind === 'denials').length
   const staleCount = [...flows.values()].filter(({ staleAccepted }) => staleAccepted).length
   return [
@@ -82,5 +84,12 @@ const healthOf = ({ flows, sessions, receipts }: Shown): ConsoleFigure[] => {
     { name: 'attested sessions', value: String(sessions.length), isGood: true },
     { name: `refused of the last ${receipts.length}`, value: String(refusedCount), isGood: refusedCount === 0 },
     { name: 'stale states accepted', value: String(staleCount), isGood: staleCount === 0 },
+    ...rewrap.stores.map((store) => rewrapFigure(store)),
   ]
 }
+
+const rewrapFigure = ({ store, total, rewrapped, current, failed, code }: StoreProgress): ConsoleFigure => ({
+  name: `rewrapped in ${store}`,
+  value: code ?? `${String(rewrapped + current)} of ${String(total)}`,
+  isGood: code === null && failed === 0,
+})

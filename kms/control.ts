@@ -12,6 +12,10 @@ import { PendingShares } from './pending-shares.js'
 import { readCustodians, type KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
 
+/** Before what could not be destroyed in its time is tried again. */
+const RETRY_MS = 60_000
+const LOOK_MS = 60 * 60_000
+
 /** Where, and under which policy, a KMS runs: all but what unlocks it. */
 export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase' | 'onLedgerAppend'> & {
   /** Told of requests by whoever has the listeners. */
@@ -41,6 +45,7 @@ export class KmsControl implements AsyncDisposable {
   #unlocked: Unlocked | undefined
   #sinceMs: number
   #isClosed = false
+  #due: Disposable | undefined
   #changed: Promise<unknown> = Promise.resolve()
 
   private constructor(options: KmsControlOptions, identity: Bytes, unlocked?: Unlocked) {
@@ -68,7 +73,9 @@ export class KmsControl implements AsyncDisposable {
   static async unlocked(options: KmsControlOptions, passphrase: Secret): Promise<KmsControl> {
     let control: KmsControl | undefined
     const unlocked = await open(options, passphrase, () => control?.console.changed())
-    return (control = new KmsControl(options, unlocked.kms.identity, unlocked))
+    control = new KmsControl(options, unlocked.kms.identity, unlocked)
+    control.#awaitDestruction(0)
+    return control
   }
 
   status(): KmsStatus {
@@ -186,8 +193,29 @@ export class KmsControl implements AsyncDisposable {
 
   #change<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#changed.then(work)
-    this.#changed = done.catch(() => undefined).then(() => this.console.changed())
+    this.#changed = done.then(
+      () => this.#settled(0),
+      () => this.#settled(RETRY_MS),
+    )
     return done
+  }
+
+  #settled(delayMsMin: number): void {
+    this.console.changed()
+    this.#awaitDestruction(delayMsMin)
+  }
+
+  /** Ends the root keys whose time has come, when it has. A clock that is set is noticed within LOOK_MS. */
+  #awaitDestruction(delayMsMin: number): void {
+    this.#due?.[Symbol.dispose]()
+    const dueMs = this.#unlocked?.kms.nextDueMs
+    if (dueMs === undefined) return
+    const { clock } = this.options
+    const delayMs = Math.max(delayMsMin, Math.min(dueMs - clock.nowMs(), LOOK_MS), 0)
+    this.#due = clock.timer(delayMs, () => {
+      // What goes wrong is tried again.
+      this.change((kms, passphrase) => kms.changeKeys(passphrase, (keys) => keys)).catch(() => undefined)
+    })
   }
 }
 

@@ -1,6 +1,6 @@
 import { equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { Clock, FileSystem, KmsChannel, Random } from '../protocol/ports.js'
+import type { Clock, FileSystem, KmsChannel, Random, Store } from '../protocol/ports.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import type { Approved } from './approvals.js'
 import type { Change } from './change-keys.js'
@@ -13,8 +13,10 @@ import type { Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
+import type { KeyDescription } from './root-keys.js'
 import { RunningKms } from './running-kms.js'
 import type { KmsEvent } from './service.js'
+import type { StoreRewraps } from './store-rewraps.js'
 import type { Unsealer, UnsealKeys } from './unseal.js'
 import { unsealKeys } from './unseal-keys.js'
 import type { Verifier } from './verifier.js'
@@ -29,6 +31,8 @@ export interface OpenKmsOptions extends PlaceOptions {
   readonly random: Random
   /** Of formats that the policy may list beside `simulated` and `nitro`, or in their place. */
   readonly verifiers?: readonly Verifier[]
+  /** Stores that the operator registered, by id: rewrapped after a rotation. */
+  readonly stores?: ReadonlyMap<string, Store>
   readonly onEvent?: (event: KmsEvent) => void
   /** Told how long each append to the ledger took, in seconds. */
   readonly onLedgerAppend?: (seconds: number) => void
@@ -67,6 +71,14 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
   changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']>
   /** How much there is of what it holds. */
   gauges(): Gauges
+  /** Every version of its root keys, the newest first. */
+  readonly rootKeys: readonly KeyDescription[]
+  /** When the next of them is to be destroyed, since the epoch: `changeKeys` ends what is due. Undefined where none is. */
+  readonly nextDueMs: number | undefined
+  /** Of the stores that the operator registered. */
+  readonly rewraps: Pick<StoreRewraps, 'progress' | 'start'>
+  /** What of those stores nothing else would open: `dependentsOf`, each with its store’s id. @throws {KeyriseError} as that. */
+  dependentsOf(key: string): AsyncGenerator<{ readonly store: string; readonly name: string }, void, undefined>
   /** What it is like now, for operators to look at. */
   look(): Shown
   /** Answers what is under way, then zero-fills every key. */
@@ -95,6 +107,8 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
       throw new KeyriseError('ERR_KMS_FAILED', { detail: 'its keyring was rotated while it started: start it again' })
     const kms = new RunningKms(options, { policy, keyring, unsealer, ledger, startUnsealer })
     await putInForce(policy, { ledger, receipts: kms.receipts, identity: keyring.identity })
+    if ((kms.nextDueMs ?? Infinity) <= options.clock.nowMs()) await kms.changeKeys(options.passphrase, (keys) => keys)
+    await kms.rewraps.resume()
     return kms
   } catch (error) {
     for (const undo of opened) await undo()

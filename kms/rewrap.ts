@@ -46,9 +46,10 @@ export interface RewrapPairsOptions {
   /** The id of the root key that what is under a name is for; the one that opens it unless told. */
   readonly keyIdOf?: (name: string) => string
   readonly signal?: AbortSignal
+  /** Pairs worked on at once. Each waits for the disk nearly all the time, so that a pool of threads would gain nothing. */
+  readonly parallelCount?: number
 }
 
-/** Pairs worked on at once. Each waits for the disk nearly all the time, so that a pool of threads would gain nothing. */
 const PARALLEL_COUNT = 16
 /** One byte more than a chunk tells whether it is the last. */
 const START_SIZE = PAYLOAD_NONCE_SIZE + SEALED_CHUNK_SIZE + 1
@@ -68,13 +69,13 @@ export async function* rewrapPairs(options: RewrapPairsOptions): AsyncGenerator<
   using rewrapper = new PairRewrapper(options)
   yield* bounded(
     pairs.filter(([, { generations }]) => generations.length > 0),
-    options.signal,
+    options,
     ([name, halves]) => rewrapper.rewrap(name, halves),
   )
   // Later, because an enclave may have been about to write the header.
   yield* bounded(
     pairs.filter(([, { generations }]) => generations.length === 0),
-    options.signal,
+    options,
     async ([name]) => rewrapper.rewrap(name, pairsAmong(await store.list(`${name}.`)).get(name)),
   )
 }
@@ -82,14 +83,14 @@ export async function* rewrapPairs(options: RewrapPairsOptions): AsyncGenerator<
 /** What `work` makes of each item, in order, with a few at a time under way. */
 async function* bounded<T, R>(
   items: readonly T[],
-  signal: AbortSignal | undefined,
+  { signal, parallelCount = PARALLEL_COUNT }: Pick<RewrapPairsOptions, 'signal' | 'parallelCount'>,
   work: (item: T) => Promise<R | undefined>,
 ): AsyncGenerator<R, void, undefined> {
   const underWay: Promise<R | undefined>[] = []
   try {
     for (let next = 0; next < items.length || underWay.length > 0;) {
       signal?.throwIfAborted()
-      while (underWay.length < PARALLEL_COUNT && next < items.length) underWay.push(work(items[next++] as T))
+      while (underWay.length < parallelCount && next < items.length) underWay.push(work(items[next++] as T))
       const done = await underWay.shift()
       if (done !== undefined) yield done
     }

@@ -145,6 +145,12 @@ export const withoutDue = (keys: RootKeys, nowMs: number): RootKeys => {
   return { live: keys.live.filter((one) => !isDue(one)), destroyed }
 }
 
+/** When the next destruction is due, since the epoch; undefined where none waits. */
+export const nextDueMs = ({ live }: RootKeys): number | undefined => {
+  const times = live.flatMap(({ destroyAtMs }) => (destroyAtMs === null ? [] : [destroyAtMs]))
+  return times.length === 0 ? undefined : Math.min(...times)
+}
+
 /** What anyone may know of a version. `at`: when it is to be destroyed, or was, in ISO 8601. */
 export interface KeyDescription {
   readonly key: string

@@ -1,10 +1,12 @@
 import { disposeAll } from '../protocol/live-secrets.js'
 import type { Bytes } from '../protocol/bytes.js'
+import type { Store } from '../protocol/ports.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { approversOf, encodeRequest, type Approved } from './approvals.js'
 import { writeKeys, type Change } from './change-keys.js'
 import type { Shown } from './console-view.js'
+import { dependentsOf } from './dependents.js'
 import type { FileLedger } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import { NitroVerifier } from './nitro-verifier.js'
@@ -14,9 +16,10 @@ import type { CheckedPolicy } from './policy-file.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
 import { RenewableUnsealer } from './renewable-unsealer.js'
-import { withoutDue } from './root-keys.js'
+import { describeKeys, findKey, nextDueMs, withoutDue, type KeyDescription } from './root-keys.js'
 import { KmsService } from './service.js'
 import type { Unsealer } from './unseal.js'
+import { StoreRewraps } from './store-rewraps.js'
 import { unsealKeys } from './unseal-keys.js'
 import { SimulatedVerifier, Verifiers } from './verifier.js'
 
@@ -34,6 +37,7 @@ export class RunningKms implements OpenKms {
   readonly #parts: RunningParts
   readonly #unsealer: RenewableUnsealer
   readonly #service: KmsService
+  readonly rewraps: StoreRewraps
 
   constructor(options: OpenKmsOptions, parts: RunningParts) {
     this.#options = options
@@ -52,6 +56,17 @@ export class RunningKms implements OpenKms {
       clock,
       ...(onEvent === undefined ? {} : { onEvent }),
     })
+    this.rewraps = new StoreRewraps({
+      keyring,
+      stores: options.stores ?? new Map<string, Store>(),
+      receipts: this.receipts,
+      clock,
+      random,
+      fs: options.fs,
+      directory: options.place.directory,
+      changed: () => onEvent?.({ event: 'rewrap' }),
+      failed: (error) => void this.#service.report(error),
+    })
   }
 
   get identity(): Bytes {
@@ -60,6 +75,14 @@ export class RunningKms implements OpenKms {
 
   get keys(): KmsIdentity['keys'] {
     return identify(this.#parts.keyring).keys
+  }
+
+  get rootKeys(): readonly KeyDescription[] {
+    return describeKeys(this.#parts.keyring.keys)
+  }
+
+  get nextDueMs(): number | undefined {
+    return nextDueMs(this.#parts.keyring.keys)
   }
 
   get receipts(): Receipts {
@@ -89,8 +112,11 @@ export class RunningKms implements OpenKms {
     const { keyring, ledger, startUnsealer } = this.#parts
     const { place, fs, random, clock } = this.#options
     const keys = change(withoutDue(keyring.keys, clock.nowMs()))
+    if (keys === keyring.keys) return this.keys
     const next = await startUnsealer(unsealKeys({ identity: keyring.identity, keys }))
+    const isRotation = keys.live[0] !== keyring.keys.live[0]
     try {
+      if (isRotation) await this.rewraps.expect()
       await writeKeys({ place, passphrase, fs, random, clock }, { keyring, ledger, receipts: this.receipts }, keys)
     } catch (error) {
       await next.close()
@@ -99,17 +125,34 @@ export class RunningKms implements OpenKms {
     const renewed = this.#unsealer.renew(next)
     keyring.change(keys)
     this.#service.renew()
+    if (isRotation) this.rewraps.start()
+    else this.rewraps.renew()
     await renewed
     return this.keys
+  }
+
+  async *dependentsOf(key: string): AsyncGenerator<{ store: string; name: string }, void, undefined> {
+    const { keys } = this.#parts.keyring
+    findKey(keys, key)
+    for (const [id, store] of this.#options.stores ?? [])
+      for await (const name of dependentsOf({ keys, key, store })) yield { store: id, name }
   }
 
   look(): Shown {
     const { ledger, policy } = this.#parts
     const { sessions } = this.#service
-    return { keys: this.keys, flows: ledger.flows, sessions, receipts: ledger.recentReceipts, policy }
+    return {
+      keys: this.keys,
+      flows: ledger.flows,
+      sessions,
+      receipts: ledger.recentReceipts,
+      policy,
+      rewrap: this.rewraps.progress,
+    }
   }
 
   async close(): Promise<void> {
+    await this.rewraps.close()
     await this.#service.close()
     await this.#unsealer.close()
     await this.#parts.ledger.close()

@@ -25,7 +25,7 @@ import type { Verifier } from './verifier.js'
 
 /** What happened, for the operator’s log: names and codes, nothing secret. */
 export interface KmsEvent {
-  readonly event: 'handshake' | SessionRequest['op'] | 'refused' | 'failed'
+  readonly event: 'handshake' | SessionRequest['op'] | 'rewrap' | 'refused' | 'failed'
   readonly flow?: FlowId
   readonly image?: string
   readonly code?: ErrorCode
@@ -72,7 +72,7 @@ export class KmsService implements KmsChannel {
     this.#options = options
     const { keyring, ledger, policy, unsealer, random, clock } = options
     this.receipts = new Receipts({ ledger, signer: keyring, clock })
-    this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.#report(error) })
+    this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.report(error) })
     this.#desk = new FlowDesk({ ledger, policy, identity: keyring.identity, clock })
     this.#release = new Release(keyring, unsealer)
     this.#streams = new Streams({ unsealer, random, clock })
@@ -130,7 +130,7 @@ export class KmsService implements KmsChannel {
       if (request.op !== 'segment') return encodeKmsReply(await this.#answer(request, note))
       return await this.#streams.segment(request.stream, request.index, request.sealed)
     } catch (error) {
-      return encodeKmsError(this.#report(error, { note }))
+      return encodeKmsError(this.report(error, { note }))
     }
   }
 
@@ -181,7 +181,7 @@ export class KmsService implements KmsChannel {
       }),
       onEvent: (event) => onEvent?.(event),
       opened: (opened, flow) => this.#ofFlows.add(flow, opened),
-      report: (error, of) => this.#report(error, of),
+      report: (error, of) => this.report(error, of),
       sinceMs: this.#options.clock.nowMs(),
     })
     this.#sessions.put(session.id, served)
@@ -211,7 +211,7 @@ export class KmsService implements KmsChannel {
   }
 
   /** The code that may leave; the operator’s log gets the rest. */
-  #report(error: unknown, { flow, note }: ErrorOrigin = {}): ErrorCode {
+  report(error: unknown, { flow, note }: ErrorOrigin = {}): ErrorCode {
     const inside = isKeyriseError(error) ? error.code : undefined
     const code = inside !== undefined && MAY_LEAVE.has(inside) ? outsideCode(inside) : 'ERR_KMS_FAILED'
     const fault = describeFault(error)
