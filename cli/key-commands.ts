@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
+import { dependentsRoute, keysRoute, keyStateRoute } from '../kms/admin-keys.js'
+import type { ReplyOf } from '../kms/admin-route.js'
 import { changeKeyring } from '../kms/change-keys.js'
 import { dependentsOf } from '../kms/dependents.js'
 import { openKeyring, placeOf } from '../kms/place.js'
@@ -14,7 +16,8 @@ import {
 } from '../kms/root-keys.js'
 import { DirectoryStore, nodeClock, nodeFileSystem } from '../storage/index.js'
 import { each, wholeNumber } from './arguments.js'
-import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { askKms, askRunning } from './admin-client.js'
+import { withEither, withPassphrase, type PlaceFlags } from './kms-place.js'
 import { checkStore } from './rotation-commands.js'
 import { EXIT, printResult, printText, table } from './terminal.js'
 
@@ -29,9 +32,9 @@ const DAY_MS = 24 * 60 * 60 * 1000
 /** `keyrise kms keys …`: the versions of root keys, and what state each is in. */
 export const addKeyCommands = (kms: Command): void => {
   const keys = kms.command('keys').description('versions of root keys and their states')
-  withPlace(keys.command('list').description('list every version, the newest first')).action(list)
+  withEither(keys.command('list').description('list every version, the newest first')).action(list)
   const versioned = (name: string, description: string): Command =>
-    withPlace(keys.command(name).argument('<key>', 'the version, as in root@1').description(description))
+    withEither(keys.command(name).argument('<key>', 'the version, as in root@1').description(description))
   versioned('disable', 'let a version open nothing; its secret halves are kept').action(changeTo('disable'))
   versioned('enable', 'let a disabled version open again').action(changeTo('enable'))
   versioned('cancel', 'cancel a destruction that waits; the version stays disabled').action(
@@ -49,28 +52,64 @@ export const addKeyCommands = (kms: Command): void => {
     .action(destroy)
 }
 
-const list = (flags: PlaceFlags): Promise<void> =>
-  withSecret(flags, async (passphrase) => print(flags, describeKeys(await readKeys(flags, passphrase))))
+const list = async (flags: PlaceFlags): Promise<void> => {
+  const running = await askRunning(flags, keysRoute, undefined)
+  if (running !== undefined) return print(flags, describedOf(running))
+  await withSecret(flags, async (passphrase) => print(flags, describeKeys(await readKeys(flags, passphrase))))
+}
 
 const changeTo =
   (kind: Exclude<KeyChange['kind'], 'destroy'>) =>
-  (key: string, flags: PlaceFlags): Promise<void> =>
-    withSecret(flags, async (passphrase) => print(flags, await change(flags, passphrase, key, { kind })))
+  async (key: string, flags: PlaceFlags): Promise<void> => {
+    const running = await askRunning(flags, keyStateRoute, { key, change: kind })
+    if (running !== undefined) return print(flags, describedOf(running))
+    await withSecret(flags, async (passphrase) => print(flags, await change(flags, passphrase, key, { kind })))
+  }
 
 const destroy = async (key: string, flags: DestroyFlags): Promise<void> => {
   for (const path of flags.store) await checkStore(path)
+  const registered = await askRunning(flags, dependentsRoute, { key })
+  if (registered !== undefined) return destroyRunning(key, flags, registered)
   await withSecret(flags, async (passphrase) => {
     const dependents = await namesOf(flags, passphrase, key)
-    if (flags.json !== true) printText(dependents.map((name) => `unreadable without ${key}  ${name}\n`).join(''))
-    if (flags.yes !== true) return refuseToDestroy(key, flags, dependents)
+    if (!isAgreed(key, flags, dependents)) return
     const atMs = nodeClock.nowMs() + flags.waitingDays * DAY_MS
     print(flags, await change(flags, passphrase, key, { kind: 'destroy', atMs }), { dependents })
   })
 }
 
-const refuseToDestroy = (key: string, { json, store }: DestroyFlags, dependents: readonly string[]): void => {
-  const found =
-    store.length === 0 ? 'no store was looked through: name them with --store' : `${dependents.length} need it`
+/** Looks through the stores that are registered with the KMS that runs, and with its passphrase through those that are named. */
+const destroyRunning = async (
+  key: string,
+  flags: DestroyFlags,
+  { names, count }: ReplyOf<typeof dependentsRoute.reply>,
+): Promise<void> => {
+  const dependents = names.map(({ store, name }) => `${store}: ${name}`)
+  if (count > names.length) dependents.push(`${String(count - names.length)} more`)
+  if (flags.store.length > 0)
+    await withSecret(flags, async (passphrase) => void dependents.push(...(await namesOf(flags, passphrase, key))))
+  if (!isAgreed(key, flags, dependents, 'needed by nothing in the stores that were looked through')) return
+  const request = { key, change: 'destroy', waitingDays: flags.waitingDays } as const
+  print(flags, describedOf(await askKms(flags, keyStateRoute, request)), { dependents })
+}
+
+/** Says what needs a version; true where it is to be destroyed nevertheless. */
+const isAgreed = (key: string, flags: DestroyFlags, dependents: readonly string[], none?: string): boolean => {
+  if (flags.json !== true) printText(dependents.map((name) => `unreadable without ${key}  ${name}\n`).join(''))
+  if (flags.yes !== true) refuseToDestroy(key, flags, dependents, none)
+  return flags.yes === true
+}
+
+const describedOf = ({ keys }: ReplyOf<typeof keysRoute.reply>): readonly Described[] =>
+  keys.map(({ key, suite, state, at = null }) => ({ key, suite, state, at }))
+
+const refuseToDestroy = (
+  key: string,
+  { json, store }: DestroyFlags,
+  dependents: readonly string[],
+  none = store.length === 0 ? 'no store was looked through: name them with --store' : '0 need it',
+): void => {
+  const found = dependents.length === 0 ? none : `${dependents.length} need it`
   printResult(json === true, { key, dependents }, [`${key}: ${found}; --yes destroys it`])
   process.exitCode = EXIT.failed
 }
@@ -111,7 +150,10 @@ const withSecret = (flags: PlaceFlags, use: (passphrase: Secret) => Promise<void
     await use(passphrase)
   })
 
-const print = ({ json }: PlaceFlags, keys: readonly KeyDescription[], fields: object = {}): void => {
+/** A version as the files have it, or as the KMS tells. */
+type Described = Readonly<Record<'key' | 'suite' | 'state', string>> & Pick<KeyDescription, 'at'>
+
+const print = ({ json }: PlaceFlags, keys: readonly Described[], fields: object = {}): void => {
   const rows = keys.map(({ key, suite, state, at }) => [key, [suite, state, at].filter(Boolean).join('  ')] as const)
   printResult(json === true, { ...fields, keys }, table(rows))
 }

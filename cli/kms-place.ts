@@ -18,6 +18,8 @@ export interface PlaceFlags {
   readonly passphraseCredential?: string
   readonly share?: readonly string[]
   readonly json?: boolean
+  /** Of commands that ask a KMS that runs first. */
+  readonly adminSocket?: string
 }
 
 /** Where a passphrase is that is not to be asked for. */
@@ -42,6 +44,10 @@ export const withPlace = (command: Command): Command =>
       each,
     )
     .option('--json', 'print JSON')
+
+/** Of what a KMS that runs does by itself, and what is done to its files where none runs. */
+export const withEither = (command: Command): Command =>
+  withPlace(command).option('--admin-socket <path>', 'of the KMS that runs there, where it is not in the directory')
 
 export const withPassphrase = async <T>(
   flags: PlaceFlags,

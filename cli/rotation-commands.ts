@@ -1,4 +1,8 @@
 import type { Command } from 'commander'
+import { setTimeout } from 'node:timers/promises'
+import { statusRoute } from '../kms/admin-control.js'
+import { rewrapProgressRoute, rewrapRoute, rotateRoute } from '../kms/admin-keys.js'
+import type { ReplyOf } from '../kms/admin-route.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { RewrappedPair } from '../kms/rewrap.js'
 import { rewrapStore, rotateKms } from '../kms/rotation.js'
@@ -7,8 +11,9 @@ import { ROOT_ID } from '../kms/root-keys.js'
 import type { RootSuite } from '../protocol/statements.js'
 import { DirectoryStore, nodeFileSystem } from '../storage/index.js'
 import { suiteOption } from './arguments.js'
-import { printIdentity, withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
-import { EXIT, printText, table } from './terminal.js'
+import { askKms, askRunning } from './admin-client.js'
+import { printIdentity, withEither, withPassphrase, type PlaceFlags } from './kms-place.js'
+import { EXIT, printResult, printText, table } from './terminal.js'
 
 interface RotateFlags extends PlaceFlags {
   readonly key: string
@@ -16,41 +21,94 @@ interface RotateFlags extends PlaceFlags {
 }
 
 interface RewrapFlags extends PlaceFlags {
-  readonly store: string
+  readonly store?: string
   readonly flow?: string
 }
 
+type StoreProgress = ReplyOf<typeof rewrapProgressRoute.reply>['stores'][number]
+
+/** Between two looks at a rewrap that another process does. */
+const POLL_MS = 300
+
 /** `keyrise kms rotate` and `rewrap`: a new root key, and what was sealed to the older ones. */
 export const addRotationCommands = (kms: Command): void => {
-  withPlace(kms.command('rotate').description('make a new version of a root key; the older ones stay, to open'))
+  withEither(kms.command('rotate').description('make a new version of a root key; the older ones stay, to open'))
     .addOption(suiteOption())
     .option('--key <id>', 'the root key; one that there is not is made', ROOT_ID)
     .action(rotate)
-  withPlace(kms.command('rewrap').description('rewrap a store for the newest root key alone: headers, not payloads'))
-    .requiredOption('--store <dir>', 'the store’s directory; enclaves may use it meanwhile')
+  withEither(kms.command('rewrap').description('rewrap what was sealed to older versions: headers, not payloads'))
+    .option('--store <dir>', 'a store’s directory; those that are registered with the KMS that runs unless told')
     .option('--flow <id>', 'what is this flow’s only')
     .action(rewrap)
 }
 
 const rotate = async (flags: RotateFlags): Promise<void> => {
   const { key: id, suite } = flags
+  const running = await askRunning(flags, rotateRoute, { key: id, suite })
+  if (running !== undefined) return printRotated(flags, running.key)
   const rotated = await withPassphrase(flags, false, (passphrase) =>
     rotateKms({ ...placeOf(flags), passphrase, id, suite }),
   )
   const newest = rotated.keys[0]?.key ?? ''
   printIdentity(flags, rotated, [
-    ['backups', `copies of the keyring made before do not hold ${newest}: make new ones`],
+    ['backups', backupsLack(newest)],
     ['next', 'start the KMS again; then `keyrise kms rewrap` for each store'],
   ])
 }
 
+/** It serves on: enclaves seal to the new version from their next session on. */
+const printRotated = async (flags: RotateFlags, key: string): Promise<void> => {
+  const { identity, keys } = await askKms(flags, statusRoute, undefined)
+  const { state, stores } = await askKms(flags, rewrapProgressRoute, undefined)
+  const next =
+    state === 'idle'
+      ? 'no store is registered with the KMS: `keyrise kms rewrap --store …` for each'
+      : `${stores.map(({ store }) => store).join(', ')}: being rewrapped; \`keyrise kms rewrap\` shows how far`
+  const rows = [
+    ...keys.map(({ key: one, recipient }) => [one, recipient] as const),
+    ['backups', backupsLack(key)] as const,
+  ]
+  printResult(flags.json === true, { identity, keys, rewrap: { state, stores } }, [
+    ...table([['identity', identity], ...rows, ['next', next]]),
+  ])
+}
+
+const backupsLack = (key: string): string => `copies of the keyring made before do not hold ${key}: make new ones`
+
+/** Has the KMS that runs rewrap what is registered with it, or follows what it is doing already; exits with 1 where a pair failed. */
+const rewrapRegistered = async (flags: RewrapFlags): Promise<void> => {
+  if (flags.flow !== undefined) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--flow: with --store only' })
+  const before = await askRunning(flags, rewrapProgressRoute, undefined)
+  if (before === undefined)
+    throw new KeyriseError('ERR_CONFIG_INVALID', { detail: '--store: it is needed where no KMS runs in the directory' })
+  let progress = before.state === 'running' ? before : await askKms(flags, rewrapRoute, undefined)
+  if (progress.state === 'idle')
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: 'stores: none is registered with this KMS; name one with --store',
+    })
+  const showProgress = flags.json !== true && process.stderr.isTTY
+  while (progress.state === 'running') {
+    if (showProgress) process.stderr.write(`\r\x1b[K${progress.stores.map(describeStore).join('; ')}`)
+    await setTimeout(POLL_MS)
+    progress = await askKms(flags, rewrapProgressRoute, undefined)
+  }
+  if (showProgress) process.stderr.write('\r\x1b[K')
+  const failures = progress.failures.map(({ store, name, code }) => `${store}: ${name}  ${code}`)
+  printResult(flags.json === true, progress, [...failures, ...progress.stores.map(describeStore)])
+  if (progress.state === 'failed' || failures.length > 0) process.exitCode = EXIT.failed
+}
+
+const describeStore = ({ store, total, rewrapped, current, failed, code }: StoreProgress): string =>
+  `${store}: ${code ?? `${String(rewrapped)} rewrapped, ${String(current)} current, ${String(failed)} failed of ${String(total)}`}`
+
 /** A line for each pair that failed, or with --json for each; then how many of each there are. Exits with 1 where one failed. */
 const rewrap = async (flags: RewrapFlags): Promise<void> => {
-  await checkStore(flags.store)
+  const { store, flow } = flags
+  if (store === undefined) return rewrapRegistered(flags)
+  await checkStore(store)
   const counts: Record<RewrappedPair['status'], number> = { rewrapped: 0, current: 0, failed: 0 }
   const showProgress = flags.json !== true && process.stderr.isTTY
   await withPassphrase(flags, false, async (passphrase) => {
-    const { store, flow } = flags
     const target = { store: new DirectoryStore(store), ...(flow === undefined ? {} : { flow }) }
     for await (const pair of rewrapStore({ ...placeOf(flags), passphrase, ...target })) {
       counts[pair.status]++

@@ -7,6 +7,7 @@ import { isGiven, printIdentity, withPassphrase } from './kms-place.js'
 import { readPolicy } from './policy-file.js'
 import { openLog, type OperatorLog } from './serve-log.js'
 import { readConfig, readSurfaces, wipeSurfaces } from './serve-files.js'
+import type { RegisteredStores } from '../kms/registered-stores.js'
 import { resolveConfig, type ResolvedConfig, type ServeConfig } from './serve-config.js'
 import { EXIT, printResult, table } from './terminal.js'
 
@@ -46,6 +47,11 @@ export const addServeCommand = (kms: Command): void => {
       new Option('--log-format <format>', 'text on a terminal and json elsewhere, unless told').choices(LOG_FORMATS),
     )
     .option('--log-file <file>', 'append the log to this file; standard error unless told')
+    .option(
+      '--stores <id=directory>',
+      'a store to rewrap after a rotation; may be repeated',
+      (text: string, before: RegisteredStores | undefined): RegisteredStores => ({ ...before, ...parseStore(text) }),
+    )
     .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
     .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', wholeNumber(0, 1023))
     .option('--print-config', 'print the settings and where each comes from, and serve nothing')
@@ -72,6 +78,7 @@ const serve = async (flags: ServeFlags): Promise<void> => {
     ...surfaces,
     policy,
     onLog: (entry) => log.write(entry),
+    ...(config.stores === undefined ? {} : { stores: config.stores }),
   }
   try {
     const served = !isGiven(flags)
@@ -108,10 +115,16 @@ const printServed = (flags: ServeFlags, served: ServedKms): void => {
   )
 }
 
+/** `id=directory`; what is none names the store in what is said of it. */
+const parseStore = (text: string): RegisteredStores => {
+  const end = text.indexOf('=')
+  return { [text.slice(0, Math.max(end, 0))]: { directory: text.slice(end + 1) } }
+}
+
 const printConfig = (json: boolean, { config, sources }: ResolvedConfig): void => {
   const rows = Object.entries(config).map(([key, value]) => ({
     key,
-    value: value as string | number | boolean,
+    value: typeof value === 'object' ? JSON.stringify(value) : (value as string | number | boolean),
     source: sources[key as keyof ServeConfig] ?? '',
   }))
   const values = Object.fromEntries(rows.map(({ key, value, source }) => [key, { value, source }]))

@@ -1,5 +1,6 @@
 import { dirname, resolve } from 'node:path'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../kms/log-entry.js'
+import type { RegisteredStores } from '../kms/registered-stores.js'
 import { KeyriseError } from '../protocol/errors.js'
 
 /** What `keyrise kms serve` can be told by a file, by the environment and by flags. Passphrases and keys are none of it. */
@@ -23,10 +24,13 @@ export interface ServeConfig {
   readonly logFormat?: LogFormat
   /** Standard error unless told. */
   readonly logFile?: string
+  /** Stores that it rewraps by itself, by id. */
+  readonly stores?: RegisteredStores
 }
 
 type Key = keyof ServeConfig
-type Kind = 'text' | 'path' | 'port' | 'flag' | readonly string[]
+type Kind = 'text' | 'path' | 'port' | 'flag' | 'stores' | readonly string[]
+type Value = string | number | boolean | RegisteredStores
 
 const KINDS: Readonly<Record<Key, Kind>> = {
   directory: 'path',
@@ -46,6 +50,7 @@ const KINDS: Readonly<Record<Key, Kind>> = {
   logLevel: LOG_LEVELS,
   logFormat: LOG_FORMATS,
   logFile: 'path',
+  stores: 'stores',
 }
 const KEYS = Object.keys(KINDS) as readonly Key[]
 const DEFAULTS: Partial<ServeConfig> = { host: '127.0.0.1', port: 7600, insecureLoopback: false, logLevel: 'info' }
@@ -75,7 +80,7 @@ const flagOf = (key: Key): string => `--${key.replaceAll(/[A-Z]/g, '-$&').toLowe
  * @throws {KeyriseError} ERR_CONFIG_INVALID, naming the key and the source.
  */
 export const resolveConfig = ({ file, environment, flags }: ConfigSources): ResolvedConfig => {
-  const values: Partial<Record<Key, string | number | boolean>> = { ...DEFAULTS }
+  const values: Partial<Record<Key, Value>> = { ...DEFAULTS }
   const sources: Partial<Record<Key, string>> = {}
   for (const key of KEYS) if (values[key] !== undefined) sources[key] = 'default'
   const set = (key: Key, value: unknown, source: string): void => {
@@ -85,11 +90,7 @@ export const resolveConfig = ({ file, environment, flags }: ConfigSources): Reso
   if (file !== undefined) {
     for (const [name, value] of Object.entries(readFileConfig(file))) {
       const key = keyOf(name, file.path)
-      set(
-        key,
-        KINDS[key] === 'path' && typeof value === 'string' ? resolve(dirname(file.path), value) : value,
-        file.path,
-      )
+      set(key, relativeTo(dirname(file.path), KINDS[key], value), file.path)
     }
   }
   for (const [variable, text] of Object.entries(environment)) {
@@ -103,6 +104,27 @@ export const resolveConfig = ({ file, environment, flags }: ConfigSources): Reso
   checkTogether(config)
   return { config, sources }
 }
+
+/** Paths of a file of settings are relative to it. */
+const relativeTo = (folder: string, kind: Kind, value: unknown): unknown => {
+  if (kind === 'path') return typeof value === 'string' ? resolve(folder, value) : value
+  if (kind !== 'stores' || !isStores(value)) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([id, store]) => [id, { directory: resolve(folder, store.directory) }]),
+  )
+}
+
+const isStores = (value: unknown): value is RegisteredStores =>
+  isObject(value) &&
+  Object.values(value).every(
+    (store) => isObject(store) && isText(store['directory']) && Object.keys(store).length === 1,
+  )
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const isText = (value: unknown): value is string =>
+  typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX && !value.includes('\0')
 
 const refuse = (key: string, problem: string, source: string): never => {
   throw new KeyriseError('ERR_CONFIG_INVALID', { detail: `${key} (${source}): ${problem}` })
@@ -126,11 +148,20 @@ const keyOf = (name: string, source: string): Key =>
 /** What the environment says, as a value of its kind; what is none stays a text, and is refused. */
 const parseText = (kind: Kind, text: string): unknown => {
   if (kind === 'port' && /^\d{1,5}$/.test(text)) return Number(text)
+  if (kind === 'stores') return parseStores(text)
   if (kind === 'flag' && (text === 'true' || text === 'false')) return text === 'true'
   return text
 }
 
-const checkValue = (key: Key, value: unknown, source: string): string | number | boolean => {
+const parseStores = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+
+const checkValue = (key: Key, value: unknown, source: string): Value => {
   const kind = KINDS[key]
   if (typeof kind === 'object')
     return typeof value === 'string' && kind.includes(value) ? value : refuse(key, `one of ${kind.join(', ')}`, source)
@@ -141,10 +172,10 @@ const checkValue = (key: Key, value: unknown, source: string): string | number |
         : refuse(key, 'a whole number from 0 to 65535', source)
     case 'flag':
       return typeof value === 'boolean' ? value : refuse(key, 'true or false', source)
+    case 'stores':
+      return isStores(value) ? value : refuse(key, 'an object like { "id": { "directory": "path" } }', source)
     default:
-      return typeof value === 'string' && value.length > 0 && value.length <= TEXT_LENGTH_MAX && !value.includes('\0')
-        ? value
-        : refuse(key, 'a text', source)
+      return isText(value) ? value : refuse(key, 'a text', source)
   }
 }
 

@@ -73,9 +73,9 @@ export class KmsControl implements AsyncDisposable {
   static async unlocked(options: KmsControlOptions, passphrase: Secret): Promise<KmsControl> {
     let control: KmsControl | undefined
     const unlocked = await open(options, passphrase, () => control?.console.changed())
-    control = new KmsControl(options, unlocked.kms.identity, unlocked)
-    control.#awaitDestruction(0)
-    return control
+    const made = (control = new KmsControl(options, unlocked.kms.identity, unlocked))
+    made.#awaitDestruction(0)
+    return made
   }
 
   status(): KmsStatus {

@@ -64,7 +64,7 @@ export class RunningKms implements OpenKms {
       random,
       fs: options.fs,
       directory: options.place.directory,
-      changed: () => onEvent?.({ event: 'rewrap' }),
+      done: (detail) => onEvent?.({ event: 'rewrap', detail }),
       failed: (error) => void this.#service.report(error),
     })
   }

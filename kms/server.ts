@@ -15,6 +15,7 @@ import { entryOfEvent, entryOfRequest, type LogEntry } from './log-entry.js'
 import { Metrics, type Surface } from './metrics.js'
 import { placeOf, type KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
+import { openStores, type RegisteredStores } from './registered-stores.js'
 import type { KmsEvent } from './service.js'
 import type { Verifier } from './verifier.js'
 import { checkTls, type ListenerTls, type ServeTls } from './tls.js'
@@ -39,6 +40,8 @@ export interface ServeOptions {
   readonly adminTls?: AdminAddress
   /** The admin surface’s socket; `admin.sock` in the directory unless told. */
   readonly adminSocket?: string
+  /** Stores that it rewraps by itself after a rotation, by id. */
+  readonly stores?: RegisteredStores
   /** Of formats of evidence that the policy lists beside `simulated` and `nitro`, or in their place: docs/attestation.md. */
   readonly verifiers?: readonly Verifier[]
   /** For the operator’s log. */
@@ -153,8 +156,8 @@ const watchOf = (surface: Surface, metrics: Metrics, onLog: ServeOptions['onLog'
   }
 }
 
-const openControl = (
-  { directory, custody, policy, passphrase, verifiers = [], onEvent, onLog }: ServeOptions,
+const openControl = async (
+  { directory, custody, policy, passphrase, verifiers = [], stores = {}, onEvent, onLog }: ServeOptions,
   metrics: Metrics,
 ): Promise<KmsControl> => {
   const options: KmsControlOptions = {
@@ -164,6 +167,7 @@ const openControl = (
     clock: nodeClock,
     random: nodeRandom,
     verifiers,
+    stores: await openStores(stores, nodeFileSystem),
     metrics,
     onEvent: (event) => {
       onEvent?.(event)

@@ -38,16 +38,14 @@ export interface StoreRewrapsOptions {
   readonly fs: FileSystem
   /** The KMS’s. */
   readonly directory: string
-  /** Something of `progress` is another than before. */
-  readonly changed: () => void
+  /** A store is done, which counts of it say. */
+  readonly done: (counts: string) => void
   readonly failed: (error: unknown) => void
 }
 
 /** Empty; where it is, a pass has begun, or is about to, and has not ended. */
 const MARK = 'rewrap.pending'
 export const FAILURE_COUNT_MAX = 100
-/** Stores that an operator may register. */
-export const STORE_COUNT_MAX = 64
 /** Beside enclaves that are served: fewer than a command works on, and half of the time. */
 const PARALLEL_COUNT = 4
 const WORK_MS = 20
@@ -117,7 +115,6 @@ export class StoreRewraps {
         this.#state = 'failed'
         this.#o.failed(error)
       }
-      this.#o.changed()
     }
   }
 
@@ -155,7 +152,6 @@ export class StoreRewraps {
       for await (const pair of rewrapPairs(pairs)) {
         progress[pair.status]++
         if (pair.status === 'failed') this.#noteFailure(progress.store, pair.name, pair.error.code)
-        if (rest.isDue) this.#o.changed()
         await rest.afterWork()
       }
     } catch (error) {
@@ -171,10 +167,9 @@ export class StoreRewraps {
   }
 
   async #record({ store, rewrapped, current, failed, code }: StoreProgress): Promise<void> {
-    await this.#o.receipts.record('rewrap', {
-      reason: `${store}: ${String(rewrapped)} rewrapped, ${String(current)} current, ${String(failed)} failed`,
-      ...(code === null ? {} : { outcome: code }),
-    })
+    const reason = `${store}: ${String(rewrapped)} rewrapped, ${String(current)} current, ${String(failed)} failed`
+    await this.#o.receipts.record('rewrap', { reason, ...(code === null ? {} : { outcome: code }) })
+    this.#o.done(reason)
   }
 }
 
@@ -190,12 +185,8 @@ class Rests {
     this.#sinceMs = clock.nowMs()
   }
 
-  get isDue(): boolean {
-    return this.#workedMs >= WORK_MS
-  }
-
   async afterWork(): Promise<void> {
-    if (!this.isDue) return
+    if (this.#workedMs < WORK_MS) return
     await this.#sleep(Math.min(this.#workedMs, REST_MS_MAX))
     this.#sinceMs = this.#clock.nowMs()
   }

@@ -4,9 +4,10 @@ import { sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { asciiBytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { parseX25519Recipient, x25519Recipient } from '../../protocol/crypto/recipients.js'
-import { putPair } from '../../protocol/sealed-pair.js'
+import { headerName, payloadName, putPair } from '../../protocol/sealed-pair.js'
 import { DirectoryStore } from '../../storage/index.js'
-import { makePlace } from '../kms/served.js'
+import { serveKms } from '../../kms/server.js'
+import { initPlace, makePlace, PASSPHRASE } from '../kms/served.js'
 import { run } from './command.js'
 
 test('keys are rotated to another suite, disabled, enabled, and destroyed after what needs them was said', async (t) => {
@@ -41,4 +42,50 @@ test('keys are rotated to another suite, disabled, enabled, and destroyed after 
   const cancelled = await kms('keys', 'cancel', 'root@1')
   t.deepEqual([cancelled.states[1], cancelled.keys[1]?.at], ['root@1 disabled', null])
   t.is((await kms('keys', 'disable', 'root@2')).code, 1)
+})
+
+test('where a KMS runs, the same commands ask it: it serves on, and rewraps its registered stores', async (t) => {
+  const place = await makePlace(t)
+  const made = await initPlace(place)
+  const directory = join(place.root, 'sealed')
+  const sealed = sealEnvelope(asciiBytes('for years'), {
+    recipients: [x25519Recipient(parseX25519Recipient(made.keys[0]?.recipient ?? ''))],
+    random: nodeRandom,
+  })
+  await putPair(new DirectoryStore(directory), 'f/a', sealed)
+  const options = { ...place, policy: { platforms: [], images: [] }, port: 0, insecureLoopback: true }
+  await using served = await serveKms({ ...options, passphrase: PASSPHRASE, stores: { party: { directory } } })
+  // No passphrase is given to any of them.
+  const kms = async (...command: string[]) => {
+    const { code, out, err } = await run(['kms', ...command, '--directory', place.directory, '--json'])
+    return { code, err, value: JSON.parse(out === '' ? '{}' : out) as Record<string, unknown> }
+  }
+  const states = ({ value }: { value: Record<string, unknown> }): string[] =>
+    (value['keys'] as { key: string; state: string }[]).map(({ key, state }) => `${key} ${state}`)
+  const asked = await kms('keys', 'destroy', 'root@1')
+  t.is(asked.code, 1)
+  t.deepEqual(asked.value, { key: 'root@1', dependents: ['party: f/a'] })
+  t.deepEqual(states(await kms('rotate')), ['root@2 enabled', 'root@1 decrypt-only'])
+  t.is(served.keys[0]?.key, 'root@2')
+  const rewrapped = await kms('rewrap')
+  t.is(rewrapped.code, 0)
+  t.like(rewrapped.value, { state: 'done', failures: [] })
+  t.deepEqual(await new DirectoryStore(directory).list(''), [headerName('f/a', 2), payloadName('f/a')])
+  t.deepEqual(states(await kms('keys', 'disable', 'root@1')), ['root@2 enabled', 'root@1 disabled'])
+  const destroyed = await kms('keys', 'destroy', 'root@1', '--waiting-days', '3', '--yes')
+  t.deepEqual(destroyed.value['dependents'], [])
+  t.deepEqual(states(await kms('keys', 'cancel', 'root@1')), ['root@2 enabled', 'root@1 disabled'])
+  t.deepEqual(states(await kms('keys', 'list')), ['root@2 enabled', 'root@1 disabled'])
+  t.regex((await kms('rewrap', '--flow', 'f')).err, /ERR_CONFIG_INVALID/)
+})
+
+test('a store that is registered under no id, or in a directory that is not there, is refused by its name', async (t) => {
+  const place = await makePlace(t)
+  await initPlace(place)
+  const options = { ...place, policy: { platforms: [], images: [] }, port: 0, insecureLoopback: true }
+  const start = (id: string, directory: string) =>
+    serveKms({ ...options, passphrase: PASSPHRASE, stores: { [id]: { directory } } })
+  const code = 'ERR_CONFIG_INVALID'
+  await t.throwsAsync(start('a/b', place.root), { code, message: /stores: an id/ })
+  await t.throwsAsync(start('party', join(place.root, 'mistyped')), { code, message: /stores\.party: .*ENOENT/ })
 })

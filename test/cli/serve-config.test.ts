@@ -84,3 +84,18 @@ test('kms serve --print-config says every setting and where it comes from, and s
   t.is(missing.code, 1)
   t.like(JSON.parse(missing.err), { error: { code: 'ERR_CONFIG_INVALID' } })
 })
+
+test('registered stores come from the file, whose directories are relative to it, or as the same JSON from the environment', (t) => {
+  const stores = { party: { directory: 'sealed' } }
+  t.deepEqual(resolve({ ...PLACE, stores }).config.stores, { party: { directory: '/etc/keyrise/sealed' } })
+  const environment = { KEYRISE_KMS_STORES: '{"party":{"directory":"/mnt/sealed"}}' }
+  t.deepEqual(resolve(PLACE, { environment }).config.stores, { party: { directory: '/mnt/sealed' } })
+  for (const wrong of [
+    [],
+    'x',
+    { party: '/x' },
+    { party: { directory: 1 } },
+    { party: { directory: '/x', host: 'y' } },
+  ])
+    t.throws(() => resolve({ ...PLACE, stores: wrong }), { code: 'ERR_CONFIG_INVALID', message: /stores \(/ })
+})

@@ -9,6 +9,7 @@ import { getHeaders, putPair } from '../../protocol/sealed-pair.js'
 import { sealEnvelope, unwrapHeader } from '../../protocol/crypto/envelope.js'
 import { MemoryStore } from '../../storage/index.js'
 import { KmsControl } from '../../kms/control.js'
+import { Metrics } from '../../kms/metrics.js'
 import { openKms, type OpenKms } from '../../kms/open-kms.js'
 import { createKms, openKeyring } from '../../kms/place.js'
 import { withChange, withNext } from '../../kms/root-keys.js'
@@ -83,7 +84,10 @@ test('a version whose time has come is destroyed while the KMS runs, and cannot 
   await kms.changeKeys(passphrase, (keys) => withNext(keys, 'root', makeSeeds('x25519', nodeRandom)))
   await kms.changeKeys(passphrase, (keys) => withChange(keys, 'root@1', { kind: 'destroy', atMs: 10_000 }))
   await kms.close()
-  await using control = await KmsControl.unlocked({ ...options, policy, startUnsealer }, passphrase.clone())
+  await using control = await KmsControl.unlocked(
+    { ...options, policy, startUnsealer, metrics: new Metrics() },
+    passphrase.clone(),
+  )
   const states = () => control.openKms.rootKeys.map(({ key, state }) => `${key} ${state}`)
   await clock.advance(9_999)
   t.deepEqual(states(), ['root@2 enabled', 'root@1 disabled'])
