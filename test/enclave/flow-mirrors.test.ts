@@ -156,6 +156,18 @@ test('without mirrors verify names what is lost all the same, and changes nothin
   t.true(same(before, await world.store.objects()))
 })
 
+test('verify looks at the newest epoch file also where it holds no entry, and names its loss', async (t) => {
+  const world = await startWorld()
+  const opened = await world.launch()
+  await opened.flow.checkpoint({ 'password/a': text('a'), 'password/b': text('b') })
+  await opened.flow.delete(['password/b'])
+  const lines = ['root intact intact password/a', 'epoch intact intact password/a', 'epoch intact intact']
+  t.deepEqual(statuses(await verifyAll(opened)), lines)
+  const [newest = ''] = await world.store.names('epoch-0000000003')
+  await world.store.delete(newest)
+  t.deepEqual(statuses(await verifyAll(opened)), [...lines.slice(0, 2), 'epoch missing missing'])
+})
+
 test('verify goes on behind an object, stops when it is told to, and refuses a name that is none', async (t) => {
   const { launch } = await mirroredWorld()
   const opened = await launch()

@@ -4,6 +4,7 @@ import { DURABILITY } from './faults/durability.js'
 import { FRESHNESS } from './faults/freshness.js'
 import { INTEGRITY } from './faults/integrity.js'
 import { RECEIPTS } from './faults/receipts.js'
+import { REPAIR } from './faults/repair.js'
 import type { PlantedFault } from './fault.js'
 
 export const FAULTS: readonly PlantedFault[] = [
@@ -13,4 +14,5 @@ export const FAULTS: readonly PlantedFault[] = [
   ...AUTHENTICITY,
   ...RECEIPTS,
   ...CUSTODY,
+  ...REPAIR,
 ]
