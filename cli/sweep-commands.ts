@@ -14,6 +14,7 @@ import { EXIT, printText, table } from './terminal.js'
 interface SweepFlags {
   readonly states?: number
   readonly faults?: number
+  readonly crashAgain?: number
   readonly seed: string
   readonly long?: true
   readonly threads?: number
@@ -35,6 +36,11 @@ export const addSweepCommand = (sweeping: Command): void => {
       'how often each kind of fault, or of damage, is tried; 5, or with --long everywhere, unless told',
       wholeNumber(1, 1_000_000),
     )
+    .option(
+      '--crash-again <every>',
+      'one in so many recoveries is crashed too; 16, or with --long 1, unless told',
+      wholeNumber(1, 1_000_000),
+    )
     .option('--long', 'every state that the engine finds, and crashes of every recovery')
     .option('--seed <text>', 'of what is chosen at random', '1')
     .option('--threads <count>', 'as many as the machine has cores unless told', wholeNumber(1, 64))
@@ -53,6 +59,7 @@ const run = async (paths: readonly string[], flags: SweepFlags): Promise<void> =
       seed: flags.seed,
       isLong: flags.long === true,
       ...(flags.faults === undefined ? {} : { faultsOfKind: flags.faults }),
+      ...(flags.crashAgain === undefined ? {} : { crashedAgainEvery: flags.crashAgain }),
       ...(flags.states === undefined ? {} : { statesMax: flags.states }),
       startCheckers: (reference, options) => startCheckers(path, threadCount, reference, options),
       onProgress: showProgress,

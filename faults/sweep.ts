@@ -20,6 +20,8 @@ export interface SweepOptions {
   readonly statesMax?: number
   /** How many faults, or damages, of each kind are tried; 5 unless told, in the long run all. Pairs: eight times as many, in all. */
   readonly faultsOfKind?: number
+  /** One in so many recoveries is crashed again, at each of its operations; 16 unless told, in the long run all are. */
+  readonly crashedAgainEvery?: number
   /** Nothing but power cuts. */
   readonly isCrashesOnly?: boolean
   /** All that the engine has, for as long as it takes. */
@@ -82,7 +84,7 @@ export const sweep = async (scenario: Scenario, options: SweepOptions = {}): Pro
   const checkerOptions = {
     seed,
     thoroughEvery: isLong ? 2 : 8,
-    nestedEvery: isLong ? 1 : 16,
+    nestedEvery: options.crashedAgainEvery ?? (isLong ? 1 : 16),
     nestedSubsetCountMax: isLong ? 64 : 8,
   }
   const start = options.startCheckers ?? ((known, how) => new StateChecker(scenario, known, how))
@@ -158,8 +160,8 @@ const enumerate = ({ points }: Reference, seed: string): Enumerated => {
   return { count, states, members, byPoint }
 }
 
-/** All of them; of too many, those that every point has first, and others at random. */
-const choose = ({ states, byPoint }: Enumerated, statesMax: number, seed: string): CrashState[] => {
+/** All of them; of too many, those that every point has first, those that stand for most, and as many others at random. */
+const choose = ({ states, members, byPoint }: Enumerated, statesMax: number, seed: string): CrashState[] => {
   if (states.size <= statesMax) return [...states.values()]
   const chosen = new Map<string, CrashState>()
   for (let round = 0; round < OWN_COUNT; round++)
@@ -168,6 +170,9 @@ const choose = ({ states, byPoint }: Enumerated, statesMax: number, seed: string
       if (state !== undefined && (round === 0 || chosen.size < statesMax)) chosen.set(state.recoveryKey, state)
     }
   const rest = [...states.values()].filter(({ recoveryKey }) => !chosen.has(recoveryKey))
+  const standsFor = ({ recoveryKey }: CrashState): number => members.get(recoveryKey)?.size ?? 0
+  rest.sort((a, b) => standsFor(b) - standsFor(a))
+  for (const state of rest.splice(0, Math.max(0, statesMax - chosen.size) >>> 1)) chosen.set(state.recoveryKey, state)
   const draw = chooser(`${seed} states`)
   while (chosen.size < statesMax && rest.length > 0) {
     const [state] = rest.splice(draw(rest.length), 1)

@@ -4,7 +4,7 @@ import { notebook, secretBytes, secretText } from '../notebook.js'
 type Step = FlowScenario<typeof notebook>['steps'][number]
 
 const NAMES = ['session/a', 'session/b', 'session/c', 'session/d'] as const
-const LABELS = Array.from({ length: 18 }, (_, index) => `step ${String(index)}`)
+const LABELS = Array.from({ length: 9 }, (_, index) => `step ${String(index)}`)
 
 const writes =
   (label: string): Step =>
