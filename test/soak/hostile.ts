@@ -20,9 +20,14 @@ export interface HostileOptions {
   readonly kms: KmsChannel
   /** Frames that honest clients have had answered. */
   readonly overheard: () => Uint8Array | undefined
+  /** What was refused as it should be. */
+  readonly refused: Set<string>
   /** Told of an answer that no hostile client should get. */
   readonly violated: (what: string) => void
 }
+
+/** Of each there is one at the least in every soak: an HTTP status, or a kind of frame. */
+export const REFUSED = ['413', '431', 'nonsense', 'replayed', 'changed']
 
 type Attempt = (hostiles: Hostiles) => Promise<void>
 
@@ -100,7 +105,8 @@ export class Hostiles implements AsyncDisposable {
       decodeKmsReply('call', await this.#options.kms.exchange(frame))
       this.#options.violated(`${what}: it was answered`)
     } catch (error) {
-      if (this.#over.signal.aborted || (isKeyriseError(error) && codes.includes(error.code))) return
+      if (isKeyriseError(error) && codes.includes(error.code)) return void this.#options.refused.add(what)
+      if (this.#over.signal.aborted) return
       this.#options.violated(`${what}: ${String(error)}`)
     }
   }
@@ -157,9 +163,9 @@ const vanishing: Attempt = async (hostiles) => {
 
 const oversized: Attempt = async (hostiles) => {
   const expect = (answer: string | undefined, status: string): void => {
+    if (answer?.startsWith(`HTTP/1.1 ${status}`) === true) return void hostiles.options.refused.add(status)
     // A connection that is reset before its answer was read has none.
-    if (answer !== undefined && answer !== '' && !answer.startsWith(`HTTP/1.1 ${status}`))
-      hostiles.options.violated(`oversized: ${answer.slice(0, 100)}`)
+    if (answer !== undefined && answer !== '') hostiles.options.violated(`oversized: ${answer.slice(0, 100)}`)
   }
   const say = (text: string) =>
     hostiles.talk((socket) => {

@@ -44,7 +44,7 @@ const wholeNumber = (name: 'seconds' | 'sessions' | 'unwraps', min: number): num
   return number
 }
 
-const sessions = wholeNumber('sessions', 10)
+const sessions = wholeNumber('sessions', 100)
 const unwraps = wholeNumber('unwraps', 10)
 const seconds = wholeNumber('seconds', 10) ?? 0
 if (unwraps !== undefined && sessions === undefined) throw new RangeError('--unwraps: with --sessions only')

@@ -8,7 +8,7 @@ import { toHex } from '../../protocol/bytes.js'
 import type { KmsLink } from '../../protocol/ports.js'
 import { digestOf, TestPlatform } from '../kms/attested-client.js'
 import { Overheard, SoakClient, STEPS, type Step } from './client.js'
-import { Hostiles } from './hostile.js'
+import { Hostiles, REFUSED } from './hostile.js'
 import { Latencies } from './latencies.js'
 
 const CLIENT_COUNT = 32
@@ -72,6 +72,7 @@ class Count {
   steps = freshSteps()
   errorCount = 0
   readonly errors: string[] = []
+  readonly refused = new Set<string>()
 
   begin(): void {
     ;[this.sessions, this.unwraps, this.steps] = [0, 0, freshSteps()]
@@ -125,6 +126,7 @@ export const soak = async (
       const phases: Phase[] = []
       for (const part of parts)
         phases.push(await run(part, { directory, kms, clients, links, stranger, count, ...options }))
+      for (const what of REFUSED) if (!count.refused.has(what)) count.fail(`${what}: it was never refused`)
       return { phases, errorCount: count.errorCount, errors: count.errors }
     } finally {
       await Promise.all(connected.map((link) => link.close()))
@@ -177,6 +179,7 @@ const beginHostiles = ({ kms, links, stranger, count }: Stage): Hostiles => {
     url: kms.url,
     kms: stranger,
     overheard: () => links[++turn % links.length]?.last,
+    refused: count.refused,
     violated: (what) => count.fail(what),
   })
 }
