@@ -4,8 +4,7 @@ import type { Receipt } from '../protocol/receipts.js'
 import type { ConsoleView } from './console-feed.js'
 import type { ConsoleEnclave, ConsoleFigure, ConsoleFlow, ConsoleKey } from './console/state.js'
 import type { FlowState } from './ledger.js'
-import { imageName, type Policy } from './policy.js'
-import { ROOT_ID } from './root-keys.js'
+import { imageName, keyIdOf, type Policy } from './policy.js'
 import type { SessionView } from './served-session.js'
 import type { RewrapProgress, StoreProgress } from './store-rewraps.js'
 
@@ -72,7 +71,7 @@ const flowView = (
   image: imageName(policy, { measurement: image, svn, signed }, flow) ?? toHex(image).slice(0, MEASUREMENT_DIGITS),
   epoch: head?.epoch ?? 0,
   incarnation,
-  root: ROOT_ID,
+  root: keyIdOf(policy, flow),
   state: destroyed ? 'destroyed' : staleAccepted ? 'stale state accepted' : 'active',
 })
 

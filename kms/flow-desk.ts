@@ -8,7 +8,7 @@ import { encodeRoster, type Acknowledged } from '../protocol/statements.js'
 import type { FlowState, Ledger, Member } from './ledger.js'
 import type { MakeReceipt } from './log.js'
 import { countReleases, isGranted, type ApprovalContext } from './approvals.js'
-import { findImage, imageName, isUpgrade, type KnownImage, type Policy } from './policy.js'
+import { findImage, imageName, isUpgrade, keyIdOf, type KnownImage, type Policy } from './policy.js'
 
 type Request<Op extends SessionRequest['op']> = Extract<SessionRequest, { op: Op }>
 
@@ -88,6 +88,11 @@ export class FlowDesk {
     const { incarnation, head, staleAccepted, predecessors } = state
     const migratesFrom = isOf(state, image) ? null : { image: state.image, svn: state.svn }
     return { incarnation, head, staleAccepted, migratesFrom, predecessors }
+  }
+
+  /** The id of the root key that the flow seals to. */
+  keyIdOf(flow: FlowId): string {
+    return keyIdOf(this.#o.policy, flow)
   }
 
   /** Who sealed what the caller may open now. Refuses a caller whose flow is no longer its own to read. */

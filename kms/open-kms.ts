@@ -13,7 +13,7 @@ import type { Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
-import type { KeyDescription } from './root-keys.js'
+import { enabledKey, type KeyDescription } from './root-keys.js'
 import { RunningKms } from './running-kms.js'
 import type { KmsEvent } from './service.js'
 import type { StoreRewraps } from './store-rewraps.js'
@@ -96,6 +96,8 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   /** What is to be undone where it does not open, the last first. */
   const opened = [() => Promise.resolve(keyring[Symbol.dispose]())]
   try {
+    // A flow whose key is not there could not be sealed to anything.
+    for (const { id } of policy.keys) enabledKey(keyring.keys, id)
     const unsealer = await startUnsealer(unsealKeys(keyring))
     opened.unshift(() => unsealer.close())
     // Last, because it takes the ledger from whoever has it open.

@@ -2,7 +2,14 @@ import { toHex } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
 import type { FlowState } from './ledger.js'
 import { flowsText, mayRecover, type Reason } from './policy-explain.js'
-import { breakGlassCount, changeCount, migrationCount, type ApprovalCounts, type Policy } from './policy.js'
+import {
+  breakGlassCount,
+  changeCount,
+  migrationCount,
+  type ApprovalCounts,
+  type Policy,
+  type PolicyKey,
+} from './policy.js'
 
 /** What a change of policy would do, in sentences: `allows` and `forbids` are changes of who gets keys, or of who decides that. */
 export const diffPolicies = (before: Policy, after: Policy): readonly Reason[] => [
@@ -127,7 +134,15 @@ const diffCounts = (before: Policy, after: Policy): Reason[] => [
   ...diffCount('a migration grant', migrationCount(before), migrationCount(after)),
   ...diffCount('breaking the glass', breakGlassCount(before), breakGlassCount(after)),
   ...diffReleases(before.approvals?.releases ?? [], after.approvals?.releases ?? []),
+  ...diffKeys(before.keys ?? [], after.keys ?? []),
 ]
+
+const diffKeys = (before: readonly PolicyKey[], after: readonly PolicyKey[]): Reason[] =>
+  diffLists(before, after, ({ id, flows }) => ({
+    id: `${id} ${flows.join(' ')}`,
+    added: `${flowsText(flows)} would be sealed to the root key ${id}`,
+    removed: `${flowsText(flows)} would no longer be sealed to the root key ${id}`,
+  })).map(({ text }) => reason('notes', text))
 
 /** To need fewer approvals allows something. */
 const diffCount = (what: string, old: number, now: number): Reason[] =>

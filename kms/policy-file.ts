@@ -2,6 +2,7 @@ import { asciiBytes, fromHex, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { isProductId } from '../protocol/image-signature.js'
 import { sha256 } from '../protocol/sha256.js'
+import { isKeyId } from './root-keys.js'
 import {
   EVERY_FLOW,
   type ApprovalCounts,
@@ -9,6 +10,7 @@ import {
   type FlowPattern,
   type Policy,
   type PolicyImage,
+  type PolicyKey,
   type PolicyProduct,
 } from './policy.js'
 
@@ -27,7 +29,7 @@ export const isFlowPattern = (claimed: unknown): claimed is FlowPattern =>
   typeof claimed === 'string' && FLOW_PATTERN.test(claimed)
 const APPROVER_COUNT_MAX = 32
 
-const KEYS = ['platforms', 'images', 'products', 'allowDebug', 'approvers', 'approvals', 'evidence']
+const KEYS = ['platforms', 'images', 'products', 'allowDebug', 'approvers', 'approvals', 'evidence', 'keys']
 const SIMULATED: readonly string[] = ['simulated']
 const IMAGE_KEYS = ['name', 'measurement', 'flows']
 const PRODUCT_KEYS = ['name', 'signer', 'productId', 'svn', 'flows']
@@ -54,6 +56,7 @@ export const parsePolicy = (text: string): CheckedPolicy => {
     approvers: readOptionalList(policy['approvers'], 'approvers').map((item, index) =>
       readApprover(item, `approvers[${index}]`),
     ),
+    keys: readOptionalList(policy['keys'], 'keys').map((item, index) => readKey(item, `keys[${index}]`)),
     ...(policy['approvals'] === undefined ? {} : { approvals: readApprovals(policy['approvals']) }),
   })
 }
@@ -82,11 +85,18 @@ export const checkPolicy = (policy: Policy): CheckedPolicy => {
     allowDebug: policy.allowDebug === true,
     approvers,
     approvals: checkApprovals(policy.approvals ?? { change: 0 }, approvers.length),
+    keys: checkKeys(policy.keys ?? []),
   }
   return formatPolicy(checked).length <= POLICY_LENGTH_MAX
     ? checked
     : refuse(`the policy: at most ${POLICY_LENGTH_MAX} characters`)
 }
+
+const checkKeys = (keys: readonly PolicyKey[]): PolicyKey[] =>
+  keys.map(({ id, flows }, index) => ({
+    id: isKeyId(id) ? id : refuse(`keys[${index}].id: 1 to 32 lower-case letters, digits, hyphens`),
+    flows: checkFlows(flows, `keys[${index}].flows`),
+  }))
 
 const checkImages = (images: readonly PolicyImage[]): PolicyImage[] => {
   const checked = images.map(({ name, measurement, flows }, index) => ({
@@ -145,6 +155,7 @@ export const formatPolicy = ({
   allowDebug,
   approvers,
   approvals,
+  keys,
 }: CheckedPolicy): string =>
   JSON.stringify({
     evidence,
@@ -170,6 +181,8 @@ export const formatPolicy = ({
       ...(approvals.breakGlass === undefined ? {} : { breakGlass: approvals.breakGlass }),
       releases: (approvals.releases ?? []).map(({ flows, count }) => ({ flows, count })),
     },
+    // Left out where there are none, so that a policy of before has the text, and the digest, that it had.
+    ...(keys.length === 0 ? {} : { keys: keys.map(({ id, flows }) => ({ id, flows })) }),
   })
 
 /** SHA-256 of `formatPolicy` under a label: what the log names as in force, and what approvers of a change sign. 32 bytes. */
@@ -196,6 +209,12 @@ const readProduct = (item: unknown, where: string): PolicyProduct => {
     svn: readNumber(product['svn'], `${where}.svn`),
     ...readFlows(product['flows'], `${where}.flows`),
   }
+}
+
+const readKey = (item: unknown, where: string): PolicyKey => {
+  const key = readObject(item, where, ['id', 'flows'])
+  if (key['flows'] === undefined) return refuse(`${where}.flows: a list of flows`)
+  return { id: readText(key['id'], `${where}.id`), flows: readFlows(key['flows'], `${where}.flows`).flows ?? [] }
 }
 
 const readApprover = (item: unknown, where: string): Approver => {

@@ -2,6 +2,7 @@ import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { ImageSigner } from '../protocol/image-signature.js'
 import type { FlowId } from '../protocol/names.js'
+import { ROOT_ID } from './root-keys.js'
 
 /** Flows by name: a flow’s own, or a beginning and `*` for any ending. `*` alone is every flow. */
 export type FlowPattern = string
@@ -28,6 +29,12 @@ export interface Approver {
   readonly name: string
   /** Ed25519, 32 bytes. */
   readonly key: Uint8Array
+}
+
+/** A root key, by its id, and the flows whose things are sealed to it. */
+export interface PolicyKey {
+  readonly id: string
+  readonly flows: readonly FlowPattern[]
 }
 
 /** How many approvers must have signed, each at most once. */
@@ -61,6 +68,8 @@ export interface Policy {
   readonly allowDebug?: boolean
   readonly approvers?: readonly Approver[]
   readonly approvals?: ApprovalCounts
+  /** Root keys of flows that have their own, or share one: the first whose flows match counts, and `root` where none does. */
+  readonly keys?: readonly PolicyKey[]
 }
 
 /** An image as evidence tells of it, or as the ledger remembers it. */
@@ -118,6 +127,14 @@ export const isUpgrade = (policy: Policy, from: KnownImage, to: KnownImage, flow
       to.svn >= product.svn &&
       matchesFlow(product.flows, flow),
   )
+
+/** The id of the root key that a flow’s things are sealed to. */
+export const keyIdOf = ({ keys = [] }: Policy, flow: FlowId): string =>
+  keys.find(({ flows }) => matchesFlow(flows, flow))?.id ?? ROOT_ID
+
+/** The same for an object of a store, whose name starts with its flow’s. */
+export const keyIdOfName = (policy: Policy, name: string): string =>
+  keyIdOf(policy, name.slice(0, Math.max(0, name.indexOf('/'))) as FlowId)
 
 /** How many approvers a recovery of `flow` waits for; 0 where it waits for none. */
 export const releaseCount = ({ approvals }: Policy, flow: FlowId): number =>

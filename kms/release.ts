@@ -10,8 +10,7 @@ import type { Unsealed, Unsealer, UnsealTask } from './unseal.js'
 
 /** What leaves the KMS because of its keys: certificates, origin keys, what envelopes held, and proofs of where it came from. */
 export class Release {
-  /** Of the root keys to seal to, newest first. */
-  certificates: readonly Bytes[]
+  readonly #certificates = new Map<string, readonly Bytes[]>()
   readonly #keyring: Keyring
   readonly #unsealer: Unsealer
   /** By the key’s name: to make one ready takes longer than to sign with it. */
@@ -20,12 +19,18 @@ export class Release {
   constructor(keyring: Keyring, unsealer: Unsealer) {
     this.#keyring = keyring
     this.#unsealer = unsealer
-    this.certificates = keyring.certificates()
+  }
+
+  /** Of the root keys for what is sealed to `id`: the one to seal to, then the others that open. @throws {KeyriseError} ERR_KEY_UNKNOWN. */
+  certificates(id: string): readonly Bytes[] {
+    const known = this.#certificates.get(id) ?? this.#keyring.certificates(id)
+    this.#certificates.set(id, known)
+    return known
   }
 
   /** The keyring has changed: what is certified follows. */
   renew(): void {
-    this.certificates = this.#keyring.certificates()
+    this.#certificates.clear()
     this.forget()
   }
 

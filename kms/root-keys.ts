@@ -45,9 +45,11 @@ export const parseKeyName = (key: string, code: 'ERR_KEYRING_INVALID' | 'ERR_KEY
   return { id, version: Number(version) }
 }
 
+export const isKeyId = (claimed: string): boolean => KEY_NAME.test(`${claimed}@1`)
+
 /** @throws {KeyriseError} ERR_NAME_INVALID: 1 to 32 lower-case letters, digits and hyphens. */
 export const parseKeyId = (id: string): string => {
-  if (!KEY_NAME.test(`${id}@1`))
+  if (!isKeyId(id))
     throw new KeyriseError('ERR_NAME_INVALID', { detail: 'a key’s id: 1 to 32 lower-case letters, digits, hyphens' })
   return id
 }

@@ -6,6 +6,9 @@ import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { rotateKeyring } from './change-keys.js'
+import { FileLedger } from './file-ledger.js'
+import { keyIdOfName } from './policy.js'
+import { parsePolicy } from './policy-file.js'
 import { openKeyring, placeOf, type KmsIdentity } from './place.js'
 import { rewrapPairs, type RewrappedPair } from './rewrap.js'
 import { ROOT_ID } from './root-keys.js'
@@ -60,5 +63,14 @@ export async function* rewrapStore(options: RewrapStoreOptions): AsyncGenerator<
   const prefix = flow === undefined ? '' : `${parseFlowId(flow)}/`
   using passphrase = Secret.take(copyBytes(options.passphrase))
   using keyring = await openKeyring({ place: placeOf(options), passphrase, fs: nodeFileSystem })
-  yield* rewrapPairs({ keyring, store, prefix, random: nodeRandom, ...(signal === undefined ? {} : { signal }) })
+  const text = (await FileLedger.inspect(nodeFileSystem, options.directory))?.policy
+  const policy = text === undefined ? undefined : parsePolicy(text)
+  yield* rewrapPairs({
+    keyring,
+    store,
+    prefix,
+    random: nodeRandom,
+    ...(policy === undefined ? {} : { keyIdOf: (name: string) => keyIdOfName(policy, name) }),
+    ...(signal === undefined ? {} : { signal }),
+  })
 }

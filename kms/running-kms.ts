@@ -12,6 +12,7 @@ import type { Keyring } from './keyring.js'
 import { NitroVerifier } from './nitro-verifier.js'
 import type { Gauges, OpenKms, OpenKmsOptions, StartUnsealer } from './open-kms.js'
 import { identify, type KmsIdentity } from './place.js'
+import { keyIdOfName } from './policy.js'
 import type { CheckedPolicy } from './policy-file.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
@@ -64,6 +65,7 @@ export class RunningKms implements OpenKms {
       random,
       fs: options.fs,
       directory: options.place.directory,
+      keyIdOf: (name) => keyIdOfName(this.#parts.policy, name),
       done: (detail) => onEvent?.({ event: 'rewrap', detail }),
       failed: (error) => void this.#service.report(error),
     })

@@ -183,7 +183,7 @@ export class ServedSession {
     this.#flow = request.flow
     // What was refused here never gets further; with no head there was nothing to release yet.
     this.#isReleased ||= state.head !== null
-    const { certificates } = release
+    const certificates = release.certificates(desk.keyIdOf(request.flow))
     const meta = encodeSessionReply('open', { certificates, ...state, receipt: receipt.signed() })
     return { meta, secrets: this.#originKeys(request.flow, state), proof: NOTHING }
   }

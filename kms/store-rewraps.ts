@@ -38,6 +38,8 @@ export interface StoreRewrapsOptions {
   readonly fs: FileSystem
   /** The KMS’s. */
   readonly directory: string
+  /** The id of the root key that what is under a name is for. */
+  readonly keyIdOf: (name: string) => string
   /** A store is done, which counts of it say. */
   readonly done: (counts: string) => void
   readonly failed: (error: unknown) => void
@@ -144,10 +146,10 @@ export class StoreRewraps {
   }
 
   async #rewrapStore(store: Store, progress: StoreProgress, signal: AbortSignal): Promise<void> {
-    const { keyring, random, failed } = this.#o
+    const { keyring, random, keyIdOf, failed } = this.#o
     try {
       progress.total = pairsAmong(await store.list('')).size
-      const pairs = { keyring, store, prefix: '', random, signal, parallelCount: PARALLEL_COUNT }
+      const pairs = { keyring, store, prefix: '', random, keyIdOf, signal, parallelCount: PARALLEL_COUNT }
       const rest = new Rests(this.#o.clock, signal)
       for await (const pair of rewrapPairs(pairs)) {
         progress[pair.status]++

@@ -34,7 +34,7 @@ const start = async () => {
     Promise.resolve(new InlineUnsealer(keys))
   const kms = await openKms({ ...options, policy, startUnsealer })
   const connect = () => AttestedClient.connect({ kms, kmsIdentity: kms.identity, platform, image: IMAGE })
-  return { kms, passphrase, options, policy, startUnsealer, connect, breakDisk: () => (isBroken = true) }
+  return { kms, passphrase, options, policy, startUnsealer, platform, connect, breakDisk: () => (isBroken = true) }
 }
 
 test('a rotation while it runs: sessions end, the next is told the new key, and what was sealed to the older still opens', async (t) => {
@@ -237,3 +237,59 @@ test('a store that cannot be listed is named with its code, and the pass is made
   t.is(next.rewraps.progress.state, 'done')
   await next.close()
 })
+
+test('flows have root keys of their own or share one, as the policy says; a rewrap moves what they sealed before', async (t) => {
+  const { kms: first, passphrase, options, policy, startUnsealer, platform } = await start()
+  await fillKeys(first, passphrase, ['tenant-a', 'tenant-b', 'shared'])
+  await first.close()
+  const keys = [
+    { id: 'tenant-a', flows: ['a'] },
+    { id: 'tenant-b', flows: ['b'] },
+    { id: 'shared', flows: ['c-*'] },
+  ]
+  const store = new MemoryStore()
+  const stores = new Map([['all', store]])
+  const kms = await openKms({ ...options, policy: { ...policy, keys }, startUnsealer, stores })
+  const expected = { a: 'tenant-a@1', b: 'tenant-b@1', 'c-1': 'shared@1', 'c-2': 'shared@1', other: 'root@1' }
+  for (const [flow, key] of Object.entries(expected)) {
+    const client = await AttestedClient.connect({ kms, kmsIdentity: kms.identity, platform, image: IMAGE })
+    const opened = await client.open(flow)
+    t.is(newestKey(opened).key, key)
+    const sealed = sealToKms(asciiBytes(flow), {
+      encryptionKey: newestKey(opened).encryptionKey,
+      origin: client.origin,
+      image: IMAGE,
+      flow,
+    })
+    await client.launch(flow)
+    t.deepEqual(await openByKms(client, sealed), asciiBytes(flow))
+  }
+  const names = Object.keys(expected).map((flow) => `${flow}/e`)
+  const root = kms.keys.find(({ key }) => key === 'root@1')?.recipient ?? ''
+  for (const name of names)
+    await putPair(
+      store,
+      name,
+      sealEnvelope(asciiBytes(name), {
+        recipients: [x25519Recipient(parseX25519Recipient(root))],
+        random: nodeRandom,
+      }),
+    )
+  kms.rewraps.start()
+  await until(() => kms.rewraps.progress.state !== 'running')
+  t.deepEqual(
+    await openers(options, store, names),
+    Object.entries(expected).map(([flow, key]) => `${flow}/e ${key}`),
+  )
+  await kms.close()
+  const missing = [{ id: 'tenant-z', flows: ['z'] }]
+  await t.throwsAsync(openKms({ ...options, policy: { ...policy, keys: missing }, startUnsealer }), {
+    code: 'ERR_KEY_UNKNOWN',
+    message: /tenant-z/,
+  })
+})
+
+const fillKeys = async (kms: OpenKms, passphrase: Secret, ids: readonly string[]): Promise<void> => {
+  for (const id of ids)
+    await kms.changeKeys(passphrase, (known) => withNext(known, id, makeSeeds('x25519', nodeRandom)))
+}

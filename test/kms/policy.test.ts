@@ -1,5 +1,15 @@
 import test from 'ava'
-import { findImage, isUpgrade, matchesFlow, migrationCount, releaseCount, type KnownImage } from '../../kms/policy.js'
+import { diffPolicies } from '../../kms/policy-diff.js'
+import {
+  findImage,
+  isUpgrade,
+  keyIdOf,
+  keyIdOfName,
+  matchesFlow,
+  migrationCount,
+  releaseCount,
+  type KnownImage,
+} from '../../kms/policy.js'
 import { checkPolicy, formatPolicy, parsePolicy, policyDigest } from '../../kms/policy-file.js'
 import { parseFlowId, type FlowId } from '../../protocol/names.js'
 import { digestOf } from './attested-client.js'
@@ -23,6 +33,7 @@ test('a policy file lists platforms and images', (t) => {
     allowDebug: false,
     approvers: [],
     approvals: { change: 0, migration: 1, releases: [] },
+    keys: [],
   })
   t.is(findImage(policy, imageOf(1)).name, 'party')
   t.throws(() => findImage(policy, imageOf(2)), { code: 'ERR_POLICY_DENIED', message: /not listed/ })
@@ -180,4 +191,30 @@ test('the digest of a policy is of what it says, not of how its file looks', (t)
   t.deepEqual(policyDigest(policy), policyDigest(again))
   t.deepEqual(parsePolicy(formatPolicy(policy)), policy)
   t.notDeepEqual(policyDigest(policy), policyDigest(parsePolicy(write({ ...full, approvals: { change: 1 } }))))
+})
+
+test('a policy says which root key a flow has: its first that matches, and root where none does', (t) => {
+  const keys = [
+    { id: 'payroll', flows: ['payroll-*'] },
+    { id: 'tenant-a', flows: ['credit-*'] },
+  ]
+  const policy = parsePolicy(write({ platforms: [HEX], images: [], keys }))
+  t.is(keyIdOf(policy, PAYROLL), 'payroll')
+  t.is(keyIdOf(policy, CREDIT), 'tenant-a')
+  t.is(keyIdOf(policy, parseFlowId('other')), 'root')
+  t.is(keyIdOfName(policy, `${CREDIT}/epoch-1`), 'tenant-a')
+  t.is(keyIdOfName(policy, 'loose'), 'root')
+  t.deepEqual(parsePolicy(formatPolicy(policy)), policy)
+  // A policy without keys has the text, and so the digest, of before there were any.
+  t.false(formatPolicy(checkPolicy({ platforms: [], images: [] })).includes('keys'))
+  const refusedFor = (claimed: unknown, message: RegExp) =>
+    t.throws(() => parsePolicy(write({ platforms: [], images: [], keys: claimed })), {
+      code: 'ERR_CONFIG_INVALID',
+      message,
+    })
+  refusedFor([{ id: 'A', flows: ['*'] }], /keys\[0\]\.id/)
+  refusedFor([{ id: 'a' }], /keys\[0\]\.flows/)
+  refusedFor([{ id: 'a', flows: [] }], /keys\[0\]\.flows/)
+  const [change] = diffPolicies(checkPolicy({ platforms: [digestOf(7)], images: [] }), policy)
+  t.like(change, { effect: 'notes', text: 'the flows payroll-* would be sealed to the root key payroll' })
 })
