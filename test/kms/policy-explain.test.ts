@@ -113,11 +113,12 @@ test('what a change of policy would allow and forbid', (t) => {
     `forbids: ben (H) would no longer be an approver`,
     'allows: a change of the policy would need 1 approval, not 2',
     'allows: a migration grant would need 1 approval, not 2',
+    'allows: breaking the glass would need 1 approval, not 2',
     'forbids: each recovery of the flows credit-* would need 1 approval',
   ])
   t.deepEqual(
     changes(after, before).map((text) => text.slice(0, 6)),
-    ['allows', 'allows', 'forbid', 'forbid', 'allows'],
+    ['allows', 'allows', 'forbid', 'forbid', 'forbid', 'allows'],
   )
 })
 
