@@ -8,6 +8,7 @@ import { ADMIN_ROUTES } from './admin-routes.js'
 import { checkSchema, type ObjectSchema } from './admin-schema.js'
 import type { KmsControl } from './control.js'
 import { claimedSize, FAILED, NO_SUCH_PATH, NOT_THAT_WAY, refuse, sendJson, type Refusal } from './http-listener.js'
+import { openApiDocument, OPENAPI_PATH } from './openapi.js'
 import { noteFault, type RequestNote } from './request-note.js'
 
 const REQUEST_SIZE_BYTES_MAX = 64 * 1024
@@ -25,6 +26,10 @@ export class AdminDesk {
     if (file !== undefined) {
       note.op = '/console'
       return sendConsoleFile(response, file)
+    }
+    if (path === OPENAPI_PATH && request.method === 'GET') {
+      note.op = path
+      return sendJson(response, 200, openApiDocument())
     }
     const routes = ADMIN_ROUTES.filter((route) => route.path === path)
     if (routes.length === 0) return refuse(response, NO_SUCH_PATH, note)

@@ -39,7 +39,17 @@ const start = async () => {
     Promise.resolve(new InlineUnsealer(keys))
   const kms = await openKms({ ...options, policy, startUnsealer })
   const connect = () => AttestedClient.connect({ kms, kmsIdentity: kms.identity, platform, image: IMAGE })
-  return { kms, passphrase, options, policy, startUnsealer, platform, renamed, connect, breakDisk: () => (isBroken = true) }
+  return {
+    kms,
+    passphrase,
+    options,
+    policy,
+    startUnsealer,
+    platform,
+    renamed,
+    connect,
+    breakDisk: () => (isBroken = true),
+  }
 }
 
 test('a rotation while it runs: sessions end, the next is told the new key, and what was sealed to the older still opens', async (t) => {
