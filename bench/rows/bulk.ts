@@ -96,14 +96,21 @@ const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contes
   const plaintext = randomBytes(sizeBytes)
   const shared = new SharedPayload(plaintext)
   await shared.verify(pool)
-  const ours = async (): Promise<number> => ((await perSecond(() => shared.open(pool), sliceMs)) * sizeBytes) / 1e6
+  const open = (): Promise<void> => shared.open(pool)
+  const ours = async (): Promise<number> => ((await perSecond(open, sliceMs)) * sizeBytes) / 1e6
   await ours()
   const summaries: Summary[] = []
   for (const { id, prepare } of rivals) {
     say(`${id}: ${formatSize(sizeBytes)}`)
     const { measure, verify } = await prepare(plaintext, sliceMs)
     const onRun = (run: number): void => say(`${id}: ${formatSize(sizeBytes)}, run ${run} of ${runs}`)
-    summaries.push(summarise(await compare({ ours, peer: measure }, runs, onRun)))
+    const peer = async (): Promise<number> => {
+      const megabytesPerSecond = await measure()
+      // To start a process write-protects all our pages: the first to write to them, which openssl is not, would pay for it.
+      if (id === 'P3.openssl') await open()
+      return megabytesPerSecond
+    }
+    summaries.push(summarise(await compare({ ours, peer }, runs, onRun)))
     verify()
   }
   await shared.verify(pool)
