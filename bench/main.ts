@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { Command, InvalidArgumentError } from 'commander'
 import { writeDocuments } from './document.js'
-import { FULL, QUICK } from './measurement.js'
+import { FULL, LONG, QUICK } from './measurement.js'
 import { gradeOf } from './report.js'
 import { NAMES, run } from './run.js'
 import { renderReport } from './table.js'
@@ -21,6 +21,7 @@ interface Flags {
   readonly json?: string
   readonly only?: readonly string[]
   readonly quick?: true
+  readonly long?: true
   readonly docs?: true
   readonly strict?: true
 }
@@ -30,16 +31,17 @@ const program = new Command('npm run bench --')
   .option('--json <file>', 'write the results there')
   .option('--only <names>', `some of them, by commas: ${NAMES.join(', ')}; P3 is all of P3`, readNames)
   .option('--quick', 'see that all of it runs, on tiny sizes; the figures mean nothing')
+  .option('--long', 'typage and the AWS Encryption SDK at 1 GiB too: four minutes more')
   .option('--docs', 'put figures and curves into docs/')
   .option('--strict', 'exit with 1 where a row misses its “at least”; otherwise 0, whatever the figures')
   .allowExcessArguments(false)
   .showHelpAfterError('(--help shows what there is)')
   .parse()
-const { json, only, quick, docs, strict } = program.opts<Flags>()
+const { json, only, quick, long, docs, strict } = program.opts<Flags>()
 
 const report = await run({
   names: only ?? NAMES,
-  scale: quick ? QUICK : FULL,
+  scale: quick ? QUICK : long ? LONG : FULL,
   isQuick: quick === true,
   say: (line) => process.stderr.write(`${line}\n`),
 })

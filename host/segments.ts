@@ -10,7 +10,7 @@ export const segmentChannel = (store: Store, kms: KmsChannel): SegmentChannel =>
     if (sealed === undefined) return undefined
     if (sealed.length !== sizeBytes)
       throw new KeyriseError('ERR_ENVELOPE_INVALID', { detail: 'the payload is cut short' })
-    const request = encodeKmsRequest({ op: 'segment', stream: copyBytes(stream), index, sealed: copyBytes(sealed) })
+    const request = encodeKmsRequest({ op: 'segment', stream: copyBytes(stream), index, sealed })
     return decodeKmsReply('segment', await kms.exchange(request)).sealed
   },
 })

@@ -2,8 +2,9 @@ import { createSecretKey } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
 import type { Bytes } from '../protocol/bytes.js'
+import { copyInto } from '../protocol/crypto/shared-memory.js'
 import { KeyriseError } from '../protocol/errors.js'
-import { encodeSegmentReply } from '../protocol/kms.js'
+import { makeSegmentReply } from '../protocol/kms.js'
 import { parseFlowId } from '../protocol/names.js'
 import { openOnLanes, type SharedPayload } from './open-payload.js'
 import { permissionFlags } from './permissions.js'
@@ -121,12 +122,14 @@ export class UnsealPool implements Unsealer {
     try {
       const areas = slotAreas(slot)
       writeKeys(areas.keys)
-      areas.sealed.set(sealed)
+      copyInto(areas.sealed, sealed)
       isSound = false
       const { result: digest, isRepeated } = await this.#run({ kind: 'reseal', slot, segment, known })
       isSound = !isRepeated
       if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
-      return { digest, reply: encodeSegmentReply(areas.delivered.subarray(0, segment.deliveredSizeBytes)) }
+      const { frame, delivered } = makeSegmentReply(segment.deliveredSizeBytes)
+      copyInto(delivered, areas.delivered.subarray(0, delivered.length))
+      return { digest, reply: frame }
     } finally {
       this.#slots.give(slot, isSound)
     }

@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto'
 import { parseHeader, type Header } from '../protocol/age-header.js'
 import { allocate, equalPublicBytes, type Bytes } from '../protocol/bytes.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
-import { encodeSegmentReply } from '../protocol/kms.js'
+import { makeSegmentReply } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
 import type { ItemStatus } from '../protocol/session.js'
 import type { RootSuite } from '../protocol/statements.js'
@@ -138,12 +138,12 @@ export class InlineUnsealer implements Unsealer {
   // eslint-disable-next-line @typescript-eslint/require-await -- the same
   async reseal({ segment, sealed, known, writeKeys }: SegmentRequest): Promise<Resealed> {
     const keys = allocate(SEGMENT_KEYS_SIZE)
-    const into = allocate(segment.deliveredSizeBytes)
+    const { frame, delivered } = makeSegmentReply(segment.deliveredSizeBytes)
     try {
       writeKeys(keys)
-      const digest = resealSegment({ keys, segment, known, sealed, into })
+      const digest = resealSegment({ keys, segment, known, sealed, into: delivered })
       if (digest === undefined) throw new KeyriseError('ERR_ENVELOPE_INVALID')
-      return { digest, reply: encodeSegmentReply(into) }
+      return { digest, reply: frame }
     } finally {
       keys.fill(0)
     }

@@ -13,7 +13,7 @@ import { sha256 } from './sha256.js'
 /**
  * Frames between an enclave and a KMS. The host relays them unread. Outer frames are CBOR; what a session carries is sealed
  * by HPKE (RFC 9180) and has three parts, so that secrets never pass through the CBOR reader: see `encodeParts`. A segment is
- * a megabyte that says nothing to the reader: it stands behind its frame, see `joinBody`.
+ * a megabyte that says nothing to the reader: it stands behind its frame, see `makeBody`.
  */
 
 /** What the enclave sends, in order: `challenge`, `handshake`, then `call`s. A host sends `segment`s of the streams that a session opened. */
@@ -54,7 +54,9 @@ const FRAME_ITEM_COUNT_MAX = 64
 export const encodeKmsRequest = (request: KmsRequest): Bytes => {
   if (request.op !== 'segment') return encodeCbor(request)
   const { sealed, ...head } = request
-  return joinBody(encodeCbor(head), sealed)
+  const { frame, body } = makeBody(encodeCbor(head), sealed.length)
+  body.set(sealed)
+  return frame
 }
 
 /** @throws {KeyriseError} ERR_REQUEST_INVALID. */
@@ -101,13 +103,13 @@ const decodeSegmentRequest = (claimed: Uint8Array): KmsRequest => {
 const BODY_MARK = 0
 const BODY_HEAD_SIZE_BYTES = 3
 
-/** BODY_MARK, the size of the head (u16, big-endian), the head, and the body as it is. */
-const joinBody = (head: Uint8Array, body: Uint8Array): Bytes => {
-  const frame = allocate(BODY_HEAD_SIZE_BYTES + head.length + body.length)
+/** BODY_MARK, the size of the head (u16, big-endian), the head, and room for the body. */
+const makeBody = (head: Uint8Array, bodySizeBytes: number): { readonly frame: Bytes; readonly body: Bytes } => {
+  const bodyStart = BODY_HEAD_SIZE_BYTES + head.length
+  const frame = allocate(bodyStart + bodySizeBytes)
   new DataView(frame.buffer).setUint16(1, head.length)
   frame.set(head, BODY_HEAD_SIZE_BYTES)
-  frame.set(body, BODY_HEAD_SIZE_BYTES + head.length)
-  return frame
+  return { frame, body: frame.subarray(bodyStart) }
 }
 
 /** Views into `frame`, which begins with BODY_MARK. */
@@ -117,8 +119,11 @@ const splitBody = (frame: Uint8Array, code: ErrorCode): { head: Uint8Array; body
   return { head: frame.subarray(BODY_HEAD_SIZE_BYTES, headEnd), body: frame.subarray(headEnd) }
 }
 
-/** What answers `segment`: an empty head, then the delivery. */
-export const encodeSegmentReply = (delivered: Uint8Array): Bytes => joinBody(encodeCbor({}), delivered)
+/** What answers `segment`: an empty head, then the delivery, which the caller writes into `delivered`. */
+export const makeSegmentReply = (deliveredSizeBytes: number): { readonly frame: Bytes; readonly delivered: Bytes } => {
+  const { frame, body } = makeBody(encodeCbor({}), deliveredSizeBytes)
+  return { frame, delivered: body }
+}
 
 export const encodeKmsReply = (reply: Cbor): Bytes => encodeCbor(reply)
 export const encodeKmsError = (code: ErrorCode): Bytes => encodeCbor({ error: code })

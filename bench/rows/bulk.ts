@@ -65,14 +65,17 @@ export const bulk: Measurement = {
     const results: Result[] = []
     const curves: Record<string, Curve> = {}
     if (rivals.length > 0) {
-      const bySize = new Map<number, readonly Summary[]>()
-      for (const sizeBytes of SIZES_BYTES.map(scale.bytes))
-        bySize.set(
-          sizeBytes,
-          await withPool(THREAD_COUNT, (pool) => compareAt(sizeBytes, { pool, rivals, scale, say })),
-        )
-      for (const [index, { id, name }] of rivals.entries()) {
-        const summaries = [...bySize.values()].flatMap((summary) => summary[index] ?? [])
+      const bySize: BySize = new Map()
+      for (const sizeBytes of SIZES_BYTES.map(scale.bytes)) {
+        const able = rivals.filter(({ id }) => id === 'P3.openssl' || sizeBytes <= scale.slowPeerSizeBytesMax)
+        if (able.length > 0)
+          bySize.set(
+            sizeBytes,
+            await withPool(THREAD_COUNT, (pool) => compareAt(sizeBytes, { pool, rivals: able, scale, say })),
+          )
+      }
+      for (const { id, name } of rivals) {
+        const summaries = [...bySize.values()].flatMap((summaries) => summaries.get(id) ?? [])
         const [worst] = summaries.sort((a, b) => a.ratio - b.ratio)
         if (worst !== undefined && wants(id)) results.push(result(id, name, worst))
       }
@@ -83,6 +86,9 @@ export const bulk: Measurement = {
   },
 }
 
+type Summaries = Map<Rival['id'], Summary>
+type BySize = Map<number, Summaries>
+
 interface Contest {
   readonly pool: UnsealPool
   readonly rivals: readonly Rival[]
@@ -91,7 +97,7 @@ interface Contest {
 }
 
 /** Ours against each rival in turn. All of it is in memory, and warm: 64 MiB come first, and compile the code for both. */
-const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contest): Promise<Summary[]> => {
+const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contest): Promise<Summaries> => {
   const { runs, sliceMs } = scale
   const plaintext = randomBytes(sizeBytes)
   const shared = new SharedPayload(plaintext)
@@ -99,7 +105,7 @@ const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contes
   const open = (): Promise<void> => shared.open(pool)
   const ours = async (): Promise<number> => ((await perSecond(open, sliceMs)) * sizeBytes) / 1e6
   await ours()
-  const summaries: Summary[] = []
+  const summaries: Summaries = new Map()
   for (const { id, prepare } of rivals) {
     say(`${id}: ${formatSize(sizeBytes)}`)
     const { measure, verify } = await prepare(plaintext, sliceMs)
@@ -110,22 +116,22 @@ const compareAt = async (sizeBytes: number, { pool, rivals, scale, say }: Contes
       if (id === 'P3.openssl') await open()
       return megabytesPerSecond
     }
-    summaries.push(summarise(await compare({ ours, peer }, runs, onRun)))
+    summaries.set(id, summarise(await compare({ ours, peer }, runs, onRun)))
     verify()
   }
   await shared.verify(pool)
   return summaries
 }
 
-const sizesCurve = (rivals: readonly Rival[], bySize: ReadonlyMap<number, readonly Summary[]>): Curve => {
-  const points = (index: number, field: 'ours' | 'peer'): [number, number][] =>
+const sizesCurve = (rivals: readonly Rival[], bySize: BySize): Curve => {
+  const points = (summaryOf: (summaries: Summaries) => number | undefined): [number, number][] =>
     [...bySize].flatMap(([sizeBytes, summaries]) => {
-      const summary = summaries[index]
-      return summary === undefined ? [] : [[sizeBytes, summary[field]]]
+      const megabytesPerSecond = summaryOf(summaries)
+      return megabytesPerSecond === undefined ? [] : [[sizeBytes, megabytesPerSecond]]
     })
   const series = [
-    { name: 'keyrise, pool of 2', points: points(0, 'ours') },
-    ...rivals.map(({ name }, index) => ({ name, points: points(index, 'peer') })),
+    { name: 'keyrise, pool of 2', points: points((summaries) => [...summaries.values()][0]?.ours) },
+    ...rivals.map(({ id, name }) => ({ name, points: points((summaries) => summaries.get(id)?.peer) })),
   ]
   return { what: 'bulk unseal in memory', x: 'payload, bytes', y: 'MB/s', series }
 }

@@ -10,6 +10,7 @@ import {
 } from 'node:crypto'
 import { allocate, copyBytes, type Bytes } from '../bytes.js'
 import type { Random } from '../ports.js'
+import { copyInto, isShared } from './shared-memory.js'
 
 /**
  * The symmetric primitives; curves.ts has the others. All are OpenSSL's, through `node:crypto`: constant-time, several times
@@ -33,22 +34,14 @@ export const nodeRandom: Random = { fill: (bytes) => randomFillSync(bytes) }
 /** Constant-time equality of tags, of one size; sizes are public. */
 export const equalSecret = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && timingSafeEqual(a, b)
 
-/** Enclaves have none. */
-const { SharedArrayBuffer: Shared } = globalThis as Partial<typeof globalThis>
-
 const gather = (parts: readonly Uint8Array[], into: Uint8Array, offset = 0): void => {
-  const isShared = Shared !== undefined && into.buffer instanceof Shared
+  const isIntoShared = isShared(into)
   let end = offset
   for (const part of parts) {
-    if (isShared && part.length > 0) copyToShared(part, into, end)
+    if (isIntoShared) copyInto(into.subarray(end), part)
     else into.set(part, end)
     end += part.length
   }
-}
-
-/** V8 copies to shared memory word by word, each one atomic: a sixth of what a pool's thread did. Node copies as C does. */
-const copyToShared = (part: Uint8Array, into: Uint8Array, offset: number): void => {
-  Buffer.from(into.buffer, into.byteOffset + offset, part.length).fill(part)
 }
 
 // Hashes: FIPS 180-4, RFC 2104, RFC 5869, RFC 7914

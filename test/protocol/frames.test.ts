@@ -10,7 +10,7 @@ import {
   decodeParts,
   encodeKmsRequest,
   encodeParts,
-  encodeSegmentReply,
+  makeSegmentReply,
   type KmsRequest,
 } from '../../protocol/kms.js'
 import {
@@ -36,6 +36,12 @@ import {
   type RootCertificate,
   type RosterEntry,
 } from '../../protocol/statements.js'
+
+const segmentReply = (size: number): Bytes => {
+  const { frame, delivered } = makeSegmentReply(size)
+  delivered.fill(1)
+  return frame
+}
 
 /** Frames of both layers: what one side writes the other reads, and of what is hostile nothing but our codes comes. */
 
@@ -151,7 +157,7 @@ test('streams and segments beyond their bounds are refused; those at the bounds 
     ['index', 0.5],
   ] as const)
     t.throws(() => decodeKmsRequest(encodeKmsRequest({ ...segment, [name]: value })), { code }, name)
-  const delivered = (size: number) => decodeKmsReply('segment', encodeSegmentReply(filled(size, 1)))
+  const delivered = (size: number) => decodeKmsReply('segment', segmentReply(size))
   t.is(delivered(DELIVERED_SEGMENT_SIZE_BYTES_MAX).sealed.length, DELIVERED_SEGMENT_SIZE_BYTES_MAX)
   for (const size of [0, DELIVERED_SEGMENT_SIZE_BYTES_MAX + 1])
     t.throws(() => delivered(size), { code: 'ERR_KMS_FAILED' })
@@ -186,7 +192,7 @@ test('a segment stands behind its frame: a head of another size, of another kind
   t.throws(() => decodeKmsReply('segment', framed({ error: 'ERR_FORK' })), { code: 'ERR_KMS_FAILED' })
   t.throws(() => decodeKmsReply('segment', Uint8Array.of(0, 0, 1)), { code: 'ERR_KMS_FAILED' })
   t.throws(() => decodeKmsReply('segment', encodeCbor({ error: 'ERR_CALLS_LIMIT' })), { code: 'ERR_CALLS_LIMIT' })
-  t.throws(() => decodeKmsReply('call', encodeSegmentReply(filled(100, 1))), { code: 'ERR_KMS_FAILED' })
+  t.throws(() => decodeKmsReply('call', segmentReply(100)), { code: 'ERR_KMS_FAILED' })
 })
 
 test('a stream’s answer says for each item whether it opened, and refuses ids of another size', (t) => {
