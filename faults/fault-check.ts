@@ -1,5 +1,13 @@
 import { isKeyriseError, outsideCode, type ErrorCode } from '../protocol/errors.js'
-import { ProgressBook, recoverAll, checkRecovery, describe, Violation, type Reference } from './crash-check.js'
+import {
+  ProgressBook,
+  recoverAll,
+  checkRecovery,
+  describe,
+  takeStep,
+  Violation,
+  type Reference,
+} from './crash-check.js'
 import { DAMAGE_CODES, DAMAGE_KINDS, LIVE_KINDS, type LiveKind } from './fault-kinds.js'
 import { MachineStopped } from './memory-file-system.js'
 import type { LeakWatch } from './leak-watch.js'
@@ -92,9 +100,9 @@ const runAll = async (world: SimulatedWorld, scenario: Scenario, book: ProgressB
   const runFlow = async (flow: string): Promise<void> => {
     await world.launch(flow)
     book.reach(flow, 0)
-    for (const [index, step] of (scenario.flows[flow]?.steps ?? []).entries()) {
+    for (const index of (scenario.flows[flow]?.steps ?? []).keys()) {
       book.begin(flow, index + 1)
-      await step(world.party(flow))
+      await takeStep(world, flow, index)
       book.reach(flow, index + 1)
     }
   }
@@ -158,6 +166,7 @@ export const checkClone = async ({ scenario, reference }: Given, flow: string): 
   const world = new SimulatedWorld({ scenario, disks: disksAt(reference, reference.points.length - 1) })
   try {
     await world.drive(world.startKms())
+    if (world.scenario(flow).successor !== undefined) world.succeed(flow)
     await world.drive(world.launch(flow))
     const older = world.opened(flow)
     await world.drive(world.launch(flow))

@@ -14,6 +14,10 @@ export interface Operator {
   readonly restart: () => Promise<void>
   /** A copy of the keyring is put back, and the KMS starts from it and its ledger. */
   readonly restore: () => Promise<void>
+  /** A new newest root key while the KMS runs; it rewraps the host’s store in the background. */
+  readonly rotateOnline: () => Promise<void>
+  /** Older root keys are disabled while the KMS runs, once it has rewrapped the store and nothing there depends on them. */
+  readonly retire: () => Promise<void>
 }
 
 /** What a step has in hand. */
@@ -43,6 +47,8 @@ export interface FlowScenario<Definition> {
   readonly ocalls?: object
   /** As of `launch`: flows of one task are members of it. */
   readonly task?: string
+  /** A newer image, with an approved grant to take the flow over; launched in place of the older one as the step of this number, from 1, begins. */
+  readonly successor?: { readonly enclave: Definition; readonly step: number }
 }
 
 export interface Scenario {

@@ -8,17 +8,17 @@ import { KeyriseError } from '../protocol/errors.js'
 import { LAUNCH_LIMITS } from '../host/launch.js'
 import { openKms, type OpenKms } from '../kms/open-kms.js'
 import { createKms, hasKeyring, openKeyring, prepareDirectory, readKeyringFile } from '../kms/place.js'
-import { rotateKeyring } from '../kms/change-keys.js'
+import { rotateKeyring, withNextKey } from '../kms/change-keys.js'
 import { restoreKms } from '../kms/place.js'
-import type { PolicyImage } from '../kms/policy.js'
 import { rewrapPairs } from '../kms/rewrap.js'
 import { InlineUnsealer } from '../kms/unseal.js'
-import type { Port } from '../protocol/ports.js'
+import { withChange } from '../kms/root-keys.js'
+import type { Port, Store } from '../protocol/ports.js'
 import { DirectoryStore, publish } from '../storage/index.js'
 import type { OpenedFlow } from '../enclave/flow.js'
 import type { DiskImage } from './disk.js'
 import { faultyPortPair, type Boundary, type BoundaryFault, type BoundaryMessage } from './faulty-port.js'
-import { describedImage, launchInProcess, type InProcessEnclave } from './in-process.js'
+import { launchInProcess, type InProcessEnclave } from './in-process.js'
 import type { InProcessKms } from './in-process-kms.js'
 import type { LeakWatch } from './leak-watch.js'
 import { MemoryFileSystem, type FileFault } from './memory-file-system.js'
@@ -26,16 +26,18 @@ import { keysOfKeyring } from './open-custody.js'
 import { pendingCryptoCount, watchCrypto } from './pending-crypto.js'
 import type { FlowScenario, Operator, Party, Scenario } from './scenario.js'
 import type { KnownSecret } from './scan.js'
+import { reachedStore } from './reached-store.js'
 import { SeededRandom } from './seeded-random.js'
 import { SimulatedClock } from './simulated-clock.js'
+import { Succession } from './succession.js'
 
 /** `host`: stores and enclaves. `kms`: keyring and ledger. */
 export type Machine = 'host' | 'kms'
 export type Disks = Readonly<Record<Machine, DiskImage>>
 
-/** A file operation of a machine, a message between the two, or one between a host and its enclave. */
+/** A file operation of a machine, a message between the two, what a KMS asks of a store, or a message between a host and its enclave. */
 export interface WorldOperation {
-  readonly on: Machine | 'request' | 'reply' | Boundary
+  readonly on: Machine | 'request' | 'reply' | 'store' | Boundary
   /** The same in every run: what is done, and to which file. */
   readonly name: string
 }
@@ -86,13 +88,15 @@ export class SimulatedWorld {
   readonly #disks: Readonly<Record<Machine, MemoryFileSystem>>
   readonly #isOn: Record<Machine, boolean> = { host: true, kms: true }
   readonly #platform = ed25519Signer(Secret.take(new SeededRandom('platform').fill(new Uint8Array(32))))
-  readonly #images: readonly PolicyImage[]
+  readonly #succession: Succession
   readonly #running = new Map<string, Running>()
   readonly #opened: OpenedFlow[] = []
   /** The last request, for a replay; and requests that come after the next. */
   #earlier: Uint8Array | undefined
   readonly #late: Uint8Array[] = []
   #kms: OpenKms | undefined
+  /** Flows whose newer image is launched. */
+  readonly #succeeded = new Set<string>()
   #store: DirectoryStore
   #startCount = 0
   /** How many operations and messages there were, in all. */
@@ -101,7 +105,7 @@ export class SimulatedWorld {
   constructor(options: WorldOptions) {
     watchCrypto()
     this.#o = options
-    this.#images = imagesOf(options.scenario)
+    this.#succession = new Succession(options.scenario)
     this.#disks = { host: this.#newDisk('host'), kms: this.#newDisk('kms') }
     this.#store = new DirectoryStore(STORE, this.#disks.host)
   }
@@ -118,27 +122,31 @@ export class SimulatedWorld {
   async startKms(): Promise<void> {
     const fs = this.#disks.kms
     using passphrase = Secret.take(copyBytes(PASSPHRASE))
-    const random = new SeededRandom(`kms ${String(++this.#startCount)}`)
+    // What seals a keyring in the recorded run, and is searched for in all others, may be drawn for no nonce of theirs.
+    const run = this.#o.onKey === undefined ? 'kms' : 'recorded kms'
+    const random = new SeededRandom(`${run} ${String(++this.#startCount)}`)
     const options = { place: PLACE, passphrase, fs, random }
     await prepareDirectory(fs, '/kms')
     await prepareDirectory(fs, '/custody')
     // Keys of their own: what a KMS draws later, nonces say, is drawn again by the next that starts.
     if (!(await hasKeyring(PLACE, fs)))
       await createKms({ ...options, random: new SeededRandom('keyring'), clock: this.clock, logN: LOG_N })
-    const policy = { platforms: [this.#platform.publicKey], images: this.#images, allowDebug: true }
-    this.#kms = await openKms({
+    const kms = await openKms({
       ...options,
-      policy,
+      policy: this.#succession.policy(this.#platform.publicKey),
       clock: this.clock,
+      stores: new Map([['host', this.#storeForKms()]]),
       startUnsealer: (keys) => Promise.resolve(new InlineUnsealer(keys)),
     })
-    const { onKey } = this.#o
-    if (onKey !== undefined) keysOfKeyring(await readKeyringFile({ place: PLACE, fs }), PASSPHRASE).forEach(onKey)
+    this.#kms = kms
+    for (const approved of this.#succession.grants(kms.identity)) await kms.approve(approved)
+    await this.#tellKeys()
   }
 
   /** Launches a flow’s enclave, which recovers first. @throws {KeyriseError} why it does not start. */
   async launch(flow: string): Promise<void> {
-    const { enclave, ocalls, task } = this.scenario(flow)
+    const { enclave: first, successor, ocalls, task } = this.scenario(flow)
+    const enclave = this.#succeeded.has(flow) && successor !== undefined ? successor.enclave : first
     const opened: OpenedFlow[] = []
     const options = {
       flow,
@@ -158,6 +166,18 @@ export class SimulatedWorld {
     }
     const handle = await launchInProcess(enclave, options as Parameters<typeof launchInProcess>[1])
     this.#running.set(flow, { handle, opened })
+  }
+
+  /** From here on it is the newer image of the flow that is launched. */
+  succeed(flow: string): void {
+    this.#succeeded.add(flow)
+  }
+
+  /** Ends the flow’s enclave and launches the newer image in its place. @throws {KeyriseError} why that does not start. */
+  async replace(flow: string): Promise<void> {
+    await this.#get(flow).handle.close()
+    this.succeed(flow)
+    await this.launch(flow)
   }
 
   party(flow: string): Party<EnclaveDefinition> {
@@ -228,8 +248,11 @@ export class SimulatedWorld {
   async end(): Promise<void> {
     for (const { handle } of this.#running.values()) await this.drive(handle.close())
     for (const opened of this.#opened) opened.wipe()
-    await this.#kms?.close()
+    const kms = this.#kms
+    this.#kms = undefined
+    await kms?.close()
     this.#platform[Symbol.dispose]()
+    this.#succession[Symbol.dispose]()
   }
 
   readonly #operator: Operator = {
@@ -258,6 +281,54 @@ export class SimulatedWorld {
       await restoreKms({ place: PLACE, passphrase, fs, newLedger: false })
       await this.#operator.restart()
     },
+    rotateOnline: async () => {
+      using passphrase = Secret.take(copyBytes(PASSPHRASE))
+      const random = new SeededRandom(`rotation ${String(++this.#startCount)}`)
+      const kms = this.#runningKms()
+      await withNextKey({}, random, (change) => kms.changeKeys(passphrase, change))
+      await this.#tellKeys()
+    },
+    retire: async () => {
+      using passphrase = Secret.take(copyBytes(PASSPHRASE))
+      const kms = this.#runningKms()
+      kms.rewraps.start()
+      while (kms.rewraps.progress.state === 'running') {
+        if (this.#kms !== kms) throw unreachable()
+        await oneTurn()
+      }
+      const [, ...older] = kms.rootKeys
+      for (const { key, state } of older) {
+        for await (const { name } of kms.dependentsOf(key)) throw new KeyriseError('ERR_KEY_STATE', { detail: name })
+        if (state !== 'disabled') await kms.changeKeys(passphrase, (keys) => withChange(keys, key, { kind: 'disable' }))
+      }
+    },
+  }
+
+  #runningKms(): OpenKms {
+    if (this.#kms === undefined) throw unreachable()
+    return this.#kms
+  }
+
+  async #tellKeys(): Promise<void> {
+    const { onKey } = this.#o
+    if (onKey === undefined) return
+    keysOfKeyring(await readKeyringFile({ place: PLACE, fs: this.#disks.kms }), PASSPHRASE).forEach(onKey)
+  }
+
+  /** The host’s, as the KMS that starts now has it. */
+  #storeForKms(): Store {
+    const disk = this.#disks.kms
+    const boot = disk.bootCount
+    return reachedStore({
+      store: () => this.#store,
+      isOn: () => this.#isOn.kms && disk.bootCount === boot,
+      onCall: (name) => {
+        this.#eventCount++
+        // The clock may jump just then; what else can fail, fails on the store's disk.
+        this.#o.fault?.({ on: 'store', name })
+        this.#o.onDone?.({ on: 'store', name })
+      },
+    })
   }
 
   #get(flow: string): Running {
@@ -380,15 +451,6 @@ export class Stuck extends Error {
   constructor() {
     super('a promise that never settles')
   }
-}
-
-const imagesOf = ({ flows }: Scenario): PolicyImage[] => {
-  const images = new Map<string, PolicyImage>()
-  for (const { enclave } of Object.values(flows)) {
-    const { manifest, measurement } = describedImage(enclave)
-    images.set(toHex(measurement), { name: manifest.name, measurement })
-  }
-  return [...images.values()]
 }
 
 /** An operation takes a turn of the event loop, so that those of several flows, or of one checkpoint, overlap. */

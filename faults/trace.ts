@@ -79,8 +79,8 @@ export class TraceRecorder {
 
   record(operation: WorldOperation): void {
     const { on } = operation
-    const last = on === 'ecall' || on === 'ocall' ? this.points.at(-1) : undefined
-    // A message between a host and its enclave leaves the disks as they were.
+    const last = on === 'ecall' || on === 'ocall' || on === 'store' ? this.points.at(-1) : undefined
+    // A message between a host and its enclave, or to a store, leaves the disks as they were.
     const disks = last?.disks ?? this.#moments()
     this.points.push({ name: this.#names.next(operation), on, disks, progress: this.#progress() })
   }
@@ -109,7 +109,7 @@ const momentsOf = (points: readonly TracePoint[], point: number, crash: Crash): 
   const dead = points[point] as TracePoint
   if (crash === 'both') return [dead, dead]
   // What would have needed the dead machine never happens: a host asks, a KMS answers and may have its operator at work.
-  const ending: readonly WorldOperation['on'][] = crash === 'host' ? ['request'] : ['reply', 'kms']
+  const ending: readonly WorldOperation['on'][] = crash === 'host' ? ['request', 'store'] : ['reply', 'kms']
   let last = point
   for (let next = point + 1; next < points.length; next++) {
     const { on, progress } = points[next] as TracePoint

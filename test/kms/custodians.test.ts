@@ -74,6 +74,8 @@ test('a bad share is named at once, by itself, and those before it stay', async 
   refused(pick(shares, 1).subarray(1), /mistyped/)
   refused(new Uint8Array(0), /mistyped/)
   refused(new Uint8Array(1_000_000), /mistyped/)
+  // Longer than any share is, even where only white space makes it so: it is not looked at.
+  refused(concatBytes(new Uint8Array(300).fill(32), pick(shares, 1)), /mistyped/)
   refused(pick(earlier, 1), /share 2 of an earlier splitting/)
   refused(pick(foreign, 1), new RegExp(`of another KMS, ${fingerprintOf(digestOf(8))}`))
   // A custodian who makes up a share with the right words around it.

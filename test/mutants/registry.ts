@@ -3,6 +3,7 @@ import { CUSTODY } from './faults/custody.js'
 import { DURABILITY } from './faults/durability.js'
 import { FRESHNESS } from './faults/freshness.js'
 import { INTEGRITY } from './faults/integrity.js'
+import { OPERATION } from './faults/operation.js'
 import { RECEIPTS } from './faults/receipts.js'
 import { REPAIR } from './faults/repair.js'
 import type { PlantedFault } from './fault.js'
@@ -14,5 +15,6 @@ export const FAULTS: readonly PlantedFault[] = [
   ...AUTHENTICITY,
   ...RECEIPTS,
   ...CUSTODY,
+  ...OPERATION,
   ...REPAIR,
 ]

@@ -10,19 +10,29 @@ const NAME = v.pipe(
 )
 const ENTRY = v.object({ name: NAME, value: v.string(), direct: v.optional(v.boolean()) })
 
-export const notebook = defineEnclave({
+const ecalls = {
+  write: ecall({ input: v.array(ENTRY), output: v.number() }, ({ flow }, entries) => {
+    const values: Partial<Record<EntryName, CheckpointValue>> = {}
+    for (const { name, value, direct } of entries) {
+      const bytes = new Uint8Array(Buffer.from(value))
+      values[name] = direct === true ? { to: 'kms', bytes } : bytes
+    }
+    return flow.checkpoint(values)
+  }),
+  remove: ecall({ input: v.array(NAME), output: v.number() }, ({ flow }, names) => flow.delete(names)),
+}
+
+export const notebook = defineEnclave({ name: 'notebook', svn: 1, ecalls })
+
+/** The next version of it: what was a password is called otherwise, and one entry is left behind. */
+export const newerNotebook = defineEnclave({
   name: 'notebook',
-  svn: 1,
-  ecalls: {
-    write: ecall({ input: v.array(ENTRY), output: v.number() }, ({ flow }, entries) => {
-      const values: Partial<Record<EntryName, CheckpointValue>> = {}
-      for (const { name, value, direct } of entries) {
-        const bytes = new Uint8Array(Buffer.from(value))
-        values[name] = direct === true ? { to: 'kms', bytes } : bytes
-      }
-      return flow.checkpoint(values)
-    }),
-    remove: ecall({ input: v.array(NAME), output: v.number() }, ({ flow }, names) => flow.delete(names)),
+  svn: 2,
+  ecalls,
+  migrate: async ({ list, read }) => {
+    const entries: Partial<Record<EntryName, CheckpointValue | 'keep'>> = {}
+    for (const { name } of list()) if (name !== 'password/old') entries[name] = 'keep'
+    return { ...entries, 'session/renamed': { to: 'kms', bytes: await read('password/old') } }
   },
 })
 
