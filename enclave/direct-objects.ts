@@ -45,9 +45,9 @@ export class DirectObjects {
     const name = pairName(flow, object.name)
     // What is not listed was written since.
     const generations = (await this.#list()).get(name)?.generations ?? [FIRST_GENERATION]
-    const headers = (await getHeaders(store, name, generations)).flatMap(({ generation, bytes }) => {
-      const context = orUndefined(() => findContextStanza(parseHeader(bytes))?.body)
-      return context === undefined ? [] : [{ generation, bytes, context }]
+    const headers = (await getHeaders(store, name, generations)).flatMap((header) => {
+      const context = orUndefined(() => findContextStanza(parseHeader(header.bytes))?.body)
+      return context === undefined ? [] : [{ ...header, context }]
     })
     if (headers.length === 0) throw lost(object)
     return headers

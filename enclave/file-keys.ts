@@ -56,7 +56,7 @@ export class FileKeys implements Disposable {
   async #unwrap(object: StoredObject, headers: readonly DirectHeader[], state: EpochState): Promise<Secret> {
     const others = await this.#findOthers(object, state, BATCH_COUNT_MAX - headers.length)
     const batch = [...headers.map((header) => ({ object, header })), ...others]
-    const opened = await this.#options.kms.unwrap(batch.map(({ header }) => header.bytes))
+    const opened = await this.#options.kms.unwrap(batch.map(({ header }) => header))
     this.#options.objects.forgetList()
     let refusal: KeyriseError | undefined
     // From the last to the first: what the cache displaces when it is full is not what is wanted now.

@@ -1,6 +1,6 @@
 import type { Bytes } from '../protocol/bytes.js'
 import type { Flow, Migrate } from '../protocol/contract.js'
-import type { FlowId } from '../protocol/names.js'
+import type { FlowId, StoreId } from '../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Finding } from './copies.js'
 import type { IdempotentCalls } from './idempotency.js'
@@ -12,6 +12,8 @@ import { openingPorts, recover } from './recovery.js'
 export interface FlowOptions {
   readonly store: Store
   readonly kms: KmsChannel
+  /** A store that the KMS’s operator registered: it reads the flow’s headers there itself, and `kms` carries what it does not find. */
+  readonly kmsStore?: StoreId | undefined
   readonly segments: SegmentChannel
   readonly attester: Attester
   /** Ed25519, 32 bytes: the KMS to trust, from the measured launch configuration. */
@@ -58,10 +60,10 @@ export interface OpenedFlow {
  * Crash: at any point, safe to repeat.
  */
 export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
-  const { store, kms: channel, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
+  const { store, kms: channel, kmsStore, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
   const { found = () => undefined } = options
   const identity = { flow, task, image }
-  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task, image })
+  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task, image, store: kmsStore })
   try {
     const ports = { identity, store, kms, originKey: () => kms.originKey(), kmsIdentity, random, found }
     const recovered = await recover(ports)

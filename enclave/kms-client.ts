@@ -4,8 +4,10 @@ import { verifyEd25519 } from '../protocol/crypto/keys.js'
 import { verifyProof } from '../protocol/crypto/root-public.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { Secret } from '../protocol/crypto/secret.js'
-import { isErrorCode, KeyriseError } from '../protocol/errors.js'
-import type { FlowId } from '../protocol/names.js'
+import { isErrorCode, isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import type { FlowId, StoreId } from '../protocol/names.js'
+import type { StoredHeader } from '../protocol/sealed-pair.js'
+import { STORED_HEADER_COUNT_MAX } from '../protocol/limits.js'
 import { digestOfItems, isReceiptKind } from '../protocol/receipts.js'
 import {
   decodeSessionReply,
@@ -43,6 +45,9 @@ export interface LedgerState {
 /** What became of one item of a batch: its bytes, which the caller disposes of, or why there are none. */
 export type Opened = Secret | KeyriseError
 
+/** A header, and where the flow’s store has it. */
+export type UnwrappedHeader = Pick<StoredHeader, 'name' | 'bytes'>
+
 /** A payload’s way through the KMS. */
 export interface PayloadStream {
   /** 16 bytes. */
@@ -60,12 +65,22 @@ export interface SealerKey {
   readonly key: Secret
 }
 
+export interface KmsClientOptions extends KmsSessionOptions {
+  readonly flow: FlowId
+  readonly task: FlowId
+  /** This instance’s own measurement, 32 bytes. */
+  readonly image: Bytes
+  /** A store that the KMS reads headers in itself; the host relays what is not there, or all of them. */
+  readonly store?: StoreId | undefined
+}
+
 /** What one flow asks of its KMS. Every answer is verified before any of it is used. */
 export class KmsClient implements Disposable {
   readonly #sessions: KmsSessions
   readonly #kmsIdentity: Bytes
   readonly #flow: FlowId
   readonly #task: FlowId
+  readonly #store: StoreId | undefined
   readonly #receipts: OwnReceipts
   #certificates: readonly RootCertificate[] = []
   #originKey: Secret | undefined
@@ -76,13 +91,13 @@ export class KmsClient implements Disposable {
   /** What the ledger held when it was last asked. */
   #seen: Acknowledged | undefined
 
-  /** @param options.image - this instance’s own measurement, 32 bytes. */
-  constructor(options: KmsSessionOptions & { readonly flow: FlowId; readonly task: FlowId; readonly image: Bytes }) {
+  constructor(options: KmsClientOptions) {
     this.#sessions = new KmsSessions(options)
     this.#receipts = new OwnReceipts(options)
     this.#kmsIdentity = options.kmsIdentity
     this.#flow = options.flow
     this.#task = options.task
+    this.#store = options.store
   }
 
   /** The root key to seal to: the first that the KMS names, certified by its identity. Known once `open` was answered. */
@@ -169,9 +184,38 @@ export class KmsClient implements Disposable {
     this.#keepAcknowledgement({ head, incarnation }, acknowledgement)
   }
 
-  /** The file keys that `headers` wrap. */
-  unwrap(headers: readonly Bytes[]): Promise<Opened[]> {
-    return this.#askToOpen({ op: 'unwrap', headers }, headers, (_statuses, opened) => opened)
+  /** The file keys that `headers` wrap, by whichever way the KMS gets them: the answers are the same (M13). */
+  async unwrap(headers: readonly UnwrappedHeader[]): Promise<Opened[]> {
+    const opened = await this.#unwrapStored(headers)
+    const lacking = headers.filter((_, index) => isLacking(opened[index]))
+    if (lacking.length === 0) return opened
+    try {
+      const bytes = lacking.map((header) => header.bytes)
+      const relayed = (await this.#askToOpen({ op: 'unwrap', headers: bytes }, bytes, justOpened)).values()
+      return opened.map((item) => (isLacking(item) ? (relayed.next().value ?? item) : item))
+    } catch (error) {
+      for (const item of opened) if (item instanceof Secret) item[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** What the KMS finds of `headers` in the store that it was told to look in; ERR_STATE_LOST for the others. */
+  async #unwrapStored(headers: readonly UnwrappedHeader[]): Promise<Opened[]> {
+    const nothing = headers.map(() => new KeyriseError('ERR_STATE_LOST'))
+    if (this.#store === undefined || headers.length > STORED_HEADER_COUNT_MAX) return nothing
+    const references = headers.map(({ name, bytes }) => ({ name, digest: sha256(bytes) }))
+    const request = { op: 'unwrap-stored', store: this.#store, headers: references } as const
+    try {
+      return await this.#askToOpen(
+        request,
+        headers.map(({ bytes }) => bytes),
+        justOpened,
+      )
+    } catch (error) {
+      // Its operator has taken the store off the list. The KMS’s log says so; the host’s way is still there.
+      if (isKeyriseError(error, 'ERR_STORE_UNKNOWN')) return nothing
+      throw error
+    }
   }
 
   /**
@@ -235,7 +279,7 @@ export class KmsClient implements Disposable {
     return this.#sessions.ask(bytes, read, { repeatable: options.repeatable, greeting: this.#greeting() })
   }
 
-  #askToOpen<Op extends 'unwrap' | 'stream', T>(
+  #askToOpen<Op extends 'unwrap' | 'unwrap-stored' | 'stream', T>(
     request: SessionRequest & { readonly op: Op },
     headers: readonly Bytes[],
     join: (statuses: SessionReplies[Op]['items'], opened: Opened[]) => T[],
@@ -249,7 +293,8 @@ export class KmsClient implements Disposable {
       this.#checkEpoch(epoch)
       const released = headers.filter((_, index) => items[index]?.error === null)
       const opened = { count: released.length, digest: digestOfItems(released) }
-      this.#receipts.take(receipt, { kind: request.op, request: bytes, answer, reached: this.#reached, opened })
+      const kind = request.op === 'stream' ? 'stream' : 'unwrap'
+      this.#receipts.take(receipt, { kind, request: bytes, answer, reached: this.#reached, opened })
       return join(items, splitSecrets(items, answer.secrets))
     }
     return this.#sessions.ask(bytes, read, { repeatable: true, greeting: this.#greeting() })
@@ -371,6 +416,10 @@ const splitSecrets = (items: readonly ItemStatus[], secrets: Uint8Array): Opened
     return new KeyriseError(isErrorCode(item.error) ? item.error : 'ERR_KMS_FAILED')
   })
 }
+
+const justOpened = (_statuses: unknown, opened: Opened[]): Opened[] => opened
+const isLacking = (opened: Opened | undefined): boolean =>
+  !(opened instanceof Secret) && opened?.code === 'ERR_STATE_LOST'
 
 const joinStreams = (statuses: readonly StreamStatus[], opened: Opened[]): (PayloadStream | KeyriseError)[] =>
   opened.map((key, index) => {

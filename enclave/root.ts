@@ -1,15 +1,14 @@
-import { copyBytes, type Bytes } from '../protocol/bytes.js'
+import type { Bytes } from '../protocol/bytes.js'
 import { envelopeDigest, openPayloadOf } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import type { ObjectStatus } from '../protocol/contract.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import type { Random, Store } from '../protocol/ports.js'
-import { splitEnvelope } from '../protocol/sealed-pair.js'
 import { FlowKeys, makeRoot, rootContext, ROOT_SIZE_BYTES, type FlowIdentity } from './flow-keys.js'
-import type { KmsClient } from './kms-client.js'
+import type { KmsClient, UnwrappedHeader } from './kms-client.js'
 import type { StoredObject } from './epoch-file.js'
 import { copiesOf, CopyFailures, restoreParts, statusOf, type Finding, type Parts } from './copies.js'
-import { GatheredPair } from './gathered-pair.js'
+import { GatheredPair, type Candidate } from './gathered-pair.js'
 import { formatObjectName, type ObjectName } from './object-names.js'
 import { getHalves, partsOfPair } from './stored-objects.js'
 
@@ -98,7 +97,7 @@ const readRoot = async (
     try {
       const { headers, payload } = await getHalves(copy, flow, name)
       for (const candidate of gathered.add(headers, payload)) {
-        const opened = await openRootEnvelope(ports, name, candidate.envelope)
+        const opened = await openRootEnvelope(ports, name, candidate)
         if (opened !== undefined) return { opened: { ...opened, parts: partsOfPair(flow, name, candidate) }, failures }
       }
       const isHalved = headers.length === 0 || payload === undefined
@@ -115,10 +114,9 @@ const lost = (name: ObjectName): KeyriseError => new KeyriseError('ERR_STATE_LOS
 const openRootEnvelope = async (
   ports: FlowPorts,
   name: ObjectName,
-  envelope: Uint8Array,
+  { header, envelope }: Candidate,
 ): Promise<Omit<OpenedRoot, 'parts'> | undefined> => {
-  const header = orUndefined(() => copyBytes(splitEnvelope(envelope).header))
-  const fileKey = header && (await unwrapOne(ports.kms, header))
+  const fileKey = await unwrapOne(ports.kms, header)
   if (fileKey === undefined) return undefined
   using key = fileKey
   using origin = ports.originKey()
@@ -148,7 +146,7 @@ export const sealNewRoot = (
   }
 }
 
-const unwrapOne = async (kms: KmsClient, header: Bytes): Promise<Secret | undefined> => {
+const unwrapOne = async (kms: KmsClient, header: UnwrappedHeader): Promise<Secret | undefined> => {
   const opened = (await kms.unwrap([header])).at(0)
   if (opened instanceof Secret) return opened
   // The KMS's word that the envelope is bad; anything else says nothing about the envelope.

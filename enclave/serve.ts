@@ -35,7 +35,7 @@ export interface ServeOptions {
  */
 export const serveInstance = async (options: ServeOptions): Promise<void> => {
   const { definition, openFlow, instance, clock, wipeAtExit } = options
-  const { kmsIdentity, messageSizeBytesMax, isolation, standby } = decodeConfiguration(instance.configuration)
+  const { kmsIdentity, kmsStore, messageSizeBytesMax, isolation, standby } = decodeConfiguration(instance.configuration)
   if (isolation !== instance.isolation) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'isolation' })
   const ocalls = new OutgoingCalls(instance.ocalls, clock)
   diagnostics()?.attach((lines) => printOnHost(ocalls, lines))
@@ -46,6 +46,7 @@ export const serveInstance = async (options: ServeOptions): Promise<void> => {
     segments: hostSegments(ocalls),
     attester: platformAttester(new OutgoingCalls(instance.platform, clock)),
     kmsIdentity,
+    kmsStore,
     flow: instance.flow,
     task: instance.task,
     image: instance.measurement,

@@ -1,15 +1,7 @@
 import { concatBytes } from '../protocol/bytes.js'
 import type { FlowId } from '../protocol/names.js'
 import type { Store } from '../protocol/ports.js'
-import {
-  deletePair,
-  getHeaders,
-  headerName,
-  pairsAmong,
-  payloadName,
-  putPair,
-  type StoredHeader,
-} from '../protocol/sealed-pair.js'
+import { deletePair, getHeaders, pairsAmong, payloadName, putPair, type StoredHeader } from '../protocol/sealed-pair.js'
 import type { Parts } from './copies.js'
 import type { Candidate } from './gathered-pair.js'
 import { isPair, pairName, parseStoreNames, storeName, storePrefix, type ObjectName } from './object-names.js'
@@ -55,10 +47,9 @@ export const getHalves = async (
 
 /** What a copy must hold of a pair: the payload, then the header that opened. */
 export const partsOfPair = (flow: FlowId, object: ObjectName, { header, payload }: Candidate): Parts => {
-  const name = pairName(flow, object)
   return [
-    [payloadName(name), payload],
-    [headerName(name, header.generation), header.bytes],
+    [payloadName(pairName(flow, object)), payload],
+    [header.name, header.bytes],
   ]
 }
 

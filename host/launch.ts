@@ -5,7 +5,7 @@ import type { EcallsOf, FoundStatus, OcallsOf, PlainCallOptions, SwitchlessOf } 
 import type { DeclaredEcall } from '../protocol/declared-calls.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { MESSAGE_SIZE_BYTES_MAX } from '../protocol/limits.js'
-import { parseFlowId, type FlowId } from '../protocol/names.js'
+import { parseFlowId, parseStoreId, type FlowId } from '../protocol/names.js'
 import type { Clock, KmsLink, Store } from '../protocol/ports.js'
 import type { Image } from '../platform/image.js'
 import type { Platform } from '../platform/platform.js'
@@ -30,6 +30,11 @@ export interface LaunchOptionsBase<Definition> {
   /** The second environment: where the sealed state lies. */
   readonly store: Store
   readonly kms: KmsLink
+  /**
+   * The id by which the KMS’s operator registered this store, or a mirror of it: the KMS then reads headers there itself, and this host
+   * relays only those that it does not find. By default this host relays all of them.
+   */
+  readonly kmsStore?: string
   /** One party's part in one task: the name of the state. */
   readonly flow: string
   /** Names the task that several flows share; a flow is a task of its own by default. */
@@ -152,7 +157,8 @@ const instanceLauncher = (
   const task = parseFlowId(options.task ?? flow)
   const { isolation = 'worker' } = options
   const { messageSizeBytesMax } = limits
-  const configured = { kmsIdentity: copyBytes(kms.identity), messageSizeBytesMax, isolation }
+  const kmsStore = options.kmsStore === undefined ? {} : { kmsStore: parseStoreId(options.kmsStore) }
+  const configured = { kmsIdentity: copyBytes(kms.identity), ...kmsStore, messageSizeBytesMax, isolation }
   const configuration = encodeConfiguration(configured)
   const standbyConfiguration = encodeConfiguration({ ...configured, standby: true })
   return (standby) => {

@@ -31,7 +31,7 @@ export interface OpenKmsOptions extends PlaceOptions {
   readonly random: Random
   /** Of formats that the policy may list beside `simulated` and `nitro`, or in their place. */
   readonly verifiers?: readonly Verifier[]
-  /** Stores that the operator registered, by id: rewrapped after a rotation. */
+  /** Stores that the operator registered, by id: rewrapped after a rotation, and read for enclaves that name one. */
   readonly stores?: ReadonlyMap<string, Store>
   readonly onEvent?: (event: KmsEvent) => void
   /** Told how long each append to the ledger took, in seconds. */

@@ -202,7 +202,7 @@ class PairRewrapper implements Disposable {
       }),
     )
     const bytes = await this.#store.read(next, 0, HEADER_SIZE_BYTES_MAX + 1)
-    const opened = bytes && this.#open(name, { generation, bytes: bytes as Bytes }, start)
+    const opened = bytes && this.#open(name, { name: next, generation, bytes: bytes as Bytes }, start)
     using _ = opened?.fileKey
     const isProven = opened?.isCurrent === true && opened.fileKey.equals(newest.fileKey)
     if ((await this.#store.read(payloadName(name), 0, 1)) === undefined) {

@@ -46,6 +46,7 @@ export class RunningKms implements OpenKms {
     this.#unsealer = new RenewableUnsealer(parts.unsealer)
     const { random, clock, onEvent } = options
     const { keyring, ledger, policy } = parts
+    const stores = options.stores ?? new Map<string, Store>()
     const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
     this.#service = new KmsService({
       keyring,
@@ -53,13 +54,14 @@ export class RunningKms implements OpenKms {
       verifier: new Verifiers(policy.evidence, [...own, ...(options.verifiers ?? [])]),
       policy,
       unsealer: this.#unsealer,
+      stores,
       random,
       clock,
       ...(onEvent === undefined ? {} : { onEvent }),
     })
     this.rewraps = new StoreRewraps({
       keyring,
-      stores: options.stores ?? new Map<string, Store>(),
+      stores,
       receipts: this.receipts,
       clock,
       random,

@@ -6,6 +6,7 @@ import {
   decodeSessionRequest,
   encodeSessionError,
   encodeSessionReply,
+  type ItemStatus,
   type SessionRequest,
 } from '../protocol/session.js'
 import { encodeAcknowledgement, type Acknowledged } from '../protocol/statements.js'
@@ -16,6 +17,7 @@ import type { Release } from './release.js'
 import { requestOf, type RequestNote } from './request-note.js'
 import type { ErrorOrigin, KmsEvent } from './service.js'
 import type { Asked, SessionReceipts } from './session-receipts.js'
+import { readStoredHeaders, type HeaderSource } from './stored-headers.js'
 import { openStreams, type SessionStreams, type Streams } from './streams.js'
 import type { Unsealed } from './unseal.js'
 
@@ -31,6 +33,7 @@ interface ServedSessionOptions {
   readonly desk: FlowDesk
   readonly release: Release
   readonly streams: Streams
+  readonly stores: HeaderSource['stores']
   readonly receipts: SessionReceipts
   readonly onEvent: (event: KmsEvent) => void
   /** Told once, when the session begins to serve a flow. */
@@ -170,6 +173,8 @@ export class ServedSession {
         return this.#stream(request, claimed)
       case 'unwrap':
         return this.#unseal(request, claimed)
+      case 'unwrap-stored':
+        return this.#unsealStored(request, claimed)
     }
   }
 
@@ -214,6 +219,22 @@ export class ServedSession {
   async #unseal(request: Extract<SessionRequest, { op: 'unwrap' }>, claimed: Bytes): Promise<Parts> {
     const { receipt, unsealed, epoch } = await this.#unsealWithReceipt('unwrap', request.headers, claimed)
     const meta = encodeSessionReply('unwrap', { items: unsealed.items, epoch, receipt })
+    return this.#proven(claimed, meta, { ...unsealed, epoch })
+  }
+
+  /** Unwraps as `unwrap` does what a registered store has of the headers: here the host relays none of them. */
+  async #unsealStored(request: Extract<SessionRequest, { op: 'unwrap-stored' }>, claimed: Bytes): Promise<Parts> {
+    const { flow } = this.#caller()
+    const { stores, report } = this.#options
+    const found = await readStoredHeaders(
+      { stores, failed: (error) => void report(error, { flow }) },
+      { ...request, flow },
+    )
+    const headers = found.filter((header) => header !== undefined)
+    const { receipt, unsealed, epoch } = await this.#unsealWithReceipt('unwrap', headers, claimed)
+    const opened = unsealed.items.values()
+    const items = found.map((header) => (header && opened.next().value) ?? NOT_STORED)
+    const meta = encodeSessionReply('unwrap-stored', { items, epoch, receipt })
     return this.#proven(claimed, meta, { ...unsealed, epoch })
   }
 
@@ -278,5 +299,7 @@ export class ServedSession {
     return { flow: this.#flow, image: this.#image, isReleased: this.#isReleased }
   }
 }
+
+const NOT_STORED: ItemStatus = { key: null, error: 'ERR_STATE_LOST', sizeBytes: 0 }
 
 const plain = (meta: Bytes): Parts => ({ meta, secrets: NOTHING, proof: NOTHING })

@@ -3,7 +3,7 @@ import { isKeyriseError, KeyriseError, outsideCode, type ErrorCode } from '../pr
 import type { Claims } from '../protocol/evidence.js'
 import { decodeKmsRequest, encodeKmsError, encodeKmsReply, type KmsReplies, type KmsRequest } from '../protocol/kms.js'
 import type { FlowId } from '../protocol/names.js'
-import type { Clock, KmsChannel, Random } from '../protocol/ports.js'
+import type { Clock, KmsChannel, Random, Store } from '../protocol/ports.js'
 import type { SessionRequest } from '../protocol/session.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import { SessionOffer } from '../protocol/crypto/session.js'
@@ -40,6 +40,8 @@ export interface KmsServiceOptions {
   readonly verifier: Pick<Verifier, 'appraise'>
   readonly policy: Policy
   readonly unsealer: Unsealer
+  /** Stores that the operator registered, by id, where it reads headers that enclaves refer to. */
+  readonly stores?: ReadonlyMap<string, Store>
   readonly random: Random
   readonly clock: Clock
   readonly onEvent?: (event: KmsEvent) => void
@@ -164,7 +166,7 @@ export class KmsService implements KmsChannel {
     // Taken before anything is verified: an offer is good for one attempt.
     const offer = this.#offers.take(request.handshake)
     if (offer === undefined) throw new KeyriseError('ERR_SESSION_INVALID', { detail: 'no such handshake' })
-    const { keyring, random, onEvent } = this.#options
+    const { keyring, random, onEvent, stores = new Map<string, Store>() } = this.#options
     const evidenceDigest = sha256(request.evidence)
     const { claims, name } = await this.#admit(request, offer, evidenceDigest)
     const { session, reply } = await offer.accept(request, { sign: (transcript) => keyring.sign(transcript), random })
@@ -175,6 +177,7 @@ export class KmsService implements KmsChannel {
       desk: this.#desk,
       release: this.#release,
       streams: this.#streams,
+      stores,
       receipts: new SessionReceipts(this.receipts, this.#denials, {
         measurement: copyBytes(claims.measurement),
         evidenceDigest,
@@ -241,6 +244,7 @@ const MAY_LEAVE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_SIZE_LIMIT',
   'ERR_CALLS_LIMIT',
   'ERR_SESSION_INVALID',
+  'ERR_STORE_UNKNOWN',
   'ERR_ENVELOPE_INVALID',
   'ERR_EVIDENCE_REFUSED',
   'ERR_POLICY_DENIED',

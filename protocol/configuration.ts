@@ -2,6 +2,7 @@ import { type Bytes } from './bytes.js'
 import { decodeCbor, encodeCbor } from './cbor.js'
 import { FieldReader } from './check.js'
 import { MESSAGE_SIZE_BYTES_MAX } from './limits.js'
+import { parseStoreId, type StoreId } from './names.js'
 
 /** What an enclave runs in: a hardened worker of the host's process, or a hardened process of its own. */
 export const ISOLATIONS = ['worker', 'process'] as const
@@ -11,6 +12,8 @@ export type Isolation = (typeof ISOLATIONS)[number]
 export interface LaunchConfiguration {
   /** Ed25519, 32 bytes: the only KMS that the enclave trusts. */
   readonly kmsIdentity: Bytes
+  /** A store that its operator registered, in which it reads the flow’s headers itself (M13). */
+  readonly kmsStore?: StoreId
   /** The most that one ECALL, OCALL or reply may carry. */
   readonly messageSizeBytesMax: number
   /** The platform starts it so, or not at all; the enclave serves in no other. */
@@ -25,12 +28,13 @@ export const encodeConfiguration = (configuration: LaunchConfiguration): Bytes =
 export const decodeConfiguration = (claimed: Uint8Array): LaunchConfiguration => {
   const fields = new FieldReader(
     decodeCbor(claimed),
-    ['kmsIdentity', 'messageSizeBytesMax', 'isolation', 'standby'],
+    ['kmsIdentity', 'kmsStore', 'messageSizeBytesMax', 'isolation', 'standby'],
     'ERR_CONFIG_INVALID',
   )
   const claimedIsolation = fields.claimed('isolation')
   return {
     kmsIdentity: fields.bytes('kmsIdentity', 32),
+    ...(fields.has('kmsStore') ? { kmsStore: parseStoreId(fields.claimed('kmsStore')) } : {}),
     messageSizeBytesMax: fields.count('messageSizeBytesMax', MESSAGE_SIZE_BYTES_MAX, 1024),
     isolation: ISOLATIONS.find((isolation) => isolation === claimedIsolation) ?? fields.refuse('isolation'),
     ...(fields.has('standby') && fields.flag('standby') ? { standby: true } : {}),

@@ -93,6 +93,10 @@ const ERRORS = {
   ],
   ERR_STORE_FULL: ['The store is full', 'Free some space and repeat; the old state is intact'],
   ERR_STORE_IO: ['The store failed', 'Check the device; nothing unacknowledged is lost'],
+  ERR_STORE_UNKNOWN: [
+    'The KMS has no store of this id',
+    'Have its operator register the store, or launch without `kmsStore`',
+  ],
   ERR_STORE_CONFLICT: ['The name holds other bytes already', 'Names are immutable: choose another'],
   // Freshness and recovery
   ERR_ROLLBACK: ['The store holds an older state than the ledger’s', 'Restore the newest copy of the store'],

@@ -48,6 +48,8 @@ export const STORE_COPY_COUNT_MAX = 16
 /** One frame to or from the KMS: 256 of the largest headers. */
 export const KMS_FRAME_SIZE_BYTES_MAX = 20 * 1024 * 1024
 export const KMS_ITEM_COUNT_MAX = 4096
+/** Headers that a KMS reads in a store for one call: as many of the largest as a frame holds. */
+export const STORED_HEADER_COUNT_MAX = 256
 /** Streams that a session may have open at once; as many may be asked for in one call. */
 export const STREAM_COUNT_MAX = 256
 /** The plaintext of one stream. */

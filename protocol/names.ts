@@ -15,6 +15,9 @@ export const ENTRY_KINDS = [
 ] as const
 export type EntryKind = (typeof ENTRY_KINDS)[number]
 
+/** A store, as an operator registered it with a KMS: `party`. */
+export type StoreId = string & { readonly brand: 'StoreId' }
+
 /** What a flow stores: its kind, then a path of its own, as in `intermediate-result/round-3`. */
 export type EntryName = `${EntryKind}/${string}`
 
@@ -22,6 +25,7 @@ export type EntryName = `${EntryKind}/${string}`
 export type FlowId = string & { readonly brand: 'FlowId' }
 
 const SEGMENT = /^[A-Za-z0-9][A-Za-z0-9._-]*$/
+const STORE_ID = /^[a-z0-9][a-z0-9-]{0,31}$/
 /** Such segments, joined by `/`. */
 const PATH = /^[A-Za-z0-9][A-Za-z0-9._-]*(?:\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/
 
@@ -45,6 +49,13 @@ export const parseFlowId = (claimed: unknown): FlowId => {
   if (typeof claimed !== 'string' || claimed.length > 64 || !SEGMENT.test(claimed))
     return refuse('a flow or task: 1 to 64 letters, digits, . _ -')
   return claimed as FlowId
+}
+
+export const isStoreId = (claimed: unknown): claimed is StoreId => typeof claimed === 'string' && STORE_ID.test(claimed)
+
+/** @throws {KeyriseError} ERR_NAME_INVALID. */
+export const parseStoreId = (claimed: unknown): StoreId => {
+  return isStoreId(claimed) ? claimed : refuse('a registered store: 1 to 32 lower-case letters, digits, hyphens')
 }
 
 /** @throws {KeyriseError} ERR_NAME_INVALID when the kind is unknown or the path is not one. */

@@ -15,6 +15,8 @@ export const FIRST_GENERATION = 1
 
 /** A header as the store holds it: a header by its form, and nothing behind it. */
 export interface StoredHeader {
+  /** In the store. */
+  readonly name: string
   readonly generation: number
   readonly bytes: Bytes
 }
@@ -95,25 +97,24 @@ export const getHeaders = async (store: Store, name: string, expected?: readonly
   }
 }
 
-interface ClaimedHeader {
-  readonly generation: number
+interface ClaimedHeader extends Pick<StoredHeader, 'name' | 'generation'> {
   readonly bytes: Uint8Array | undefined
 }
 
-const readHeaders = (store: Store, name: string, generations: readonly number[]): Promise<ClaimedHeader[]> =>
+const readHeaders = (store: Store, pair: string, generations: readonly number[]): Promise<ClaimedHeader[]> =>
   Promise.all(
-    generations.slice(0, GENERATION_COUNT_MAX).map(async (generation) => ({
-      generation,
-      bytes: await store.read(headerName(name, generation), 0, HEADER_SIZE_BYTES_MAX + 1),
-    })),
+    generations.slice(0, GENERATION_COUNT_MAX).map(async (generation) => {
+      const name = headerName(pair, generation)
+      return { name, generation, bytes: await store.read(name, 0, HEADER_SIZE_BYTES_MAX + 1) }
+    }),
   )
 
 /** One that is gone was replaced meanwhile, so that there is a newer one. */
 const isWhole = (claimed: readonly ClaimedHeader[]): boolean =>
   claimed.length > 0 && claimed.every(({ bytes }) => bytes !== undefined)
 
-const headersAmong = ({ generation, bytes }: ClaimedHeader): StoredHeader[] =>
-  bytes !== undefined && isHeader(bytes) ? [{ generation, bytes: copyBytes(bytes) }] : []
+const headersAmong = ({ bytes, ...named }: ClaimedHeader): StoredHeader[] =>
+  bytes !== undefined && isHeader(bytes) ? [{ ...named, bytes: copyBytes(bytes) }] : []
 
 /**
  * Deletes halves of `name`: the headers, older ones first, so that no gap is left that hides a newer one, then the payload, so

@@ -10,10 +10,11 @@ import {
   RECEIPT_SIZE_BYTES_MAX,
   ROOT_KEY_COUNT_MAX,
   ROSTER_VALUE_SIZE_BYTES_MAX,
+  STORED_HEADER_COUNT_MAX,
   STREAM_COUNT_MAX,
   STREAM_SIZE_BYTES_MAX,
 } from './limits.js'
-import { parseFlowId, parsePath, type FlowId } from './names.js'
+import { parseFlowId, parsePath, parseStoreId, type FlowId, type StoreId } from './names.js'
 
 /**
  * What an enclave asks inside a session (`call`), and what it gets. Requests are pure CBOR (`meta`); replies carry raw
@@ -29,6 +30,12 @@ export interface Head {
 /** Null is a flow's head before its first commit. */
 export const equalHeads = (a: Head | null, b: Head | null): boolean =>
   a === null || b === null ? a === b : a.epoch === b.epoch && equalPublicBytes(a.digest, b.digest)
+
+/** A header where it lies: its name in a store, and the SHA-256 of it, 32 bytes. */
+export interface HeaderReference {
+  readonly name: string
+  readonly digest: Bytes
+}
 
 /** A payload that is to be streamed: see `stream`. */
 export interface StreamItem {
@@ -60,6 +67,8 @@ export type SessionRequest =
   | { readonly op: 'commit'; readonly incarnation: number; readonly parent: Head | null; readonly head: Head }
   /** Headers of envelopes sealed to root keys; the file keys come back. */
   | { readonly op: 'unwrap'; readonly headers: readonly Bytes[] }
+  /** The same of headers that the KMS reads itself, in a store that its operator registered: what they are is known beforehand. */
+  | { readonly op: 'unwrap-stored'; readonly store: StoreId; readonly headers: readonly HeaderReference[] }
   /**
    * Headers of envelopes sealed to root keys whose payloads come in segments, outside the session (kms.ts, `segment`): a stream
    * for each, and the key that it is delivered under. `done`: streams to forget.
@@ -99,6 +108,12 @@ export interface StreamStatus extends ItemStatus {
   /** Its id, 16 bytes; null where the item did not open. */
   readonly stream: Bytes | null
 }
+/** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. `epoch`: of the head, in the ledger. */
+export interface UnwrapReply {
+  readonly items: readonly ItemStatus[]
+  readonly epoch: number
+  readonly receipt: Bytes
+}
 /** `receipt`: the KMS’s of this very answer (receipts.ts), durable before it left. */
 export interface SessionReplies {
   /** secrets: the flow's origin keys, 32 bytes each: the caller’s image’s, that of `migratesFrom`, those of `predecessors`. */
@@ -107,8 +122,9 @@ export interface SessionReplies {
   claim: { readonly incarnation: number; readonly acknowledgement: Bytes; readonly receipt: Bytes }
   /** `receipt`: where the commit took the flow over from another image; else null. */
   commit: { readonly acknowledgement: Bytes; readonly receipt: Bytes | null }
-  /** secrets: the file keys, 16 bytes for each item that opened. proof: `encodeProofs`. `epoch`: of the head, in the ledger. */
-  unwrap: { readonly items: readonly ItemStatus[]; readonly epoch: number; readonly receipt: Bytes }
+  unwrap: UnwrapReply
+  /** The answer to `unwrap` of the same headers, with ERR_STATE_LOST for one that the store does not have. */
+  'unwrap-stored': UnwrapReply
   /** secrets: the delivery keys, 32 bytes for each item that opened. proof, epoch: as of `unwrap`. */
   stream: { readonly items: readonly StreamStatus[]; readonly epoch: number; readonly receipt: Bytes }
   publish: Record<never, never>
@@ -128,6 +144,7 @@ const REQUEST_KEYS = [
   'stale',
   'parent',
   'headers',
+  'store',
   'items',
   'done',
   'signingKey',
@@ -158,6 +175,11 @@ const readBytes =
       throw new KeyriseError(CODE, { detail: 'an item' })
     return copyBytes(claimed)
   }
+
+const readReference = (claimed: unknown): HeaderReference => {
+  const f = new FieldReader(claimed, ['name', 'digest'], CODE)
+  return { name: parsePath(f.claimed('name')), digest: f.bytes('digest', 32) }
+}
 
 const readStreamItem = (claimed: unknown): StreamItem => {
   const f = new FieldReader(claimed, ['header', 'nonce', 'sizeBytes'], CODE)
@@ -217,6 +239,12 @@ export const decodeSessionRequest = (claimed: Uint8Array): SessionRequest => {
       }
     case 'unwrap':
       return { op, headers: f.list('headers', KMS_ITEM_COUNT_MAX, readBytes(HEADER_SIZE_BYTES_MAX)) }
+    case 'unwrap-stored':
+      return {
+        op,
+        store: parseStoreId(f.claimed('store')),
+        headers: f.list('headers', STORED_HEADER_COUNT_MAX, readReference),
+      }
     case 'stream':
       return {
         op,
@@ -257,6 +285,15 @@ const readStream = (claimed: unknown): StreamStatus => {
 const readReceipt = (f: FieldReader): Bytes => f.bytes('receipt', 1, RECEIPT_SIZE_BYTES_MAX)
 const nothing = (): Record<never, never> => ({})
 
+const UNWRAP_READER: readonly [readonly string[], (f: FieldReader) => UnwrapReply] = [
+  ['items', 'epoch', 'receipt'],
+  (f) => ({
+    items: f.list('items', KMS_ITEM_COUNT_MAX, readItem),
+    epoch: f.count('epoch'),
+    receipt: readReceipt(f),
+  }),
+]
+
 const REPLY_READERS: {
   readonly [Op in keyof SessionReplies]: readonly [
     keys: readonly string[],
@@ -290,14 +327,8 @@ const REPLY_READERS: {
       receipt: f.has('receipt') ? readReceipt(f) : null,
     }),
   ],
-  unwrap: [
-    ['items', 'epoch', 'receipt'],
-    (f) => ({
-      items: f.list('items', KMS_ITEM_COUNT_MAX, readItem),
-      epoch: f.count('epoch'),
-      receipt: readReceipt(f),
-    }),
-  ],
+  unwrap: UNWRAP_READER,
+  'unwrap-stored': UNWRAP_READER,
   stream: [
     ['items', 'epoch', 'receipt'],
     (f) => ({

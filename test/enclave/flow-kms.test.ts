@@ -33,6 +33,7 @@ const connect = (kms: ScriptedKms, channel: KmsChannel = kms): KmsClient =>
     image: digestOf(1),
   })
 const HEADER = text('header')
+const STORED = { name: 'flow-1/root-0000000001.header-0000000001', bytes: HEADER }
 const REQUEST = encodeSessionRequest({ op: 'unwrap', headers: [HEADER] })
 const OPEN = encodeSessionRequest({ op: 'open', flow, task, holds: 0 })
 const stranger = () => ed25519Signer(Secret.random(32, nodeRandom))
@@ -52,7 +53,7 @@ const atUnwrap =
 test('what the root key opened, proved by its origin half, is taken', async (t) => {
   const client = connect(kmsWithKey())
   await client.open()
-  const [opened] = await client.unwrap([HEADER])
+  const [opened] = await client.unwrap([STORED])
   t.true(opened instanceof Secret && opened.expose((bytes) => Buffer.from(bytes).toString()) === 'a file key, 16 B')
 })
 
@@ -74,18 +75,18 @@ test('M12: without a proof of its origin nothing is taken', async (t) => {
   }
   for (const [name, change] of Object.entries(changes)) {
     kms.script = atUnwrap(change)
-    await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' }, name)
+    await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_KMS_UNTRUSTED' }, name)
   }
   // A proof is of its session: one of an earlier session doesn't serve.
   let kept: Parts | undefined
   kms.script = atUnwrap(
     (right) => (kept = { ...right, secrets: copyBytes(right.secrets), proof: copyBytes(right.proof) }),
   )
-  await client.unwrap([HEADER])
+  await client.unwrap([STORED])
   const next = connect(kms)
   await next.open()
   kms.script = atUnwrap((right) => ({ ...right, proof: kept?.proof ?? allocate(0) }))
-  await t.throwsAsync(next.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' })
+  await t.throwsAsync(next.unwrap([STORED]), { code: 'ERR_KMS_UNTRUSTED' })
 })
 
 test('an answer whose receipt is not of this very request, session, flow and image is refused before any of it is used', async (t) => {
@@ -120,13 +121,13 @@ test('an answer whose receipt is not of this very request, session, flow and ima
   await client.open()
   for (const [what, change] of Object.entries(ofUnwrap)) {
     kms.receipted = change
-    await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ }, what)
+    await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ }, what)
   }
   kms.receipted = (right) => right
   kms.receiptsBy = stranger()
-  await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ })
+  await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_KMS_UNTRUSTED', message: /a receipt/ })
   kms.receiptsBy = kms.identity
-  await client.unwrap([HEADER])
+  await client.unwrap([STORED])
   t.deepEqual(
     client.receipts.map((receipt) => openReceipt(kms.identity.publicKey, receipt)?.kind),
     ['open', 'unwrap'],
@@ -203,9 +204,9 @@ test('a receipt of a state that the flow has left behind is refused', async (t) 
         }
       : right
   await client.open()
-  await client.unwrap([HEADER])
+  await client.unwrap([STORED])
   kms.receipted = (right) => ({ ...right, incarnation: 4 })
-  await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_UNTRUSTED' })
+  await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_KMS_UNTRUSTED' })
 })
 
 test('a KMS that certifies no root key leaves nothing to seal to, and says so', async (t) => {
@@ -236,12 +237,12 @@ test('items and bytes that do not add up are refused, and a failed item is only 
     [items([null, 'ERR_ENVELOPE_INVALID', 16]), 16],
   ] as const) {
     answer([...statuses], size)
-    await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_KMS_FAILED' })
+    await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_KMS_FAILED' })
   }
   answer(items([null, 'ERR_ENVELOPE_INVALID', 0]), 0)
-  t.like((await client.unwrap([HEADER]))[0], { code: 'ERR_ENVELOPE_INVALID' })
+  t.like((await client.unwrap([STORED]))[0], { code: 'ERR_ENVELOPE_INVALID' })
   answer(items([null, 'no code of ours', 0]), 0)
-  t.like((await client.unwrap([HEADER]))[0], { code: 'ERR_KMS_FAILED' })
+  t.like((await client.unwrap([STORED]))[0], { code: 'ERR_KMS_FAILED' })
 })
 
 test('a certificate that the KMS identity did not sign is refused', async (t) => {
@@ -331,7 +332,7 @@ test('requests go one at a time, in order; a client that was closed asks no more
     },
   }
   const client = connect(kms, channel)
-  await Promise.all([client.open(), client.unwrap([HEADER]), client.unwrap([HEADER]), client.open()])
+  await Promise.all([client.open(), client.unwrap([STORED]), client.unwrap([STORED]), client.open()])
   t.is(inFlightMax, 1)
   client[Symbol.dispose]()
   await t.throwsAsync(client.open(), { code: 'ERR_ENCLAVE_CLOSED' })
@@ -343,7 +344,7 @@ test('a KMS’s refusal inside the session is believed', async (t) => {
   const client = connect(kms)
   await client.open()
   kms.script = atUnwrap((right) => ({ ...right, meta: encodeSessionError('ERR_POLICY_DENIED') }))
-  await t.throwsAsync(client.unwrap([HEADER]), { code: 'ERR_POLICY_DENIED' })
+  await t.throwsAsync(client.unwrap([STORED]), { code: 'ERR_POLICY_DENIED' })
 })
 
 test('key-substitution: a roster that the KMS did not sign for this task is refused', (t) => {

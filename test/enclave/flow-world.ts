@@ -8,7 +8,7 @@ import type { Policy } from '../../kms/policy.js'
 import type { Migrate } from '../../protocol/contract.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { segmentChannel } from '../../host/segments.js'
-import { parseFlowId, type EntryName } from '../../protocol/names.js'
+import { parseFlowId, parseStoreId, type EntryName } from '../../protocol/names.js'
 import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../../protocol/ports.js'
 import { getHeaders, headerName, pairsAmong, payloadName } from '../../protocol/sealed-pair.js'
 import { MemoryStore } from '../../storage/index.js'
@@ -87,6 +87,8 @@ export interface LaunchOptions {
   readonly interrupt?: Interrupt
   readonly store?: Store
   readonly kms?: KmsChannel
+  /** The registered store that the KMS is to read headers in. */
+  readonly kmsStore?: string
   /** A host that does with segments as it likes. */
   readonly segments?: (right: SegmentChannel) => SegmentChannel
   readonly kmsIdentity?: Bytes
@@ -100,8 +102,8 @@ export interface LaunchOptions {
 }
 
 /** One KMS, one store, and instances of flows between them: all in this process, so that any operation can be made the last. */
-export const startWorld = async (policy: Partial<Policy> = {}) => {
-  const kms = await startInProcess({ policy })
+export const startWorld = async (policy: Partial<Policy> = {}, stores: ReadonlyMap<string, Store> = new Map()) => {
+  const kms = await startInProcess({ policy, stores })
   const store = new HostStore()
 
   const launch = (options: LaunchOptions = {}): Promise<OpenedFlow> => {
@@ -131,6 +133,7 @@ export const startWorld = async (policy: Partial<Policy> = {}) => {
       ...faulty,
       segments: options.segments?.(segments) ?? segments,
       attester,
+      kmsStore: options.kmsStore === undefined ? undefined : parseStoreId(options.kmsStore),
       kmsIdentity: options.kmsIdentity ?? kms.keyring.identity,
       flow: parseFlowId(options.flow ?? FLOW),
       task: parseFlowId(options.task ?? TASK),

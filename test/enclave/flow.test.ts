@@ -5,7 +5,7 @@ import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import type { EntryName } from '../../protocol/names.js'
 import type { Random } from '../../protocol/ports.js'
 import { OTHER_IMAGE } from '../kms/in-process.js'
-import { FLOW, readAll, readText, startWorld, text, type Interrupt } from './flow-world.js'
+import { FLOW, HostStore, readAll, readText, startWorld, text, type Interrupt } from './flow-world.js'
 
 test('what a checkpoint acknowledged is there after a relaunch, bit for bit', async (t) => {
   const world = await startWorld()
@@ -205,6 +205,38 @@ test('a recovery takes one asymmetric unwrap, and one more request unwraps all t
   await readAll(recovered)
   const asked = world.kms.events.map(({ event }) => event)
   t.deepEqual(asked, ['handshake', 'open', 'unwrap', 'claim', 'unwrap'])
+})
+
+test('M13: the KMS reads headers in a registered store, and the host relays what is not there', async (t) => {
+  const registered = new HostStore()
+  const world = await startWorld({}, new Map([['party', registered]]))
+  const first = await world.launch()
+  await first.flow.checkpoint({ 'final-result/1': { to: 'kms', bytes: text('a') } })
+  await first.flow.checkpoint({ 'final-result/2': { to: 'kms', bytes: text('b') } })
+  const mirrored = await world.store.objects()
+  const recover = async (kmsStore?: string) => {
+    world.kms.events.length = 0
+    const recovered = await world.launch({ ...(kmsStore === undefined ? {} : { kmsStore }) })
+    const entries = await readAll(recovered)
+    recovered.wipe()
+    return {
+      entries,
+      asked: world.kms.events.flatMap(({ event, code }) => (event.startsWith('unwrap') ? [event] : (code ?? []))),
+    }
+  }
+  const relayed = await recover()
+  t.deepEqual(relayed, { entries: { 'final-result/1': 'a', 'final-result/2': 'b' }, asked: ['unwrap', 'unwrap'] })
+  const lacking = ['unwrap-stored', 'unwrap']
+  t.deepEqual(await recover('party'), { ...relayed, asked: [...lacking, ...lacking] })
+  t.deepEqual(await recover('gone'), {
+    ...relayed,
+    asked: ['ERR_STORE_UNKNOWN', 'unwrap', 'ERR_STORE_UNKNOWN', 'unwrap'],
+  })
+  await registered.restore(mirrored)
+  t.deepEqual(await recover('party'), { ...relayed, asked: ['unwrap-stored', 'unwrap-stored'] })
+  const [one] = await registered.pairs('direct-')
+  for (const name of await registered.names(`${one}.`)) await registered.delete(name)
+  t.deepEqual(await recover('party'), { ...relayed, asked: ['unwrap-stored', ...lacking] })
 })
 
 test('seal and open: under one step only, of one flow only, for ever', async (t) => {

@@ -7,7 +7,7 @@ import { KmsService, type KmsEvent } from '../../kms/service.js'
 import { InlineUnsealer } from '../../kms/unseal.js'
 import { SimulatedVerifier } from '../../kms/verifier.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
-import type { FileSystem } from '../../protocol/ports.js'
+import type { FileSystem, Store } from '../../protocol/ports.js'
 import { AttestedClient, digestOf, TestPlatform, type ClientOptions } from './attested-client.js'
 
 export const IMAGE = digestOf(1)
@@ -20,6 +20,8 @@ export interface InProcessOptions {
   readonly fs?: FileSystem
   readonly keyring?: Keyring
   readonly platform?: TestPlatform
+  /** Registered, by id. */
+  readonly stores?: ReadonlyMap<string, Store>
   /** In place of what the policy has, or beside it. */
   readonly policy?: Partial<Policy>
 }
@@ -63,6 +65,7 @@ export const startInProcess = async (options: InProcessOptions = {}) => {
     verifier: new SimulatedVerifier(policy),
     policy,
     unsealer: new PatientUnsealer(unsealKeys(keyring), options.beforeUnseal),
+    ...(options.stores === undefined ? {} : { stores: options.stores }),
     random: nodeRandom,
     clock,
     onEvent: (event) => events.push(event),

@@ -20,7 +20,7 @@ import {
   STREAM_COUNT_MAX,
   STREAM_SIZE_BYTES_MAX,
 } from '../../protocol/limits.js'
-import { parseFlowId } from '../../protocol/names.js'
+import { parseFlowId, parseStoreId } from '../../protocol/names.js'
 import {
   decodeSessionReply,
   decodeSessionRequest,
@@ -71,6 +71,11 @@ const INNER: readonly SessionRequest[] = [
   { op: 'commit', incarnation: 2, parent: head, head: { epoch: 4, digest: filled(32, 8) } },
   { op: 'unwrap', headers: [filled(50, 1), filled(60, 2)] },
   {
+    op: 'unwrap-stored',
+    store: parseStoreId('party-2'),
+    headers: [{ name: 'flow-1/root-0000000001.header-0000000001', digest: filled(32, 4) }],
+  },
+  {
     op: 'stream',
     items: [{ header: filled(50, 1), nonce: filled(16, 2), sizeBytes: 3_000_000 }],
     done: [filled(16, 3)],
@@ -92,6 +97,7 @@ const DECODERS: readonly ((claimed: Uint8Array) => unknown)[] = [
   (claimed) => decodeKmsReply('challenge', claimed),
   (claimed) => decodeSessionReply('open', claimed),
   (claimed) => decodeSessionReply('unwrap', claimed),
+  (claimed) => decodeSessionReply('unwrap-stored', claimed),
   (claimed) => decodeSessionReply('stream', claimed),
   (claimed) => decodeKmsReply('segment', claimed),
   (claimed) => decodeSessionReply('roster', claimed),

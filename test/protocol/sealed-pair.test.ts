@@ -36,7 +36,7 @@ test('an envelope is stored as payload, then header, and read back the same', as
   t.deepEqual(calls, ['store-put f/a.payload', 'store-put f/a.header-0000000001'])
   const [only, ...others] = await getHeaders(store, 'f/a')
   t.deepEqual(others, [])
-  t.deepEqual(only, { generation: 1, bytes: header('one') })
+  t.deepEqual(only, { name: 'f/a.header-0000000001', generation: 1, bytes: header('one') })
   const { header: head, payload } = splitEnvelope(concatBytes(only?.bytes ?? PAYLOAD, PAYLOAD))
   t.deepEqual([...head], [...header('one')])
   t.deepEqual([...payload], [...PAYLOAD])
@@ -67,8 +67,8 @@ test('headers come newest first, without what is none by its form', async (t) =>
   await store.put(headerName('f/a', 5), new Uint8Array(HEADER_SIZE_BYTES_MAX + 9))
   await store.put(headerName('f/ab', 9), header('another'))
   t.deepEqual(await getHeaders(store, 'f/a'), [
-    { generation: 2, bytes: header('two') },
-    { generation: 1, bytes: header('one') },
+    { name: headerName('f/a', 2), generation: 2, bytes: header('two') },
+    { name: headerName('f/a', 1), generation: 1, bytes: header('one') },
   ])
   t.deepEqual(await getHeaders(store, 'f/none'), [])
 })
@@ -85,7 +85,7 @@ test('a reader whose list a rewrap has made outdated finds the newer header', as
     }
     return work()
   })
-  t.deepEqual(await getHeaders(store, 'f/a'), [{ generation: 2, bytes: header('two') }])
+  t.deepEqual(await getHeaders(store, 'f/a'), [{ name: headerName('f/a', 2), generation: 2, bytes: header('two') }])
   // What is expected saves the list, where it is all there is.
   const { store: counted, calls } = watched(inner)
   t.is((await getHeaders(counted, 'f/a', [2])).length, 1)

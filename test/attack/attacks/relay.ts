@@ -29,7 +29,7 @@ const framesFor = (location: string): Sent[] => {
   const ops = ['identity', 'challenge', 'handshake', 'call', 'segment', 'fetch', 'relay', 'open']
   const fields = ['url', 'location', 'path', 'store', 'source', 'handshake', 'sealed', 'stream', 'evidence']
   const frames = ops.flatMap((op) =>
-    fields.map((field): Sent => ({ path: '/exchange', body: encodeCbor({ op, [field]: location }) })),
+    fields.map((field): Sent => ({ path: '/v1/exchange', body: encodeCbor({ op, [field]: location }) })),
   )
   const body = encodeCbor({ op: 'identity' })
   const headers = {
@@ -40,8 +40,8 @@ const framesFor = (location: string): Sent[] => {
   return [
     ...frames,
     { path: location, body },
-    { path: '/exchange', body, headers },
-    { path: `/exchange?url=${location}`, body },
+    { path: '/v1/exchange', body, headers },
+    { path: `/v1/exchange?url=${location}`, body },
   ]
 }
 

@@ -3,6 +3,7 @@ import type { PlantedFault } from '../fault.js'
 const ONLINE = { test: 'kms/online-keys.test' }
 const RUNNING = { ...ONLINE, file: 'kms/running-kms.ts', title: 'rewrap' }
 const REWRAPS = { ...ONLINE, file: 'kms/store-rewraps.ts', title: 'rewrap' }
+const STORED = { file: 'kms/stored-headers.ts', test: 'kms/stored-headers.test' }
 const SERVER = { file: 'kms/server.ts', test: 'kms/tls.test' }
 const TOKEN = { file: 'kms/admin-token.ts', test: 'kms/operations.test', title: 'takes a token' }
 
@@ -128,5 +129,34 @@ export const OPERATION: readonly PlantedFault[] = [
     put: '',
     test: 'kms/custodians.test',
     title: 'bad share',
+  },
+  {
+    ...STORED,
+    name: 'a header of a registered store is opened whatever its digest',
+    find: 'bytes && equalPublicBytes(sha256(bytes), digest) ? bytes : undefined',
+    put: 'bytes',
+    title: 'other bytes',
+  },
+  {
+    ...STORED,
+    name: 'a session refers to what another flow stores',
+    find: '!name.startsWith(`${asked.flow}/`) ||',
+    put: '',
+    title: 'its own flow',
+  },
+  {
+    ...STORED,
+    name: 'a session refers to what is no header',
+    find: '|| parseHalfName(name)?.generation === undefined',
+    put: '',
+    title: 'its own flow',
+  },
+  {
+    name: 'what a registered store lacks is not relayed',
+    file: 'enclave/kms-client.ts',
+    find: 'const lacking = headers.filter((_, index) => isLacking(opened[index]))',
+    put: 'const lacking: typeof headers = this.#store === undefined ? headers : []',
+    test: 'enclave/flow.test',
+    title: 'M13',
   },
 ]
