@@ -1,6 +1,6 @@
 import { createPublicKey, sign, type KeyObject } from 'node:crypto'
 import type { Command } from 'commander'
-import { approvedRoute } from '../kms/admin-policy.js'
+import { approvedRoute, reloadPolicyRoute } from '../kms/admin-policy.js'
 import { encodeRequest, type Approval, type ApprovalRequest, type MigrationGrant } from '../kms/approvals.js'
 import { FileLedger } from '../kms/file-ledger.js'
 import { isFlowPattern, parsePolicy, policyDigest } from '../kms/policy-file.js'
@@ -11,7 +11,7 @@ import { KeyriseError } from '../protocol/errors.js'
 import { isProductId } from '../protocol/image-signature.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { askRunning } from './admin-client.js'
+import { askKms, askRunning, type AdminPlace } from './admin-client.js'
 import { each, wholeNumber } from './arguments.js'
 import { inspectImage } from './image-inspect.js'
 import { inspectLedger } from './inspect-ledger.js'
@@ -21,7 +21,7 @@ import { readPolicy } from './policy-file.js'
 import { makeSignerKey, readSignerKey } from './signer-key.js'
 import { printResult } from './terminal.js'
 
-/** `keyrise policy keygen`, `request`, `approve` and `submit`: what approvers sign, and how it gets to the KMS. */
+/** `keyrise policy keygen`, `request`, `approve`, `submit` and `reload`: what approvers sign, and how it gets to the KMS. */
 export const addApprovalCommands = (policy: Command): void => {
   policy
     .command('keygen')
@@ -63,6 +63,13 @@ export const addApprovalCommands = (policy: Command): void => {
     .requiredOption('--directory <path>', 'the KMS’s directory')
     .option('--json', 'print one JSON object')
     .action(submit)
+  policy
+    .command('reload')
+    .description('have the KMS that runs read its policy file again')
+    .requiredOption('--directory <path>', 'the KMS’s directory')
+    .option('--admin-socket <path>', 'of the KMS that runs there, where it is not in the directory')
+    .option('--json', 'print one JSON object')
+    .action(reload)
 }
 
 interface RequestFlags {
@@ -200,6 +207,11 @@ const submit = async (
   printResult(flags.json === true, { request: request.kind, approvals: count, running: answer !== undefined }, [
     `${request.kind}: ${count} approvals handed in${answer === undefined ? ', for when the KMS starts' : ''}`,
   ])
+}
+
+const reload = async (flags: AdminPlace & { readonly json?: boolean }): Promise<void> => {
+  const { policy } = await askKms(flags, reloadPolicyRoute, undefined)
+  printResult(flags.json === true, { policy }, [`in force: the policy with the digest ${policy}`])
 }
 
 /** RFC 8410 §4: the last 32 bytes of an Ed25519 SubjectPublicKeyInfo are the key. */

@@ -49,7 +49,7 @@ export const addServeCommand = (kms: Command): void => {
     .option('--log-file <file>', 'append the log to this file; standard error unless told')
     .option(
       '--stores <id=directory>',
-      'a store to rewrap after a rotation; may be repeated',
+      'a store to rewrap after a rotation and to read headers in; may be repeated',
       (text: string, before: RegisteredStores | undefined): RegisteredStores => ({ ...before, ...parseStore(text) }),
     )
     .option('--passphrase-credential <name>', 'read it from this systemd credential, in $CREDENTIALS_DIRECTORY')
@@ -77,6 +77,7 @@ const serve = async (flags: ServeFlags): Promise<void> => {
     ...placeOf({ directory, custody: config.custody }),
     ...surfaces,
     policy,
+    readPolicy: () => readPolicy(policyFile),
     onLog: (entry) => log.write(entry),
     ...(config.stores === undefined ? {} : { stores: config.stores }),
   }

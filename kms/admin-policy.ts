@@ -1,5 +1,6 @@
+import { toHex } from '../protocol/bytes.js'
 import { adminRoute } from './admin-route.js'
-import { objectOf } from './admin-schema.js'
+import { hexOf, objectOf } from './admin-schema.js'
 import { parseApproved } from './request-file.js'
 
 export const approvedRoute = adminRoute({
@@ -11,4 +12,13 @@ export const approvedRoute = adminRoute({
   }),
   reply: objectOf({ approvers: { type: 'array', maxItems: 64, items: { type: 'string', maxLength: 64 } } }),
   run: async (control, { request }) => ({ approvers: [...(await control.openKms.approve(parseApproved(request)))] }),
+})
+
+export const reloadPolicyRoute = adminRoute({
+  method: 'POST',
+  path: '/v1/policy/reload',
+  summary: 'Puts in force the policy that its file has now, where the one before lets it.',
+  request: 'none',
+  reply: objectOf({ policy: hexOf(32) }),
+  run: async (control) => ({ policy: toHex(await control.reloadPolicy()) }),
 })

@@ -10,7 +10,7 @@ import {
   rotateRoute,
 } from './admin-keys.js'
 import { metricsRoute } from './admin-metrics.js'
-import { approvedRoute } from './admin-policy.js'
+import { approvedRoute, reloadPolicyRoute } from './admin-policy.js'
 import type { AdminRoute } from './admin-route.js'
 
 /** All that operators can ask of a running KMS: the server, its description and its fuzzer follow this table. */
@@ -19,6 +19,7 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
   unlockRoute,
   sealRoute,
   approvedRoute,
+  reloadPolicyRoute,
   keysRoute,
   rotateRoute,
   keyStateRoute,

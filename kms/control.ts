@@ -8,6 +8,7 @@ import { FileLedger } from './file-ledger.js'
 import { openKms, type OpenKms, type OpenKmsOptions } from './open-kms.js'
 import type { Metrics } from './metrics.js'
 import type { ShareProgress } from './custodians.js'
+import type { Policy } from './policy.js'
 import { PendingShares } from './pending-shares.js'
 import { readCustodians, type KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
@@ -18,6 +19,8 @@ const LOOK_MS = 60 * 60_000
 
 /** Where, and under which policy, a KMS runs: all but what unlocks it. */
 export type KmsControlOptions = Omit<OpenKmsOptions, 'passphrase' | 'onLedgerAppend'> & {
+  /** The policy as its file has it now: without it, the policy is the one that it was started with. */
+  readonly readPolicy?: () => Promise<Policy>
   /** Told of requests by whoever has the listeners. */
   readonly metrics: Metrics
 }
@@ -42,6 +45,8 @@ export class KmsControl implements AsyncDisposable {
   readonly #startedMs: number
   readonly #shares: PendingShares
   #identity: Bytes
+  /** Of the KMS that runs, or that is unlocked next. */
+  #policy: Policy
   #unlocked: Unlocked | undefined
   #sinceMs: number
   #isClosed = false
@@ -52,6 +57,7 @@ export class KmsControl implements AsyncDisposable {
     this.options = options
     options.metrics.gauges = () => this.kms?.gauges()
     this.#identity = identity
+    this.#policy = options.policy
     this.#unlocked = unlocked
     this.#startedMs = this.#sinceMs = options.clock.nowMs()
     this.console = new ConsoleFeed(() => this.#view(), options.clock)
@@ -134,6 +140,22 @@ export class KmsControl implements AsyncDisposable {
     })
   }
 
+  /**
+   * Puts in force what its policy’s file has now; enclaves attest themselves anew under it.
+   * @returns the policy’s digest.
+   * @throws {KeyriseError} ERR_KMS_SEALED, ERR_CONFIG_INVALID, ERR_KEY_UNKNOWN, ERR_APPROVAL_NEEDED: the one before stays in force.
+   */
+  reloadPolicy(): Promise<Bytes> {
+    return this.change(async (kms) => {
+      const { readPolicy } = this.options
+      if (readPolicy === undefined) throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'no policy file to read' })
+      const policy = await readPolicy()
+      const digest = await kms.changePolicy(policy)
+      this.#policy = policy
+      return digest
+    })
+  }
+
   /** For good: as `seal`, without a receipt, for a process that ends. Safe to repeat. */
   close(): Promise<void> {
     this.#isClosed = true
@@ -166,7 +188,7 @@ export class KmsControl implements AsyncDisposable {
   async #unlock(passphrase: Secret): Promise<void> {
     try {
       this.#checkSealed()
-      this.#unlocked = await open(this.options, passphrase, () => this.console.changed())
+      this.#unlocked = await open({ ...this.options, policy: this.#policy }, passphrase, () => this.console.changed())
       this.#identity = this.#unlocked.kms.identity
       this.#sinceMs = this.options.clock.nowMs()
       this.#shares[Symbol.dispose]()

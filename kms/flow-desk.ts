@@ -54,11 +54,18 @@ const PUBLISHED_COUNT_MAX = 16
 /** What a flow may do, and what it becomes: every rule of freshness is here, every swap goes to the ledger. */
 export class FlowDesk {
   readonly #o: FlowDeskOptions
+  #policy: Policy
   /** Publications are read, joined and written one after the other. */
   #publishing: Promise<unknown> = Promise.resolve()
 
   constructor(options: FlowDeskOptions) {
     this.#o = options
+    this.#policy = options.policy
+  }
+
+  /** From here on this policy decides. */
+  govern(policy: Policy): void {
+    this.#policy = policy
   }
 
   /**
@@ -66,7 +73,7 @@ export class FlowDesk {
    * @throws {KeyriseError} ERR_POLICY_DENIED, ERR_FLOW_DESTROYED, ERR_APPROVAL_NEEDED, ERR_FENCED.
    */
   async open({ flow, task, holds }: Request<'open'>, image: AttestedImage, receiptOf: ReceiptOf): Promise<Opened> {
-    findImage(this.#o.policy, image, flow)
+    findImage(this.#policy, image, flow)
     const known = await this.#o.ledger.read(flow)
     const born: FlowState = {
       task,
@@ -92,7 +99,7 @@ export class FlowDesk {
 
   /** The id of the root key that the flow seals to. */
   keyIdOf(flow: FlowId): string {
-    return keyIdOf(this.#o.policy, flow)
+    return keyIdOf(this.#policy, flow)
   }
 
   /** Who sealed what the caller may open now. Refuses a caller whose flow is no longer its own to read. */
@@ -181,7 +188,7 @@ export class FlowDesk {
   #encodeRoster(task: FlowId, members: readonly Member[]): Bytes {
     const listed = members.flatMap(({ flow, state, signingKey, values }) => {
       const { image: measurement, svn, signed } = state
-      const name = imageName(this.#o.policy, { measurement, svn, signed }, flow)
+      const name = imageName(this.#policy, { measurement, svn, signed }, flow)
       return name === undefined ? [] : [{ flow, image: name, measurement, signingKey, published: values }]
     })
     return encodeRoster(task, listed)
@@ -207,7 +214,7 @@ export class FlowDesk {
   }
 
   #admit(flow: FlowId, state: FlowState, image: AttestedImage): void {
-    findImage(this.#o.policy, image, flow)
+    findImage(this.#policy, image, flow)
     if (!isOf(state, image) && !this.#mayTakeOver(flow, state, image))
       throw new KeyriseError('ERR_POLICY_DENIED', {
         detail: 'another image has the flow, and no grant is for this one',
@@ -216,9 +223,9 @@ export class FlowDesk {
   }
 
   #mayTakeOver(flow: FlowId, { image: from, svn, signed }: FlowState, to: AttestedImage): boolean {
-    const { policy, ledger } = this.#o
+    const { ledger } = this.#o
     return (
-      isUpgrade(policy, { measurement: from, svn, signed }, to, flow) ||
+      isUpgrade(this.#policy, { measurement: from, svn, signed }, to, flow) ||
       isGranted(this.#context(), ledger.approved(), { flow, from, to })
     )
   }
@@ -238,8 +245,8 @@ export class FlowDesk {
   }
 
   #context(): ApprovalContext {
-    const { policy, identity, clock } = this.#o
-    return { policy, identity, nowMs: clock.nowMs() }
+    const { identity, clock } = this.#o
+    return { policy: this.#policy, identity, nowMs: clock.nowMs() }
   }
 
   async #swap(flow: FlowId, expected: FlowState | undefined, next: FlowState, receipt?: MakeReceipt): Promise<void> {

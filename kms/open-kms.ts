@@ -13,7 +13,7 @@ import type { Policy } from './policy.js'
 import { UnsealPool } from './pool.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
-import { enabledKey, type KeyDescription } from './root-keys.js'
+import { checkKeysOf, type KeyDescription } from './root-keys.js'
 import { RunningKms } from './running-kms.js'
 import type { KmsEvent } from './service.js'
 import type { StoreRewraps } from './store-rewraps.js'
@@ -69,6 +69,11 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
    * Crash: the keyring before or after, whole.
    */
   changeKeys(passphrase: Secret, change: Change): Promise<KmsIdentity['keys']>
+  /**
+   * Puts another policy in force while it runs, durably, and ends every session.
+   * @returns its digest. @throws {KeyriseError} ERR_CONFIG_INVALID, ERR_KEY_UNKNOWN, ERR_APPROVAL_NEEDED: the one before stays.
+   */
+  changePolicy(policy: Policy): Promise<Bytes>
   /** How much there is of what it holds. */
   gauges(): Gauges
   /** Every version of its root keys, the newest first. */
@@ -96,8 +101,7 @@ export const openKms = async (options: OpenKmsOptions): Promise<OpenKms> => {
   /** What is to be undone where it does not open, the last first. */
   const opened = [() => Promise.resolve(keyring[Symbol.dispose]())]
   try {
-    // A flow whose key is not there could not be sealed to anything.
-    for (const { id } of policy.keys) enabledKey(keyring.keys, id)
+    checkKeysOf(policy, keyring.keys)
     const unsealer = await startUnsealer(unsealKeys(keyring))
     opened.unshift(() => unsealer.close())
     // Last, because it takes the ledger from whoever has it open.

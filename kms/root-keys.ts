@@ -63,6 +63,11 @@ export const enabledKey = ({ live }: RootKeys, id: string): RootKey => {
   return found
 }
 
+/** A flow whose key is not there could not be sealed to anything. @throws {KeyriseError} ERR_KEY_UNKNOWN. */
+export const checkKeysOf = (policy: { readonly keys: readonly { readonly id: string }[] }, keys: RootKeys): void => {
+  for (const { id } of policy.keys) enabledKey(keys, id)
+}
+
 /** Those that open what was sealed to them. */
 export const openingKeys = ({ live }: RootKeys): readonly RootKey[] => live.filter(({ state }) => state !== 'disabled')
 

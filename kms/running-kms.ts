@@ -1,5 +1,5 @@
 import { disposeAll } from '../protocol/live-secrets.js'
-import type { Bytes } from '../protocol/bytes.js'
+import { toHex, type Bytes } from '../protocol/bytes.js'
 import type { Store } from '../protocol/ports.js'
 import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Secret } from '../protocol/crypto/secret.js'
@@ -12,13 +12,14 @@ import type { Keyring } from './keyring.js'
 import { NitroVerifier } from './nitro-verifier.js'
 import type { Gauges, OpenKms, OpenKmsOptions, StartUnsealer } from './open-kms.js'
 import { identify, type KmsIdentity } from './place.js'
-import { keyIdOfName } from './policy.js'
-import type { CheckedPolicy } from './policy-file.js'
+import { putInForce } from './policy-in-force.js'
+import { keyIdOfName, type Policy } from './policy.js'
+import { checkPolicy, policyDigest, type CheckedPolicy } from './policy-file.js'
 import type { Receipts } from './receipts.js'
 import type { RequestNote } from './request-note.js'
 import { RenewableUnsealer } from './renewable-unsealer.js'
-import { describeKeys, findKey, nextDueMs, withoutDue, type KeyDescription } from './root-keys.js'
-import { KmsService } from './service.js'
+import { checkKeysOf, describeKeys, findKey, nextDueMs, withoutDue, type KeyDescription } from './root-keys.js'
+import { KmsService, type Rules } from './service.js'
 import type { Unsealer } from './unseal.js'
 import { StoreRewraps } from './store-rewraps.js'
 import { unsealKeys } from './unseal-keys.js'
@@ -36,6 +37,7 @@ export interface RunningParts {
 export class RunningKms implements OpenKms {
   readonly #options: OpenKmsOptions
   readonly #parts: RunningParts
+  #policy: CheckedPolicy
   readonly #unsealer: RenewableUnsealer
   readonly #service: KmsService
   readonly rewraps: StoreRewraps
@@ -43,16 +45,15 @@ export class RunningKms implements OpenKms {
   constructor(options: OpenKmsOptions, parts: RunningParts) {
     this.#options = options
     this.#parts = parts
+    this.#policy = parts.policy
     this.#unsealer = new RenewableUnsealer(parts.unsealer)
     const { random, clock, onEvent } = options
     const { keyring, ledger, policy } = parts
     const stores = options.stores ?? new Map<string, Store>()
-    const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
     this.#service = new KmsService({
       keyring,
       ledger,
-      verifier: new Verifiers(policy.evidence, [...own, ...(options.verifiers ?? [])]),
-      policy,
+      ...this.#rulesOf(policy),
       unsealer: this.#unsealer,
       stores,
       random,
@@ -67,7 +68,7 @@ export class RunningKms implements OpenKms {
       random,
       fs: options.fs,
       directory: options.place.directory,
-      keyIdOf: (name) => keyIdOfName(this.#parts.policy, name),
+      keyIdOf: (name) => keyIdOfName(this.#policy, name),
       done: (detail) => onEvent?.({ event: 'rewrap', detail }),
       failed: (error) => void this.#service.report(error),
     })
@@ -104,8 +105,8 @@ export class RunningKms implements OpenKms {
   }
 
   async approve(approved: Approved): Promise<readonly string[]> {
-    const { policy, ledger } = this.#parts
-    const approvers = approversOf(policy, approved)
+    const { ledger } = this.#parts
+    const approvers = approversOf(this.#policy, approved)
     const fields = { operation: approved.request.kind, digest: sha256(encodeRequest(approved.request)) }
     const receipt = this.receipts.draft('approval', { ...fields, ...(approvers.length === 0 ? {} : { approvers }) })
     await ledger.addApproved(approved, receipt.make)
@@ -135,6 +136,19 @@ export class RunningKms implements OpenKms {
     return this.keys
   }
 
+  async changePolicy(claimed: Policy): Promise<Bytes> {
+    const { ledger, keyring } = this.#parts
+    const policy = checkPolicy(claimed)
+    checkKeysOf(policy, keyring.keys)
+    const rules = this.#rulesOf(policy)
+    await putInForce(policy, { ledger, receipts: this.receipts, identity: keyring.identity })
+    this.#policy = policy
+    this.#service.govern(rules)
+    const digest = policyDigest(policy)
+    this.#options.onEvent?.({ event: 'policy', detail: toHex(digest) })
+    return digest
+  }
+
   async *dependentsOf(key: string): AsyncGenerator<{ store: string; name: string }, void, undefined> {
     const { keys } = this.#parts.keyring
     findKey(keys, key)
@@ -143,14 +157,14 @@ export class RunningKms implements OpenKms {
   }
 
   look(): Shown {
-    const { ledger, policy } = this.#parts
+    const { ledger } = this.#parts
     const { sessions } = this.#service
     return {
       keys: this.keys,
       flows: ledger.flows,
       sessions,
       receipts: ledger.recentReceipts,
-      policy,
+      policy: this.#policy,
       rewrap: this.rewraps.progress,
     }
   }
@@ -165,5 +179,11 @@ export class RunningKms implements OpenKms {
 
   wipe(): void {
     disposeAll()
+  }
+
+  #rulesOf(policy: CheckedPolicy): Rules {
+    const { clock, verifiers = [] } = this.#options
+    const own = [new SimulatedVerifier(policy), new NitroVerifier({ clock })]
+    return { policy, verifier: new Verifiers(policy.evidence, [...own, ...verifiers]) }
   }
 }

@@ -28,6 +28,8 @@ export interface ServeOptions {
   /** Of the keyring; borrowed: zero-fill it when the promise has settled. Without it the KMS starts sealed. */
   readonly passphrase?: Uint8Array
   readonly policy: Policy
+  /** Reads the policy again, for `POST /v1/policy/reload`; without it the policy is the one above. */
+  readonly readPolicy?: () => Promise<Policy>
   /** For enclaves; 127.0.0.1 unless told. */
   readonly host?: string
   /** 7600 unless told; 0 for any free one. */
@@ -157,12 +159,13 @@ const watchOf = (surface: Surface, metrics: Metrics, onLog: ServeOptions['onLog'
 }
 
 const openControl = async (
-  { directory, custody, policy, passphrase, verifiers = [], stores = {}, onEvent, onLog }: ServeOptions,
+  { directory, custody, policy, readPolicy, passphrase, verifiers = [], stores = {}, onEvent, onLog }: ServeOptions,
   metrics: Metrics,
 ): Promise<KmsControl> => {
   const options: KmsControlOptions = {
     place: placeOf({ directory, custody }),
     policy,
+    ...(readPolicy === undefined ? {} : { readPolicy }),
     fs: nodeFileSystem,
     clock: nodeClock,
     random: nodeRandom,

@@ -25,7 +25,7 @@ import type { Verifier } from './verifier.js'
 
 /** What happened, for the operator’s log: names and codes, nothing secret. */
 export interface KmsEvent {
-  readonly event: 'handshake' | SessionRequest['op'] | 'rewrap' | 'refused' | 'failed'
+  readonly event: 'handshake' | SessionRequest['op'] | 'rewrap' | 'policy' | 'refused' | 'failed'
   readonly flow?: FlowId
   readonly image?: string
   readonly code?: ErrorCode
@@ -34,11 +34,15 @@ export interface KmsEvent {
   readonly request?: string
 }
 
-export interface KmsServiceOptions {
-  readonly keyring: Keyring
-  readonly ledger: Ledger
+/** Who gets keys: what decides whether evidence is true, and what such evidence is good for. */
+export interface Rules {
   readonly verifier: Pick<Verifier, 'appraise'>
   readonly policy: Policy
+}
+
+export interface KmsServiceOptions extends Rules {
+  readonly keyring: Keyring
+  readonly ledger: Ledger
   readonly unsealer: Unsealer
   /** Stores that the operator registered, by id, where it reads headers that enclaves refer to. */
   readonly stores?: ReadonlyMap<string, Store>
@@ -67,11 +71,13 @@ export class KmsService implements KmsChannel {
   readonly #sessions: ExpiringTable<ServedSession>
   readonly #ofFlows = new FlowSessions<ServedSession>(({ id }) => this.#sessions.end(id))
   readonly #streams: Streams
+  #rules: Rules
   #isOpen = true
   readonly #underWay = new Set<Promise<unknown>>()
 
   constructor(options: KmsServiceOptions) {
     this.#options = options
+    this.#rules = options
     const { keyring, ledger, policy, unsealer, random, clock } = options
     this.receipts = new Receipts({ ledger, signer: keyring, clock })
     this.#denials = new Denials({ receipts: this.receipts, clock, failed: (error) => void this.report(error) })
@@ -105,6 +111,13 @@ export class KmsService implements KmsChannel {
   /** The keyring has changed. Every session ends, so that enclaves open another and are told which root keys there are now. */
   renew(): void {
     this.#release.renew()
+    this.#sessions.clear()
+  }
+
+  /** The rules are others now. Every session ends, since it was let in by the ones before. */
+  govern(rules: Rules): void {
+    this.#rules = rules
+    this.#desk.govern(rules.policy)
     this.#sessions.clear()
   }
 
@@ -199,7 +212,7 @@ export class KmsService implements KmsChannel {
     offer: SessionOffer,
     evidenceDigest: Bytes,
   ): Promise<{ readonly claims: Claims; readonly name: string }> {
-    const { policy, verifier } = this.#options
+    const { policy, verifier } = this.#rules
     let measurement: Bytes | undefined
     try {
       const expected = { nonce: offer.evidenceNonce(encapsulated), confirmationKey: enclaveKey }

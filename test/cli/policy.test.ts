@@ -2,10 +2,11 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { FileLedger } from '../../kms/file-ledger.js'
-import { formatPolicy, parsePolicy } from '../../kms/policy-file.js'
+import { formatPolicy, parsePolicy, policyDigest } from '../../kms/policy-file.js'
+import { toHex } from '../../protocol/bytes.js'
 import { nodeFileSystem } from '../../storage/index.js'
 import { initPlace, makePlace } from '../kms/served.js'
-import { run } from './command.js'
+import { ended, firstLine, run, start } from './command.js'
 
 const HEX = '07'.repeat(32)
 
@@ -63,4 +64,38 @@ test('a request about a flow that the ledger does not know, or a pattern that is
   t.regex(unknown.err, /ERR_CONFIG_INVALID.*does not know credit/)
   const wrong = await run(['policy', 'request', 'migration', '--from', 'a', '--to', 'b', '--flow', 'a*b', ...out])
   t.regex(wrong.err, /ERR_CONFIG_INVALID.*--flow: a\*b/)
+})
+
+test('a KMS that serves reads its policy file again, and a wrong one changes nothing', async (t) => {
+  const place = await makePlace(t)
+  await initPlace(place)
+  const file = join(place.root, 'policy.json')
+  await writeFile(file, JSON.stringify({ platforms: [HEX], images: [] }))
+  const at = ['--directory', place.directory]
+  const serving = [
+    '--custody',
+    place.custody,
+    '--policy',
+    file,
+    '--port',
+    '0',
+    '--insecure-loopback',
+    '--passphrase-fd',
+    '3',
+  ]
+  const served = start(['kms', 'serve', ...at, ...serving, '--json'], 'correct horse\n')
+  await firstLine(served)
+  const changed = { platforms: [HEX], images: [{ name: 'party', measurement: HEX }] }
+  await writeFile(file, JSON.stringify(changed))
+  const policy = toHex(policyDigest(parsePolicy(JSON.stringify(changed))))
+  t.deepEqual(JSON.parse((await run(['policy', 'reload', ...at, '--json'])).out), { policy })
+  await writeFile(file, '{')
+  t.regex((await run(['policy', 'reload', ...at])).err, /ERR_CONFIG_INVALID/)
+  served.kill()
+  await ended(served)
+  t.is(
+    (await FileLedger.inspect(nodeFileSystem, place.directory))?.policy,
+    formatPolicy(parsePolicy(JSON.stringify(changed))),
+  )
+  t.regex((await run(['policy', 'reload', ...at])).err, /ERR_KMS_UNREACHABLE/)
 })

@@ -3,10 +3,13 @@ import { join } from 'node:path'
 import test from 'ava'
 import { connectKms } from '../../host/kms.js'
 import { serveKms } from '../../kms/server.js'
-import { toHex } from '../../protocol/bytes.js'
+import { checkPolicy, policyDigest } from '../../kms/policy-file.js'
+import type { Policy } from '../../kms/policy.js'
+import { toHex, type Bytes } from '../../protocol/bytes.js'
+import { KeyriseError } from '../../protocol/errors.js'
 import { askSocket } from './admin.js'
 import { AttestedClient } from './attested-client.js'
-import { IMAGE } from './in-process.js'
+import { IMAGE, OTHER_IMAGE } from './in-process.js'
 import { initPlace, makePlace, PASSPHRASE, serve } from './served.js'
 
 const SECRET = { 'content-type': 'application/octet-stream' }
@@ -109,4 +112,53 @@ test('what is asked wrongly on the admin surface gets a status below 500 and a c
     t.is(reply.status, status, `${path} ${JSON.stringify(options)}`)
     t.like(reply.json, { code: status === 413 ? 'ERR_SIZE_LIMIT' : 'ERR_REQUEST_INVALID' })
   }
+})
+
+test('a policy is read again while the KMS runs: images that it no longer lists get nothing more, at once and after an unlock', async (t) => {
+  const { served: first, place, policy, platform } = await serve(t)
+  await first.close()
+  let current: Policy | undefined = policy
+  const readPolicy = () =>
+    current === undefined ? Promise.reject(new KeyriseError('ERR_CONFIG_INVALID')) : Promise.resolve(current)
+  const served = await serveKms({
+    ...place,
+    passphrase: PASSPHRASE,
+    policy,
+    readPolicy,
+    port: 0,
+    insecureLoopback: true,
+  })
+  t.teardown(() => served.close())
+  const socket = join(place.directory, 'admin.sock')
+  const reload = () => askSocket(socket, '/v1/policy/reload', { method: 'POST' })
+  await using link = await connectKms(served.url)
+  const connect = (image: Bytes) => AttestedClient.connect({ kms: link, kmsIdentity: served.identity, platform, image })
+  const old = await connect(IMAGE)
+  await old.launch()
+  await t.throwsAsync(connect(OTHER_IMAGE), { code: 'ERR_POLICY_DENIED' })
+
+  current = { ...policy, images: [{ name: 'other', measurement: OTHER_IMAGE }] }
+  const reloaded = await reload()
+  t.deepEqual(reloaded.json, { policy: toHex(policyDigest(checkPolicy(current))) })
+  await t.throwsAsync(old.open(), { code: 'ERR_SESSION_INVALID' })
+  await t.throwsAsync(connect(IMAGE), { code: 'ERR_POLICY_DENIED' })
+  t.is(await (await connect(OTHER_IMAGE)).launch('flow-2'), 1)
+
+  current = undefined
+  const refused = await reload()
+  t.is(refused.status, 400)
+  t.like(refused.json, { code: 'ERR_CONFIG_INVALID' })
+  t.is(await (await connect(OTHER_IMAGE)).launch('flow-2'), 2)
+  await askSocket(socket, '/v1/seal', { method: 'POST' })
+  t.like((await reload()).json, { code: 'ERR_KMS_SEALED' })
+  await unlock(socket)
+  await t.throwsAsync(connect(IMAGE), { code: 'ERR_POLICY_DENIED' })
+  t.is(await (await connect(OTHER_IMAGE)).launch('flow-2'), 3)
+})
+
+test('a KMS that was given its policy by value has no file to read', async (t) => {
+  const { place } = await serve(t)
+  const reply = await askSocket(join(place.directory, 'admin.sock'), '/v1/policy/reload', { method: 'POST' })
+  t.is(reply.status, 400)
+  t.like(reply.json, { code: 'ERR_CONFIG_INVALID' })
 })

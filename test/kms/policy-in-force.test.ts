@@ -85,3 +85,23 @@ test('a policy that asks for no approvals is changed by its operator alone, and 
   await (await start(SECOND)).close()
   t.is((await receipts()).filter(({ kind }) => kind === 'policy').length, 2)
 })
+
+test('a KMS that runs takes another policy on the same conditions, and what is refused changes nothing', async (t) => {
+  const { start, changeOf, inForce, receipts } = await setUp()
+  const kms = await start(FIRST)
+  await t.throwsAsync(kms.changePolicy(SECOND), { code: 'ERR_APPROVAL_NEEDED', message: /0 of 2 approvals/ })
+  await kms.approve(approve(changeOf(FIRST, SECOND), ANNA, BEN))
+  await t.throwsAsync(kms.changePolicy({ ...SECOND, keys: [{ id: 'tenant', flows: ['a-*'] }] }), {
+    code: 'ERR_KEY_UNKNOWN',
+  })
+  await t.throwsAsync(kms.changePolicy({ ...SECOND, evidence: ['unheard-of'] }), { code: 'ERR_CONFIG_INVALID' })
+  t.is(await inForce(), formatPolicy(checkPolicy(FIRST)))
+  const digest = policyDigest(checkPolicy(SECOND))
+  t.deepEqual(await kms.changePolicy(SECOND), digest)
+  t.is(await inForce(), formatPolicy(checkPolicy(SECOND)))
+  t.like((await receipts()).at(-1), { kind: 'policy', digest, approvers: ['anna', 'ben'] })
+  // The approvers that count are those of the policy that is in force now.
+  await t.throwsAsync(kms.changePolicy(FIRST), { code: 'ERR_APPROVAL_NEEDED', message: /0 of 2/ })
+  await kms.close()
+  await (await start(SECOND)).close()
+})

@@ -4,6 +4,7 @@ const ONLINE = { test: 'kms/online-keys.test' }
 const RUNNING = { ...ONLINE, file: 'kms/running-kms.ts', title: 'rewrap' }
 const REWRAPS = { ...ONLINE, file: 'kms/store-rewraps.ts', title: 'rewrap' }
 const STORED = { file: 'kms/stored-headers.ts', test: 'kms/stored-headers.test' }
+const RELOAD = { test: 'kms/control.test', title: 'read again' }
 const SERVER = { file: 'kms/server.ts', test: 'kms/tls.test' }
 const TOKEN = { file: 'kms/admin-token.ts', test: 'kms/operations.test', title: 'takes a token' }
 
@@ -68,7 +69,7 @@ export const OPERATION: readonly PlantedFault[] = [
     ...ONLINE,
     name: 'a KMS starts without a root key that its policy names',
     file: 'kms/open-kms.ts',
-    find: 'for (const { id } of policy.keys) enabledKey(keyring.keys, id)',
+    find: 'checkKeysOf(policy, keyring.keys)',
     put: '',
     title: 'root keys of their own',
   },
@@ -158,5 +159,28 @@ export const OPERATION: readonly PlantedFault[] = [
     put: 'const lacking: typeof headers = this.#store === undefined ? headers : []',
     test: 'enclave/flow.test',
     title: 'M13',
+  },
+  {
+    ...RELOAD,
+    name: 'a running KMS takes another policy without its approvals',
+    file: 'kms/running-kms.ts',
+    find: 'await putInForce(policy, { ledger, receipts: this.receipts, identity: keyring.identity })\n    this.#policy',
+    put: 'await Promise.resolve(putInForce)\n    this.#policy',
+    test: 'kms/policy-in-force.test',
+    title: 'same conditions',
+  },
+  {
+    ...RELOAD,
+    name: 'sessions that the policy before let in go on',
+    file: 'kms/service.ts',
+    find: 'this.#desk.govern(rules.policy)\n    this.#sessions.clear()',
+    put: 'this.#desk.govern(rules.policy)',
+  },
+  {
+    ...RELOAD,
+    name: 'an unlock brings the policy of the start back',
+    file: 'kms/control.ts',
+    find: 'this.#policy = policy\n      return digest',
+    put: 'return digest',
   },
 ]
