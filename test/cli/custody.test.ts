@@ -5,14 +5,16 @@ import test from 'ava'
 import { FileLedger } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
 import { serveKms } from '../../kms/server.js'
-import { asciiBytes, toHex } from '../../protocol/bytes.js'
+import { asciiBytes, fromHex, toHex } from '../../protocol/bytes.js'
 import { encodeCbor } from '../../protocol/cbor.js'
 import { sealEnvelope } from '../../protocol/crypto/envelope.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { x25519Recipient } from '../../protocol/crypto/recipients.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
+import { decodeReceiptBody, splitReceipt } from '../../protocol/receipts.js'
 import { nodeFileSystem } from '../../storage/index.js'
+import { askSocket } from '../kms/admin.js'
 import { digestOf } from '../kms/attested-client.js'
 import { makePlace } from '../kms/served.js'
 import { run } from './command.js'
@@ -166,6 +168,26 @@ test('backup tries its file, restore shows what it holds and asks; a downgrade n
   t.is((await FileLedger.inspect(nodeFileSystem, other.directory))?.flowCount, 0)
   await writeFile(out, 'keyrise')
   t.is(codeOf(await restore('--yes')), 'ERR_BACKUP_INVALID')
+})
+
+test('a backup beside a KMS that runs has its receipt from that KMS, and the KMS goes on', async (t) => {
+  const { place, at, policy, initByPassphrase } = await setUp(t)
+  await initByPassphrase()
+  const options = { ...place, policy: { platforms: [], images: [] }, port: 0, insecureLoopback: true }
+  await using served = await serveKms({ ...options, passphrase: asciiBytes(PASSPHRASE) })
+  const out = join(place.root, 'backup')
+  const backup = (...flags: string[]) =>
+    run(['kms', 'backup', ...at, '--passphrase-fd', '3', '--policy', policy, ...flags], PASSPHRASE)
+  const made = await backup('--out', out)
+  t.is(made.code, 0, made.err)
+  const { digest } = JSON.parse(made.out) as { digest: string }
+  const receipts = (await FileLedger.inspect(nodeFileSystem, place.directory))?.receipts ?? []
+  const last = decodeReceiptBody(splitReceipt(receipts.at(-1) ?? new Uint8Array(0)).body)
+  t.like(last, { kind: 'backup', digest: fromHex(digest) })
+  // It still has its log.
+  const socket = join(place.directory, 'admin.sock')
+  t.is((await askSocket(socket, '/v1/seal', { method: 'POST' })).status, 200)
+  t.true(served.isSealed)
 })
 
 test('wrong passphrases make every command wait, and status says how long', async (t) => {

@@ -1,13 +1,17 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { FileLedger } from '../../kms/file-ledger.js'
 import { formatPolicy, parsePolicy, policyDigest } from '../../kms/policy-file.js'
-import { toHex } from '../../protocol/bytes.js'
+import { parseApproved } from '../../kms/request-file.js'
+import { buildImage, writeImage } from '../../platform/image.js'
+import { fromHex, toHex } from '../../protocol/bytes.js'
 import { nodeFileSystem } from '../../storage/index.js'
 import { initPlace, makePlace } from '../kms/served.js'
 import { ended, firstLine, run, start } from './command.js'
 
+const NOTEBOOK = fileURLToPath(new URL('../host/notebook.enclave.js', import.meta.url))
 const HEX = '07'.repeat(32)
 
 test('policy diff says what a change would do, in lines and as JSON', async (t) => {
@@ -64,6 +68,29 @@ test('a request about a flow that the ledger does not know, or a pattern that is
   t.regex(unknown.err, /ERR_CONFIG_INVALID.*does not know credit/)
   const wrong = await run(['policy', 'request', 'migration', '--from', 'a', '--to', 'b', '--flow', 'a*b', ...out])
   t.regex(wrong.err, /ERR_CONFIG_INVALID.*--flow: a\*b/)
+})
+
+test('a migration grant names an image or a product, and one of the two', async (t) => {
+  const place = await makePlace(t)
+  const { identity } = await initPlace(place)
+  const party = join(place.root, 'party.image')
+  await writeImage(party, await buildImage(NOTEBOOK))
+  const grant = (out: string, ...to: string[]) => {
+    const at = ['--directory', place.directory, '--out', join(place.root, out)]
+    return run(['policy', 'request', 'migration', '--from', party, '--flow', 'credit-*', ...at, ...to])
+  }
+  const made = await grant('product.json', '--to-product', `${HEX}:7:2`)
+  t.is(made.code, 0, made.err)
+  t.like(parseApproved(await readFile(join(place.root, 'product.json'), 'utf8')).request, {
+    kind: 'migration',
+    kms: identity,
+    flows: ['credit-*'],
+    to: { signer: fromHex(HEX), productId: 7, svn: 2 },
+  })
+  for (const product of ['', HEX, `${HEX}:7`, `${HEX.slice(2)}:7:2`, `${HEX}:99999:2`, `${HEX}:7:-1`])
+    t.regex((await grant('wrong.json', '--to-product', product)).err, /ERR_CONFIG_INVALID.*--to-product/, product)
+  for (const both of [[], ['--to', party, '--to-product', `${HEX}:7:2`]])
+    t.regex((await grant('wrong.json', ...both)).err, /one of --to and --to-product/)
 })
 
 test('a KMS that serves reads its policy file again, and a wrong one changes nothing', async (t) => {

@@ -1,8 +1,9 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { resolveConfig, type ConfigSources } from '../../cli/serve-config.js'
+import { makePlace } from '../kms/served.js'
 import { run } from './command.js'
 
 const resolve = (text: object | string, more: Partial<ConfigSources> = {}) =>
@@ -83,6 +84,25 @@ test('kms serve --print-config says every setting and where it comes from, and s
   const missing = await run(['kms', 'serve', '--config', join(root, 'none.json'), '--json'])
   t.is(missing.code, 1)
   t.like(JSON.parse(missing.err), { error: { code: 'ERR_CONFIG_INVALID' } })
+})
+
+test('a token that others than its owner may read is refused before anything is served', async (t) => {
+  const { root, directory, custody } = await makePlace(t)
+  const names = ['tls.crt', 'tls.key', 'ca.crt', 'token', 'policy.json'].map((name) => join(root, name))
+  for (const name of names) await writeFile(name, '{"platforms":[],"images":[]}', { mode: 0o600 })
+  const [cert = '', key = '', ca = '', token = '', policy = ''] = names
+  const serve = () =>
+    run([
+      ...['kms', 'serve', '--directory', directory, '--custody', custody, '--policy', policy],
+      ...['--tls-cert', cert, '--tls-key', key, '--client-ca', ca, '--port', '0'],
+      ...['--admin-host', '127.0.0.1', '--admin-port', '0', '--admin-token-file', token],
+    ])
+  for (const mode of [0o640, 0o604]) {
+    await chmod(token, mode)
+    t.regex((await serve()).err, /ERR_CONFIG_INVALID.*adminTokenFile.*chmod 600/s)
+  }
+  await chmod(token, 0o600)
+  t.notRegex((await serve()).err, /adminTokenFile/)
 })
 
 test('registered stores come from the file, whose directories are relative to it, or as the same JSON from the environment', (t) => {
