@@ -12,7 +12,8 @@ import { DAMAGE_CODES, DAMAGE_KINDS, LIVE_KINDS, type LiveKind } from './fault-k
 import { MachineStopped } from './memory-file-system.js'
 import type { LeakWatch } from './leak-watch.js'
 import type { Scenario } from './scenario.js'
-import { SimulatedWorld, Stuck, type Disks, type Machine } from './simulated-world.js'
+import { Stuck } from './drive-clock.js'
+import { SimulatedWorld, type Disks, type Machine } from './simulated-world.js'
 import { disksOf, OperationNames } from './trace.js'
 
 /** A fault of a kind at one operation of a run. */

@@ -2,7 +2,8 @@ import type { ErrorCode } from '../protocol/errors.js'
 import type { DiskImage } from './disk.js'
 import type { Boundary, BoundaryFault } from './faulty-port.js'
 import type { FileFault } from './memory-file-system.js'
-import type { Disks, Machine, MessageFault, WorldOperation } from './simulated-world.js'
+import type { MessageFault } from './simulated-wire.js'
+import type { Disks, Machine, WorldOperation } from './simulated-world.js'
 
 /** What can go wrong, by name: at one operation or message of a run, or with what lies on the disks between two runs. */
 

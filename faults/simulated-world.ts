@@ -1,5 +1,5 @@
 import { serialize } from 'node:v8'
-import { copyBytes, toHex } from '../protocol/bytes.js'
+import { copyBytes } from '../protocol/bytes.js'
 import { RUNTIME_OCALLS } from '../protocol/calls.js'
 import { ed25519Signer } from '../protocol/crypto/keys.js'
 import { Secret } from '../protocol/crypto/secret.js'
@@ -7,28 +7,28 @@ import type { EnclaveDefinition } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { LAUNCH_LIMITS } from '../host/launch.js'
 import { openKms, type OpenKms } from '../kms/open-kms.js'
-import { createKms, hasKeyring, openKeyring, prepareDirectory, readKeyringFile } from '../kms/place.js'
-import { rotateKeyring, withNextKey } from '../kms/change-keys.js'
-import { restoreKms } from '../kms/place.js'
-import { rewrapPairs } from '../kms/rewrap.js'
+import { createKms, hasKeyring, prepareDirectory, readKeyringFile } from '../kms/place.js'
 import { InlineUnsealer } from '../kms/unseal.js'
-import { withChange } from '../kms/root-keys.js'
 import type { Port, Store } from '../protocol/ports.js'
-import { DirectoryStore, publish } from '../storage/index.js'
+import { DirectoryStore } from '../storage/index.js'
 import type { OpenedFlow } from '../enclave/flow.js'
 import type { DiskImage } from './disk.js'
+import { driveClock, oneTurn } from './drive-clock.js'
 import { faultyPortPair, type Boundary, type BoundaryFault, type BoundaryMessage } from './faulty-port.js'
 import { launchInProcess, type InProcessEnclave } from './in-process.js'
 import type { InProcessKms } from './in-process-kms.js'
 import type { LeakWatch } from './leak-watch.js'
 import { MemoryFileSystem, type FileFault } from './memory-file-system.js'
 import { keysOfKeyring } from './open-custody.js'
-import { pendingCryptoCount, watchCrypto } from './pending-crypto.js'
-import type { FlowScenario, Operator, Party, Scenario } from './scenario.js'
+import { watchCrypto } from './pending-crypto.js'
+import type { FlowScenario, Party, Scenario } from './scenario.js'
 import type { KnownSecret } from './scan.js'
+import { readEntries } from './read-entries.js'
 import { reachedStore } from './reached-store.js'
 import { SeededRandom } from './seeded-random.js'
 import { SimulatedClock } from './simulated-clock.js'
+import { PASSPHRASE, PLACE, simulatedOperator } from './simulated-operator.js'
+import { SimulatedWire, unreachable, type MessageFault } from './simulated-wire.js'
 import { Succession } from './succession.js'
 
 /** `host`: stores and enclaves. `kms`: keyring and ledger. */
@@ -41,11 +41,6 @@ export interface WorldOperation {
   /** The same in every run: what is done, and to which file. */
   readonly name: string
 }
-
-/**
- * What becomes of a message. `replay`: an earlier one comes in its place. `late`: it comes after the next one. `never`: until its deadline has passed.
- */
-export type MessageFault = 'lose' | 'double' | 'replay' | 'late' | 'damage' | 'never' | 'kms-stops'
 
 export interface WorldOptions {
   readonly scenario: Scenario
@@ -68,16 +63,11 @@ interface Running {
 }
 
 const STORE = '/store'
-const PLACE = { directory: '/kms', custody: '/custody/keyring.age' } as const
 /** The smallest that scrypt has: what is tried here is not the passphrase. */
 const LOG_N = 1
 /** After every deadline of a call, either way. */
 const DELAY_MS = 10 * 60 * 1000
-/** Messages that follow from one another take a turn of the event loop each. */
-const REST_TURN_COUNT = 24
 const SEARCHED_ELSEWHERE = [RUNTIME_OCALLS.storePut, RUNTIME_OCALLS.kmsExchange].map((name) => `call ${name}`)
-const PASSPHRASE = new TextEncoder().encode('a passphrase that no file holds')
-
 /**
  * A host and a KMS with simulated disks, clock and wire, in this thread: the real store, supervisor, gate, flow, recovery, service,
  * ledger and keyring on top of them. Either machine can be switched off and on again, at any operation.
@@ -91,13 +81,11 @@ export class SimulatedWorld {
   readonly #succession: Succession
   readonly #running = new Map<string, Running>()
   readonly #opened: OpenedFlow[] = []
-  /** The last request, for a replay; and requests that come after the next. */
-  #earlier: Uint8Array | undefined
-  readonly #late: Uint8Array[] = []
   #kms: OpenKms | undefined
   /** Flows whose newer image is launched. */
   readonly #succeeded = new Set<string>()
   #store: DirectoryStore
+  readonly #wire: SimulatedWire
   #startCount = 0
   /** How many operations and messages there were, in all. */
   #eventCount = 0
@@ -108,6 +96,12 @@ export class SimulatedWorld {
     this.#succession = new Succession(options.scenario)
     this.#disks = { host: this.#newDisk('host'), kms: this.#newDisk('kms') }
     this.#store = new DirectoryStore(STORE, this.#disks.host)
+    this.#wire = new SimulatedWire({
+      ...options,
+      kms: () => this.#kms,
+      onPosted: () => this.#eventCount++,
+      stopKms: () => this.stop('kms'),
+    })
   }
 
   disk(machine: Machine): MemoryFileSystem {
@@ -225,23 +219,8 @@ export class SimulatedWorld {
    * @param patienceMs - of the simulated clock.
    * @throws what `work` rejects with; Stuck where nothing is left that could settle it, or the patience is over.
    */
-  async drive<T>(work: Promise<T>, patienceMs = Infinity): Promise<T> {
-    let passedMs = 0
-    const state = { isSettled: false }
-    const settled = (): void => void (state.isSettled = true)
-    work.then(settled, settled)
-    for (let restedCount = 0, eventCount = 0; !state.isSettled;) {
-      await oneTurn()
-      const isBusy = pendingCryptoCount() > 0 || eventCount !== this.#eventCount
-      eventCount = this.#eventCount
-      restedCount = isBusy ? 0 : restedCount + 1
-      if (restedCount <= REST_TURN_COUNT) continue
-      const [nextMs] = this.clock.pendingMs
-      if (nextMs === undefined || (passedMs += nextMs) > patienceMs) throw new Stuck()
-      await this.clock.advance(nextMs)
-      restedCount = 0
-    }
-    return work
+  drive<T>(work: Promise<T>, patienceMs?: number): Promise<T> {
+    return driveClock(work, { clock: this.clock, eventCount: () => this.#eventCount, patienceMs })
   }
 
   /** Ends all, and zero-fills what it knows of. */
@@ -255,59 +234,18 @@ export class SimulatedWorld {
     this.#succession[Symbol.dispose]()
   }
 
-  readonly #operator: Operator = {
-    restart: async () => {
+  readonly #operator = simulatedOperator({
+    kms: () => this.#kms,
+    fs: () => this.#disks.kms,
+    store: () => this.#store,
+    nextRandom: (use) => new SeededRandom(`${use} ${String(++this.#startCount)}`),
+    startAgain: async () => {
       await this.#kms?.close()
       this.#kms = undefined
       await this.startKms()
     },
-    rotate: async () => {
-      using passphrase = Secret.take(copyBytes(PASSPHRASE))
-      const random = new SeededRandom(`rotation ${String(++this.#startCount)}`)
-      await rotateKeyring({ place: PLACE, passphrase, fs: this.#disks.kms, random })
-      await this.#operator.restart()
-    },
-    rewrap: async () => {
-      using passphrase = Secret.take(copyBytes(PASSPHRASE))
-      using keyring = await openKeyring({ place: PLACE, passphrase, fs: this.#disks.kms })
-      const random = new SeededRandom(`rewrap ${String(++this.#startCount)}`)
-      for await (const pair of rewrapPairs({ keyring, store: this.#store, prefix: '', random }))
-        if (pair.status === 'failed') throw pair.error
-    },
-    restore: async () => {
-      using passphrase = Secret.take(copyBytes(PASSPHRASE))
-      const fs = this.#disks.kms
-      await publish(fs, '/custody', 'keyring.age', await readKeyringFile({ place: PLACE, fs }))
-      await restoreKms({ place: PLACE, passphrase, fs, newLedger: false })
-      await this.#operator.restart()
-    },
-    rotateOnline: async () => {
-      using passphrase = Secret.take(copyBytes(PASSPHRASE))
-      const random = new SeededRandom(`rotation ${String(++this.#startCount)}`)
-      const kms = this.#runningKms()
-      await withNextKey({}, random, (change) => kms.changeKeys(passphrase, change))
-      await this.#tellKeys()
-    },
-    retire: async () => {
-      using passphrase = Secret.take(copyBytes(PASSPHRASE))
-      const kms = this.#runningKms()
-      kms.rewraps.start()
-      while (kms.rewraps.progress.state === 'running') {
-        if (this.#kms !== kms) throw unreachable()
-        await oneTurn()
-      }
-      const [, ...older] = kms.rootKeys
-      for (const { key, state } of older) {
-        for await (const { name } of kms.dependentsOf(key)) throw new KeyriseError('ERR_KEY_STATE', { detail: name })
-        if (state !== 'disabled') await kms.changeKeys(passphrase, (keys) => withChange(keys, key, { kind: 'disable' }))
-      }
-    },
-  }
-
-  #runningKms(): OpenKms {
-    if (this.#kms === undefined) throw unreachable()
-    return this.#kms
-  }
+    onKeys: () => this.#tellKeys(),
+  })
 
   async #tellKeys(): Promise<void> {
     const { onKey } = this.#o
@@ -393,91 +331,13 @@ export class SimulatedWorld {
       allow: () => undefined,
       exchange: (frame) => {
         if (!this.#isOn.host || disk.bootCount !== boot) return new Promise(() => undefined)
-        return this.#exchange(copyBytes(frame))
+        return this.#wire.exchange(copyBytes(frame))
       },
       close,
       [Symbol.asyncDispose]: close,
     }
   }
-
-  async #exchange(frame: Uint8Array): Promise<Uint8Array> {
-    const { onDone, leaks } = this.#o
-    this.#eventCount++
-    leaks?.search('a message to the KMS', frame)
-    const request = await this.#suffer('request', frame)
-    const kms = this.#kms
-    if (kms === undefined) throw unreachable()
-    onDone?.({ on: 'request', name: 'request' })
-    const answer = await kms.exchange(request)
-    for (const late of this.#late.splice(0)) await kms.exchange(late)
-    if (this.#kms !== kms) throw unreachable()
-    leaks?.search('a message of the KMS', answer)
-    const reply = await this.#suffer('reply', answer)
-    onDone?.({ on: 'reply', name: 'reply' })
-    return reply
-  }
-
-  /** What arrives of a message. @throws {KeyriseError} ERR_KMS_UNREACHABLE: nothing does. */
-  async #suffer(on: 'request' | 'reply', message: Uint8Array): Promise<Uint8Array> {
-    const fault = this.#o.fault?.({ on, name: on }) as MessageFault | undefined
-    const earlier = this.#earlier
-    if (on === 'request') this.#earlier = copyBytes(message)
-    switch (fault) {
-      case undefined:
-        return message
-      case 'never':
-        return new Promise(() => undefined)
-      case 'damage':
-        return damaged(message)
-      case 'replay':
-        return earlier ?? message
-      case 'double':
-        await this.#kms?.exchange(copyBytes(message))
-        return message
-      case 'kms-stops':
-        this.stop('kms')
-        throw unreachable()
-      case 'late':
-        this.#late.push(message)
-        throw unreachable()
-      case 'lose':
-        throw unreachable()
-    }
-  }
-}
-
-/** Nothing is left that could happen, and a promise has not settled. */
-export class Stuck extends Error {
-  constructor() {
-    super('a promise that never settles')
-  }
-}
-
-/** An operation takes a turn of the event loop, so that those of several flows, or of one checkpoint, overlap. */
-const oneTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-
-const unreachable = (): KeyriseError => new KeyriseError('ERR_KMS_UNREACHABLE', { detail: 'the simulated wire' })
-
-/** One bit, in the middle. */
-const damaged = (bytes: Uint8Array): Uint8Array => {
-  const copy = copyBytes(bytes)
-  const middle = copy.length >>> 1
-  copy[middle] = (copy[middle] ?? 0) ^ 1
-  return copy
 }
 
 /** Temporary files are named after a process and a count of stores. */
 const operationName = (kind: string, path: string): string => `${kind} ${path.replaceAll(/\.\d+-\d+\.tmp/g, '.tmp')}`
-
-const readEntries = async ({ flow }: OpenedFlow): Promise<Record<string, string>> => {
-  // Settles what a lost answer left open, which `list`, being synchronous, cannot.
-  await flow.read('session/none')
-  const entries: Record<string, string> = {}
-  for (const { name } of flow.list()) {
-    const bytes = await flow.read(name)
-    if (bytes === undefined) continue
-    entries[name] = toHex(bytes)
-    bytes.fill(0)
-  }
-  return entries
-}
