@@ -14,6 +14,14 @@ export interface Operator {
   readonly restart: () => Promise<void>
   /** A copy of the keyring is put back, and the KMS starts from it and its ledger. */
   readonly restore: () => Promise<void>
+  /** A backup in the place of the one before. No KMS starts beside it if its receipt is missing. */
+  readonly backUp: () => Promise<void>
+  /** A backup is made, and restored over the KMS that it was made of. */
+  readonly restoreBackup: () => Promise<void>
+  /** A backup is made, and restored to a place of its own, where a KMS could start from it with every key. */
+  readonly restoreElsewhere: () => Promise<void>
+  /** The root keys are taken out. No KMS starts beside them if the receipt of it is missing. */
+  readonly breakGlass: () => Promise<void>
   /** A new newest root key while the KMS runs; it rewraps the host’s store in the background. */
   readonly rotateOnline: () => Promise<void>
   /** Older root keys are disabled while the KMS runs, once it has rewrapped the store and nothing there depends on them. */

@@ -1,7 +1,7 @@
 import { copyBytes } from '../protocol/bytes.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { KeyriseError } from '../protocol/errors.js'
-import type { FileSystem, Random, Store } from '../protocol/ports.js'
+import type { Clock, FileSystem, Random, Store } from '../protocol/ports.js'
 import { rotateKeyring, withNextKey } from '../kms/change-keys.js'
 import type { OpenKms } from '../kms/open-kms.js'
 import { openKeyring, readKeyringFile, restoreKms } from '../kms/place.js'
@@ -10,6 +10,7 @@ import { withChange } from '../kms/root-keys.js'
 import { publish } from '../storage/index.js'
 import { oneTurn } from './drive-clock.js'
 import type { Operator } from './scenario.js'
+import { backUp, restoreBackup, restoreElsewhere, takeKeys, type CustodyDesk } from './simulated-custody.js'
 import { unreachable } from './simulated-wire.js'
 
 /** Where the KMS of a simulated world keeps what must survive it. */
@@ -23,6 +24,7 @@ export interface OperatorDesk {
   /** The KMS’s disk. */
   readonly fs: () => FileSystem
   readonly store: () => Store
+  readonly clock: Clock
   /** Other numbers each time. */
   readonly nextRandom: (use: string) => Random
   /** Ends the KMS and starts it from its disk. */
@@ -36,6 +38,7 @@ export const simulatedOperator = ({
   kms: kmsNow,
   fs: disk,
   store,
+  clock,
   nextRandom,
   startAgain,
   onKeys,
@@ -52,7 +55,16 @@ export const simulatedOperator = ({
     using passphrase = Secret.take(copyBytes(PASSPHRASE))
     return await work({ place: PLACE, passphrase, fs: disk() })
   }
+  /** A command that takes the log, so that the KMS has to start again. */
+  const custody = (command: (desk: CustodyDesk) => Promise<unknown>) => async (): Promise<void> => {
+    await withPlace((options) => command({ ...options, clock }))
+    await startAgain()
+  }
   return {
+    backUp: custody((desk) => backUp(desk)),
+    restoreBackup: custody(restoreBackup),
+    restoreElsewhere: custody(restoreElsewhere),
+    breakGlass: custody(takeKeys),
     restart: startAgain,
     rotate: async () => {
       await withPlace((options) => rotateKeyring({ ...options, random: nextRandom('rotation') }))

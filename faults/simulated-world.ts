@@ -26,6 +26,7 @@ import type { KnownSecret } from './scan.js'
 import { readEntries } from './read-entries.js'
 import { reachedStore } from './reached-store.js'
 import { SeededRandom } from './seeded-random.js'
+import { checkReceipts } from './simulated-custody.js'
 import { SimulatedClock } from './simulated-clock.js'
 import { PASSPHRASE, PLACE, simulatedOperator } from './simulated-operator.js'
 import { SimulatedWire, unreachable, type MessageFault } from './simulated-wire.js'
@@ -122,6 +123,7 @@ export class SimulatedWorld {
     const options = { place: PLACE, passphrase, fs, random }
     await prepareDirectory(fs, '/kms')
     await prepareDirectory(fs, '/custody')
+    await checkReceipts({ fs, place: PLACE })
     // Keys of their own: what a KMS draws later, nonces say, is drawn again by the next that starts.
     if (!(await hasKeyring(PLACE, fs)))
       await createKms({ ...options, random: new SeededRandom('keyring'), clock: this.clock, logN: LOG_N })
@@ -238,6 +240,7 @@ export class SimulatedWorld {
     kms: () => this.#kms,
     fs: () => this.#disks.kms,
     store: () => this.#store,
+    clock: this.clock,
     nextRandom: (use) => new SeededRandom(`${use} ${String(++this.#startCount)}`),
     startAgain: async () => {
       await this.#kms?.close()

@@ -1,6 +1,7 @@
 import type { PlantedFault } from '../fault.js'
 
 const RESTORE = { file: 'kms/restore.ts', test: 'kms/backup.test' }
+const SWEPT = { test: 'faults/custody-sweep.test' }
 
 /** What operators may do, who has to agree to it, and what it leaves behind. */
 export const CUSTODY: readonly PlantedFault[] = [
@@ -25,6 +26,41 @@ export const CUSTODY: readonly PlantedFault[] = [
     find: 'lost.length > 0 || here.revision <= keyring.revision',
     put: 'lost.length >= 0 || here.revision <= keyring.revision',
     title: 'newer than it',
+  },
+  {
+    ...SWEPT,
+    name: 'a backup is there before its receipt',
+    file: 'kms/backup.ts',
+    find: 'await recordBackup(options, keyring, sha256(bytes)) await publish(fs, dirname(path), basename(path), bytes)',
+    put: 'await publish(fs, dirname(path), basename(path), bytes)\nawait recordBackup(options, keyring, sha256(bytes))',
+  },
+  {
+    ...SWEPT,
+    name: 'a restore writes over what is there, without fsync',
+    file: 'kms/restore.ts',
+    find: 'if (bytes !== undefined) await publish(fs, dirname(path), basename(path), bytes)',
+    put: "if (bytes === undefined) return; const file = await fs.open(path, 'update'); await file.truncate(0); await file.write(bytes, 0); await file.close()",
+  },
+  {
+    ...SWEPT,
+    name: 'a restore leaves the keyring out',
+    file: 'kms/restore.ts',
+    find: "await put(keyringPath(place), parts.get('keyring'))",
+    put: '',
+  },
+  {
+    ...SWEPT,
+    name: 'a restore leaves the log out',
+    file: 'kms/restore.ts',
+    find: "await put(join(place.directory, LEDGER_NAME), parts.get('ledger'))",
+    put: '',
+  },
+  {
+    ...SWEPT,
+    name: 'keys leave the KMS by the receipt of something else',
+    file: 'kms/break-glass.ts',
+    find: "await receipts.record('break-glass', {",
+    put: "await receipts.record('restore', {",
   },
   {
     name: 'the glass breaks without approvals',
