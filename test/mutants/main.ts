@@ -7,7 +7,8 @@ import { findDrift, Workshop } from './workshop.js'
 const HELP = `npm run mutants [-- options]
 
 Plants one fault after the other in a copy of the built product, and runs the tests that must fail for it: so that a check
-which is removed is missed. The copy lies in a temporary directory; nothing here is changed.
+which is removed is missed. Tests that hang have noticed too; they are ended, with all that they started. The copy lies in
+a temporary directory; nothing here is changed.
 
   --json FILE  also write planted, caught, missed
   --only TEXT  only the faults with this in their names, or in the names of their sources
@@ -26,6 +27,9 @@ if (values.help === true) {
   console.log(HELP)
   process.exit(0)
 }
+
+// The tests that run have groups of processes of their own, which end as this one exits.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
 
 const isColoured = process.stderr.isTTY && (process.env['NO_COLOR'] ?? '') === ''
 const paint = (colour: 'red' | 'dim', text: string): string => (isColoured ? styleText(colour, text) : text)
@@ -73,9 +77,10 @@ try {
   await inLanes(lanes, broken.length === 0 ? faults : [], async (lane, fault) => {
     const { status, detail } = await lane.runPlanted(fault)
     const count = `[${++done}/${faults.length}]`
-    if (status === 'failed') {
-      caught.push({ name: fault.name, by: `${fault.test}: ${detail}` })
-      console.error(paint('dim', `${count} caught: ${fault.name}, by ${fault.test}: ${detail}`))
+    if (status === 'failed' || status === 'hung') {
+      const by = `${fault.test}: ${status === 'hung' ? `hangs, ${detail}` : detail}`
+      caught.push({ name: fault.name, by })
+      console.error(paint('dim', `${count} caught: ${fault.name}, by ${by}`))
     } else if (status === 'passed') {
       missed.push(fault.name)
       console.error(paint('red', `${count} missed: ${fault.name} (${fault.file}; ${fault.test})`))

@@ -2,7 +2,7 @@ import { access } from 'node:fs/promises'
 import test from 'ava'
 import { plant } from './fault.js'
 import { FAULTS } from './registry.js'
-import { findDrift } from './workshop.js'
+import { findDrift, Workshop } from './workshop.js'
 
 /** `.ci/run` plants the faults, by `npm run mutants`. */
 
@@ -19,4 +19,10 @@ test('a fault whose place has gone, or is there twice, is an error that names it
   t.is(plant(fault, 'before\ncheck(\n  it )\nafter'), 'before\n\nafter')
   t.throws(() => plant(fault, 'chuck( it )'), { message: /"no check".*0 times/ })
   t.throws(() => plant(fault, 'check( it ) check( it )'), { message: /"no check".*2 times/ })
+})
+
+test('tests that are not over in time hang, which is said, and are ended', async (t) => {
+  await using workshop = await Workshop.open(1)
+  const fault = { name: 'none', file: 'a.ts', find: 'a', put: 'b', test: 'faults/trace.test' }
+  t.deepEqual(await workshop.runSound(fault), { status: 'hung', detail: 'not over after 0.001 s' })
 })

@@ -9,10 +9,12 @@ import { plant, type PlantedFault } from './fault.js'
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 /** What a test may read beside the compiled code. */
 const COPIED = ['dist', 'package.json', 'docs', 'examples', 'test/vectors']
+/** Of the tests of one fault, which take seconds each. What is not over by then hangs. */
+const LIMIT_MS = 2 * 60 * 1000
 
 /** How a file of tests ended. */
 export interface Outcome {
-  readonly status: 'passed' | 'failed' | 'broken'
+  readonly status: 'passed' | 'failed' | 'hung' | 'broken'
   /** The test that failed, or what was said instead. */
   readonly detail: string
 }
@@ -51,16 +53,19 @@ export const findDrift = async (faults: readonly PlantedFault[]): Promise<string
 /** A copy of the built product in a temporary directory, in which faults are planted one after the other. */
 export class Workshop implements AsyncDisposable {
   readonly #directory: string
+  readonly #limitMs: number
 
-  private constructor(directory: string) {
+  private constructor(directory: string, limitMs: number) {
     this.#directory = directory
+    this.#limitMs = limitMs
   }
 
-  static async open(): Promise<Workshop> {
+  /** @param limitMs - of each run. */
+  static async open(limitMs = LIMIT_MS): Promise<Workshop> {
     const directory = await mkdtemp(join(tmpdir(), 'keyrise-mutants-'))
     for (const name of COPIED) await cp(join(ROOT, name), join(directory, name), { recursive: true })
     await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
-    return new Workshop(directory)
+    return new Workshop(directory, limitMs)
   }
 
   /** Runs the tests of `fault` without it. */
@@ -86,19 +91,38 @@ export class Workshop implements AsyncDisposable {
     const child = spawn(process.execPath, [ava, '--tap', '--fail-fast', ...chosen, `dist/test/${test}.js`], {
       cwd: this.#directory,
       stdio: ['ignore', 'pipe', 'pipe'],
+      // The leader of a group, so that what it has started ends with it.
+      detached: true,
     })
     const said: Buffer[] = []
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk))
-    return new Promise((resolve, reject) => {
+    const end = (): void => endGroup(child.pid)
+    process.once('exit', end)
+    return new Promise<Outcome>((resolve, reject) => {
+      const limit = setTimeout(() => {
+        end()
+        resolve({ status: 'hung', detail: `not over after ${String(this.#limitMs / 1000)} s` })
+      }, this.#limitMs)
       child.on('error', reject)
       child.on('close', (code) => {
+        clearTimeout(limit)
         resolve(judge(code, Buffer.concat(said).toString()))
       })
-    })
+    }).finally(() => process.off('exit', end))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.#directory, { recursive: true, force: true })
+  }
+}
+
+/** Ends a process and all that it has started, unless they are over. */
+const endGroup = (leader: number | undefined): void => {
+  if (leader === undefined) return
+  try {
+    process.kill(-leader, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
   }
 }
 
