@@ -52,11 +52,14 @@ const unwrapsPerSession = unwraps === undefined ? UNWRAPS_PER_SESSION : Math.cei
 
 /** By then there are as many sessions as the KMS keeps for each flow, and its heap has its size. */
 const WARM_SESSION_COUNT = 300
-/** What large frames are held in is taken once, and kept: so hostile clients are there from the first. Of sessions a tenth is enough. */
+/**
+ * The first part and the last are of one kind, and nearly of one size: what a process takes once, and keeps, it has taken by the end of the
+ * first, and what it takes again and again it takes in the other two.
+ */
 const PARTS: readonly { name: string; ofTime: number; ofSessions: number; isHostile: boolean }[] = [
-  { name: 'warm-up', ofTime: 1 / 3, ofSessions: 0.1, isHostile: true },
-  { name: 'alone', ofTime: 1 / 3, ofSessions: 0.45, isHostile: false },
-  { name: 'beside hostile clients', ofTime: 1 / 3, ofSessions: 0.45, isHostile: true },
+  { name: 'warm-up', ofTime: 1 / 3, ofSessions: 0.3, isHostile: true },
+  { name: 'alone', ofTime: 1 / 3, ofSessions: 0.35, isHostile: false },
+  { name: 'beside hostile clients', ofTime: 1 / 3, ofSessions: 0.35, isHostile: true },
 ]
 const parts = PARTS.map(({ name, ofTime, ofSessions, isHostile }): Part => {
   if (sessions !== undefined) return { name, until: { sessions: Math.ceil(sessions * ofSessions) }, isHostile }
