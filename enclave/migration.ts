@@ -2,7 +2,7 @@ import { copyBytes, type Bytes } from '../protocol/bytes.js'
 import type { CheckpointValue, FlowEntry, Migrate, Migrated } from '../protocol/contract.js'
 import { envelopeDigest } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
-import { KeyriseError } from '../protocol/errors.js'
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { CHECKPOINT_SIZE_BYTES_MAX, ENTRY_COUNT_MAX } from '../protocol/limits.js'
 import { isRuntimeEntry, kindOf, parseEntryName, type EntryName } from '../protocol/names.js'
 import { EntryReader } from './entry-reader.js'
@@ -117,7 +117,7 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
   const { kms, store, identity } = ports
   const { state, incarnation } = recovered
   if (chosen.size > ENTRY_COUNT_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: `${ENTRY_COUNT_MAX} entries` })
-  await putObject(store, identity.flow, keys.rootObject, keys.sealRoot(kms.rootKey, incarnation))
+  await putNew(store, identity.flow, keys.rootObject, keys.sealRoot(kms.rootKey, incarnation))
   const entries = new Map<EntryName, { object: StoredObject | null; offset: number; sizeBytes: number }>()
   const values: Secret[] = []
   let [serial, offset] = [0, 0]
@@ -135,7 +135,7 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
         using secret = bytes
         const object = place('direct')
         const envelope = secret.expose((plain) => keys.sealDirect(name, plain, object, kms.rootKey))
-        await putObject(store, identity.flow, object, envelope)
+        await putNew(store, identity.flow, object, envelope)
         entries.set(name, { object: { name: object, digest: envelopeDigest(envelope) }, offset: 0, sizeBytes })
       } else {
         values.push(bytes)
@@ -148,10 +148,26 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
     const plaintext = Secret.take(packEpoch(index, values))
     const object = place('epoch')
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, object))
-    await putObject(store, identity.flow, object, envelope)
+    await putNew(store, identity.flow, object, envelope)
     return { state: stateOf(index, { name: object, digest: envelopeDigest(envelope) }), plaintext }
   } finally {
     for (const value of values) value[Symbol.dispose]()
+  }
+}
+
+/**
+ * Under a name that no instance has had, since its incarnation was just claimed: other bytes there are of an instance that this ledger
+ * has forgotten, or of nobody. @throws {KeyriseError} ERR_FORK.
+ */
+const putNew: typeof putObject = async (store, flow, object, envelope) => {
+  try {
+    await putObject(store, flow, object, envelope)
+  } catch (error) {
+    if (!isKeyriseError(error, 'ERR_STORE_CONFLICT')) throw error
+    throw new KeyriseError('ERR_FORK', {
+      detail: `${formatObjectName(object)}, of an incarnation that was new`,
+      cause: error,
+    })
   }
 }
 

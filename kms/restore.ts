@@ -114,7 +114,7 @@ const compareLedgers = async (
   if (here === undefined) return []
   if (!equalPublicBytes(here.identity, keyring.identity))
     throw new KeyriseError('ERR_KEYRING_EXISTS', { detail: `the ledger is another KMS’s, ${toHex(here.identity)}` })
-  // The receipt of this very backup says nothing that the restore’s own does not.
+  // That this very backup was made, or restored before, says nothing that the restore’s own receipt does not.
   const lost = here.receipts.slice(ledger.receipts.length).filter((receipt) => !isOfBackup(receipt, digest)).length
   return [
     ...[...here.flows].flatMap(([flow, state]) => compareFlow(flow, state, ledger.flows.get(flow))),
@@ -124,7 +124,7 @@ const compareLedgers = async (
 
 const isOfBackup = (signed: Bytes, backup: Bytes): boolean => {
   const { kind, digest } = decodeReceiptBody(splitReceipt(signed).body)
-  return kind === 'backup' && digest !== undefined && equalPublicBytes(digest, backup)
+  return (kind === 'backup' || kind === 'restore') && digest !== undefined && equalPublicBytes(digest, backup)
 }
 
 const inspectIntact = async (fs: PlaceOptions['fs'], directory: string): Promise<Inspected | undefined> => {

@@ -56,6 +56,23 @@ test('a newer image takes a flow over: all is stated anew under its own identity
   )
 })
 
+test('what stands under the names of an incarnation that was just issued is a fork, by name, and left as it is', async (t) => {
+  for (const name of [
+    'root-0000000002.payload',
+    'direct-0000000004-0000000002-000001.payload',
+    'epoch-0000000004-0000000002-000002.age',
+  ]) {
+    const world = await startGranted()
+    await begin(world)
+    const planted = `flow-1/${name}`
+    await world.store.put(planted, text('of an instance that the ledger has forgotten'))
+    await t.throwsAsync(newer(world), { code: 'ERR_FORK', message: /of an incarnation that was new/ }, name)
+    t.deepEqual(await world.store.get(planted), text('of an instance that the ledger has forgotten'))
+    // The next incarnation has names of its own.
+    t.deepEqual(await readAll(await newer(world)), ENTRIES)
+  }
+})
+
 test('the older image gets nothing once a newer one has the flow, and what lives of it commits nothing', async (t) => {
   const world = await startGranted()
   const older = await begin(world)

@@ -115,6 +115,16 @@ test('a backup leaves a receipt with its digest before its file is there, which 
   t.is((await receiptsIn(fs, '/kms')).filter(({ kind }) => kind === 'backup').length, 3)
 })
 
+test('a restore that was done, and of which nobody was told, is done again', async (t) => {
+  const { backup, plan } = await makeDisk()
+  const bytes = await backup()
+  for (const _ of [1, 2]) {
+    using planned = await plan(bytes, { place: HERE })
+    t.deepEqual(planned.downgrades, [])
+    await planned.commit({ isDowngrade: false })
+  }
+})
+
 test('a KMS that runs leaves the receipt of its backup itself, and keeps its ledger', async (t) => {
   const { fs, clock, made } = await makeDisk()
   const running = await FileLedger.open(fs, '/kms', made.identity)
@@ -235,8 +245,8 @@ test('a downgrade is refused by name: a key version, a state of a flow, a flow, 
   t.deepEqual(upgrade.downgrades, [])
 })
 
-test('receipts that only the place has, and a flow that is destroyed there, are not given up unsaid', async (t) => {
-  const { fs, made, commit, backup, plan, restore } = await makeDisk()
+test('a flow that is destroyed in the place is not given up unsaid', async (t) => {
+  const { fs, made, commit, backup, plan } = await makeDisk()
   await commit('flow-1', 3)
   const old = await backup()
   const ledger = await FileLedger.open(fs, '/kms', made.identity)
@@ -246,9 +256,6 @@ test('receipts that only the place has, and a flow that is destroyed there, are 
   await ledger.close()
   using planned = await plan(old, { place: HERE })
   t.deepEqual(planned.downgrades, ['flow flow-1 is destroyed here, and is not in the backup'])
-  await restore(old)
-  using again = await plan(old)
-  t.deepEqual(again.downgrades, ['the ledger here has 1 receipts more'])
 })
 
 test('another KMS’s place is never taken, and a keyring that cannot be compared only on the operator’s word', async (t) => {
