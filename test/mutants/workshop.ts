@@ -95,8 +95,13 @@ export class Workshop implements AsyncDisposable {
       detached: true,
     })
     const said: Buffer[] = []
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk))
     const end = (): void => endGroup(child.pid)
+    child.stderr.on('data', (chunk: Buffer) => said.push(chunk))
+    child.stdout.on('data', (chunk: Buffer) => {
+      said.push(chunk)
+      // That will do; and what a test that fails leaves open may keep its process for ever.
+      if (failedTest(Buffer.concat(said).toString()) !== undefined) end()
+    })
     process.once('exit', end)
     return new Promise<Outcome>((resolve, reject) => {
       const limit = setTimeout(() => {
@@ -129,7 +134,10 @@ const endGroup = (leader: number | undefined): void => {
 /** A test that fails is what is wanted; a file that cannot be loaded, or that runs no test, proves nothing. */
 const judge = (code: number | null, tap: string): Outcome => {
   if (code === 0 && /^ok \d/m.test(tap)) return { status: 'passed', detail: '' }
-  const failed = /^not ok \d+ - (.*)$/m.exec(tap)?.[1]
-  const isTest = failed !== undefined && !/^dist\/|^No tests|^Couldn’t find/.test(failed)
-  return isTest ? { status: 'failed', detail: failed } : { status: 'broken', detail: tap.slice(-1500) }
+  const failed = failedTest(tap)
+  return failed === undefined ? { status: 'broken', detail: tap.slice(-1500) } : { status: 'failed', detail: failed }
 }
+
+/** The first test that TAP says has failed, by a whole line. */
+const failedTest = (tap: string): string | undefined =>
+  /^not ok \d+ - (?!dist\/|No tests|Couldn’t find)(.*)\n/m.exec(tap)?.[1]
