@@ -1,5 +1,6 @@
 import { openFlow, type OpenedFlow } from '../enclave/flow.js'
 import { MemoryFileSystem } from '../faults/memory-file-system.js'
+import { commitChannel } from '../host/commits.js'
 import { segmentChannel } from '../host/segments.js'
 import { FileLedger, LEDGER_NAME } from '../kms/file-ledger.js'
 import type { Keyring } from '../kms/keyring.js'
@@ -117,6 +118,7 @@ export class Rehearsal implements AsyncDisposable {
     return openFlow({
       store: this.#store,
       kms: this.#service,
+      commits: commitChannel(this.#store, this.#service),
       segments: segmentChannel(this.#store, this.#service),
       attester: {
         attest: ({ nonce, confirmationKey }) => {

@@ -3,15 +3,16 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
 import { CHECKPOINT_SIZE_BYTES_MAX, ENTRY_COUNT_MAX } from '../protocol/limits.js'
 import type { EntryName, FlowId } from '../protocol/names.js'
-import type { Store } from '../protocol/ports.js'
+import { STORE_ERROR_CODES, type Store } from '../protocol/ports.js'
 import { packEpoch, stateOf, type EpochIndex, type EpochState, type StoredObject } from './epoch-file.js'
 import type { EntryReader } from './entry-reader.js'
 import type { FlowKeys } from './flow-keys.js'
 import type { KmsClient } from './kms-client.js'
-import { formatObjectName, type ObjectName } from './object-names.js'
+import type { ObjectFirst } from './kms-session.js'
+import { formatObjectName, storeName, type ObjectName } from './object-names.js'
 import { Garbage } from './garbage.js'
 import { deleteObjects, putObject } from './stored-objects.js'
-import { equalHeads } from '../protocol/session.js'
+import { equalHeads, type Head } from '../protocol/session.js'
 
 /** What a checkpoint changes. The values are its own. */
 export interface Change {
@@ -33,6 +34,16 @@ export interface CheckpointsOptions {
   readonly garbage: readonly ObjectName[]
 }
 
+/** The next epoch, from when it is sealed until it is known what became of it. */
+interface Draft {
+  readonly next: EpochState
+  readonly file: ObjectFirst
+  /** What the store may hold of it. */
+  readonly written: readonly StoredObject[]
+  /** The store failed: its file may have become durable all the same, and a recovery might adopt it. */
+  isAbandoned: boolean
+}
+
 /** After these the ledger will never again take a commit of this instance. */
 const FINAL = ['ERR_FENCED', 'ERR_LEDGER_CONFLICT', 'ERR_LEDGER_ROLLED_BACK', 'ERR_FLOW_DESTROYED'] as const
 /** How many superfluous objects are deleted along with one checkpoint. */
@@ -45,16 +56,11 @@ const COLLECTED_COUNT_MAX = 64
 export class Checkpoints {
   readonly #options: CheckpointsOptions
   #state: EpochState
-  /**
-   * What the next call must settle first. `written`: the epoch file is durable; whether the ledger has it, nobody has said.
-   * `abandoned`: an epoch file may have become durable although the store failed, and a recovery might adopt it.
-   */
-  #doubt: { readonly kind: 'written'; readonly next: EpochState } | { readonly kind: 'abandoned' } | undefined
+  /** What the next call must settle first. */
+  #draft: Draft | undefined
   #incarnation: number
   readonly #garbage: Garbage
   #serial = 0
-  /** Names that the checkpoint under way has used. */
-  #attempted: ObjectName[] = []
   #turn: Promise<unknown> = Promise.resolve()
   #ended: KeyriseError | undefined
 
@@ -88,7 +94,7 @@ export class Checkpoints {
   /** The committed state, after what is in doubt was settled. @throws {KeyriseError} ERR_KMS_UNREACHABLE, ERR_FENCED, … */
   async settled(): Promise<EpochState> {
     this.assertLive()
-    if (this.#doubt !== undefined) await this.inTurn(() => this.#settle())
+    if (this.#draft !== undefined) await this.inTurn(() => this.#settle())
     return this.#state
   }
 
@@ -129,14 +135,20 @@ export class Checkpoints {
   }
 
   async #checkpoint(changes: readonly Change[]): Promise<void> {
-    this.#doubt = { kind: 'written', next: await this.#write(changes) }
-    await this.#settle()
+    // Deleting takes no part in the outcome, so it runs beside.
+    const collecting = this.#garbage.isDue ? this.#collect() : undefined
+    try {
+      this.#draft = await this.#seal(changes)
+      await this.#settle()
+    } finally {
+      await collecting
+    }
   }
 
   async #settle(): Promise<void> {
     try {
-      if (this.#doubt?.kind === 'written') await this.#commitWritten(this.#doubt.next)
-      if (this.#doubt?.kind === 'abandoned') await this.#disown()
+      if (this.#draft?.isAbandoned === false) await this.#commitDraft(this.#draft)
+      if (this.#draft?.isAbandoned === true) await this.#disown(this.#draft)
     } catch (error) {
       if (isKeyriseError(error, ...FINAL)) this.end(error)
       throw error
@@ -144,78 +156,96 @@ export class Checkpoints {
   }
 
   /** The first time, or again, which the ledger takes for the same. */
-  async #commitWritten(next: EpochState): Promise<void> {
-    await this.#options.kms.commit(this.#incarnation, this.#state.head, next.head)
+  async #commitDraft(draft: Draft): Promise<void> {
+    try {
+      await this.#options.kms.commit(this.#incarnation, this.#state.head, draft.next.head, draft.file)
+      this.#advance(draft)
+    } catch (error) {
+      if (!isKeyriseError(error, ...STORE_ERROR_CODES)) throw error
+      draft.isAbandoned = true
+      // So that the failure is final when it is told. If it cannot be yet, the next call settles it, or says why not.
+      await this.#settle().catch(() => undefined)
+      if (this.#state !== draft.next) throw error
+    }
+  }
+
+  #advance({ next }: Draft): void {
     const kept = new Set(objectsOf(next).keys())
     const dropped = [...objectsOf(this.#state).values()].filter(({ name }) => !kept.has(formatObjectName(name)))
     this.#state = next
-    this.#doubt = undefined
+    this.#draft = undefined
     this.#options.reader.forget(dropped)
     this.#garbage.add(dropped.map(({ name }) => name))
   }
 
   /** Takes the flow over from itself: what the old incarnation may have left is then adopted by nobody. */
-  async #disown(): Promise<void> {
+  async #disown(draft: Draft): Promise<void> {
     const { kms } = this.#options
     const ledger = await kms.open()
-    const mine =
-      ledger.incarnation === this.#incarnation && ledger.head !== null && equalHeads(ledger.head, this.#state.head)
-    if (!mine) throw new KeyriseError('ERR_FENCED')
+    const isMine = (head: Head): boolean =>
+      ledger.incarnation === this.#incarnation && ledger.head !== null && equalHeads(ledger.head, head)
+    // An earlier attempt went all the way, and its answer was lost.
+    if (isMine(draft.next.head)) return this.#advance(draft)
+    if (!isMine(this.#state.head)) throw new KeyriseError('ERR_FENCED')
     this.#incarnation = await kms.claim(ledger, null)
-    this.#doubt = undefined
+    this.#drop(draft)
   }
 
-  async #write(changes: readonly Change[]): Promise<EpochState> {
-    // Deleting takes no part in the outcome, so it runs beside.
-    const collecting = this.#garbage.isDue ? this.#collect() : undefined
-    this.#attempted = []
+  /** No commit names what was written for it, and none will: the next attempt has serials of its own. */
+  #drop({ written }: Pick<Draft, 'written'>): void {
+    this.#draft = undefined
+    this.#options.reader.forget(written)
+    this.#garbage.add(written.map(({ name }) => name))
+  }
+
+  /** The next epoch's file, of what is sealed straight to the KMS when that is durable. */
+  async #seal(changes: readonly Change[]): Promise<Draft> {
+    const written: StoredObject[] = []
     try {
-      const directs = await this.#writeDirects(changes)
-      return await this.#writeEpoch(changes, directs)
+      const directs = await this.#writeDirects(changes, written)
+      return this.#sealEpoch(changes, directs, written)
     } catch (error) {
-      // No commit names what was written, and none will: the next attempt has serials of its own.
-      this.#garbage.add(this.#attempted)
-      // So that the failure is final when it is told. If it cannot be yet, the next call settles it, or says why not.
-      await this.#settle().catch(() => undefined)
+      this.#drop({ written })
       throw error
-    } finally {
-      await collecting
     }
   }
 
-  async #writeDirects(changes: readonly Change[]): Promise<Map<EntryName, StoredObject>> {
-    const { keys, kms, store, flow } = this.#options
-    const written = changes.flatMap(({ name, value }) => {
+  async #writeDirects(changes: readonly Change[], written: StoredObject[]): Promise<Map<EntryName, StoredObject>> {
+    const { keys, kms, store, flow, reader } = this.#options
+    const directs = changes.flatMap(({ name, value }) => {
       if (value?.direct !== true) return []
       const place = this.#place('direct')
       const envelope = value.bytes.expose((bytes) => keys.sealDirect(name, bytes, place, kms.rootKey))
+      const object = { name: place, digest: envelopeDigest(envelope) }
       this.#garbage.weigh(place, envelope.length)
-      return [{ name, envelope, object: { name: place, digest: envelopeDigest(envelope) } }]
+      written.push(object)
+      reader.hold(object, value.bytes.clone())
+      return [{ name, envelope, object }]
     })
-    await allSettled(written.map(({ envelope, object }) => putObject(store, flow, object.name, envelope)))
-    return new Map(written.map(({ name, object }) => [name, object]))
+    await allSettled(directs.map(({ envelope, object }) => putObject(store, flow, object.name, envelope)))
+    return new Map(directs.map(({ name, object }) => [name, object]))
   }
 
-  async #writeEpoch(changes: readonly Change[], directs: ReadonlyMap<EntryName, StoredObject>): Promise<EpochState> {
-    const { keys, store, flow, reader } = this.#options
+  #sealEpoch(
+    changes: readonly Change[],
+    directs: ReadonlyMap<EntryName, StoredObject>,
+    written: StoredObject[],
+  ): Draft {
+    const { keys, flow, reader } = this.#options
+    const { index, values } = this.#indexOf(changes, directs)
     const place = this.#place('epoch')
-    const { index, values } = this.#draft(changes, directs)
-    using plaintext = Secret.take(packEpoch(index, values))
+    const plaintext = Secret.own(packEpoch(index, values))
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
-    this.#garbage.weigh(place, envelope.length)
     const object = { name: place, digest: envelopeDigest(envelope) }
-    this.#doubt = { kind: 'abandoned' }
-    await putObject(store, flow, place, envelope)
-    reader.hold(object, plaintext.clone())
-    for (const { name, value } of changes) {
-      const direct = directs.get(name)
-      if (direct !== undefined && value !== null) reader.hold(direct, value.bytes.clone())
-    }
-    return stateOf(index, object)
+    this.#garbage.weigh(place, envelope.length)
+    written.push(object)
+    reader.hold(object, plaintext)
+    const file = { name: storeName(flow, place), bytes: envelope, isDurable: false }
+    return { next: stateOf(index, object), file, written, isAbandoned: false }
   }
 
   /** The next epoch's index, and the values that its file holds, in order. */
-  #draft(
+  #indexOf(
     changes: readonly Change[],
     directs: ReadonlyMap<EntryName, StoredObject>,
   ): { index: EpochIndex; values: Secret[] } {
@@ -244,9 +274,7 @@ export class Checkpoints {
   }
 
   #place(kind: 'epoch' | 'direct'): ObjectName {
-    const place = { kind, epoch: this.#state.head.epoch + 1, incarnation: this.#incarnation, serial: ++this.#serial }
-    this.#attempted.push(place)
-    return place
+    return { kind, epoch: this.#state.head.epoch + 1, incarnation: this.#incarnation, serial: ++this.#serial }
   }
 
   /** Deletes some of what no state lists any more. What fails to go stays for the next recovery to sweep. */

@@ -75,7 +75,7 @@ export class EntryReader implements Disposable {
     if (running !== undefined) return running
     const load = this.#opener
       .open(wanted)
-      .then((plaintext) => this.hold(wanted.object, Secret.take(plaintext)))
+      .then((plaintext) => this.hold(wanted.object, Secret.own(plaintext)))
       .finally(() => this.#loading.delete(name))
     this.#loading.set(name, load)
     return load

@@ -1,7 +1,7 @@
 import type { Bytes } from '../protocol/bytes.js'
 import type { Flow, Migrate } from '../protocol/contract.js'
 import type { FlowId, StoreId } from '../protocol/names.js'
-import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
+import type { Attester, Clock, CommitChannel, KmsChannel, Random, SegmentChannel, Store } from '../protocol/ports.js'
 import type { Finding } from './copies.js'
 import type { IdempotentCalls } from './idempotency.js'
 import { KmsClient } from './kms-client.js'
@@ -14,6 +14,7 @@ export interface FlowOptions {
   readonly kms: KmsChannel
   /** A store that the KMS’s operator registered: it reads the flow’s headers there itself, and `kms` carries what it does not find. */
   readonly kmsStore?: StoreId | undefined
+  readonly commits: CommitChannel
   readonly segments: SegmentChannel
   readonly attester: Attester
   /** Ed25519, 32 bytes: the KMS to trust, from the measured launch configuration. */
@@ -60,10 +61,23 @@ export interface OpenedFlow {
  * Crash: at any point, safe to repeat.
  */
 export const openFlow = async (options: FlowOptions): Promise<OpenedFlow> => {
-  const { store, kms: channel, kmsStore, segments, attester, kmsIdentity, clock, random, flow, task, image } = options
+  const {
+    store,
+    kms: channel,
+    kmsStore,
+    commits,
+    segments,
+    attester,
+    kmsIdentity,
+    clock,
+    random,
+    flow,
+    task,
+    image,
+  } = options
   const { found = () => undefined } = options
   const identity = { flow, task, image }
-  const kms = new KmsClient({ channel, attester, kmsIdentity, clock, flow, task, image, store: kmsStore })
+  const kms = new KmsClient({ channel, commits, attester, kmsIdentity, clock, flow, task, image, store: kmsStore })
   try {
     const ports = { identity, store, kms, originKey: () => kms.originKey(), kmsIdentity, random, found }
     const recovered = await recover(ports)

@@ -2,7 +2,14 @@ import { RUNTIME_OCALLS, type RuntimeOcallName } from '../protocol/calls.js'
 import { isKeyriseError, KeyriseError, type ErrorCode } from '../protocol/errors.js'
 import { DELIVERED_SEGMENT_SIZE_BYTES_MAX, STORE_COPY_COUNT_MAX } from '../protocol/limits.js'
 import { parsePath } from '../protocol/names.js'
-import type { Attester, KmsChannel, SegmentChannel, Store } from '../protocol/ports.js'
+import {
+  STORE_ERROR_CODES,
+  type Attester,
+  type CommitChannel,
+  type KmsChannel,
+  type SegmentChannel,
+  type Store,
+} from '../protocol/ports.js'
 import type { Bytes } from '../protocol/bytes.js'
 import type { Finding } from './copies.js'
 import type { OutputLine } from './diagnostics.js'
@@ -17,13 +24,6 @@ const PRINT_DEADLINE_MS = 10_000
 /** Then it asks again. */
 const START_DEADLINE_MS = 24 * 60 * 60 * 1000
 
-const STORE_CODES: readonly ErrorCode[] = [
-  'ERR_STORE_CONFLICT',
-  'ERR_STORE_FULL',
-  'ERR_STORE_UNWRITABLE',
-  'ERR_STORE_IO',
-  'ERR_NAME_INVALID',
-]
 const KMS_CODES: readonly ErrorCode[] = ['ERR_KMS_UNREACHABLE']
 
 /** An answer that is not one counts as a failure of the service, of which `code` is the name. */
@@ -36,10 +36,10 @@ const expectBytes = (reply: unknown, code: ErrorCode): Bytes => {
 export const hostStore = (calls: OutgoingCalls): Store => {
   const call = (name: RuntimeOcallName, argument: unknown): Promise<unknown> =>
     calls
-      .call(name, argument, { deadlineMs: STORE_DEADLINE_MS, codes: STORE_CODES, otherwise: 'ERR_STORE_IO' })
+      .call(name, argument, { deadlineMs: STORE_DEADLINE_MS, codes: STORE_ERROR_CODES, otherwise: 'ERR_STORE_IO' })
       .catch((error: unknown) => {
         // A host that does not answer, or answers nonsense, is a store that failed.
-        throw error instanceof KeyriseError && STORE_CODES.includes(error.code)
+        throw error instanceof KeyriseError && STORE_ERROR_CODES.includes(error.code)
           ? error
           : new KeyriseError('ERR_STORE_IO', { cause: error })
       })
@@ -122,9 +122,27 @@ export const hostKms = (calls: OutgoingCalls): KmsChannel => ({
   },
 })
 
+/** What may be said of a commit: either, and a host that does not answer may have done both. */
+const COMMIT_CODES: readonly ErrorCode[] = [...STORE_ERROR_CODES, ...KMS_CODES]
+
+export const hostCommits = (calls: OutgoingCalls): CommitChannel => ({
+  commit: async (name, bytes, frame) => {
+    try {
+      const reply = await calls.call(
+        RUNTIME_OCALLS.storeCommit,
+        { name, bytes, frame },
+        { deadlineMs: STORE_DEADLINE_MS + KMS_DEADLINE_MS, codes: COMMIT_CODES, otherwise: 'ERR_STORE_IO' },
+      )
+      return expectBytes(reply, 'ERR_STORE_IO')
+    } catch (error) {
+      throw isKeyriseError(error, ...COMMIT_CODES) ? error : new KeyriseError('ERR_STORE_IO', { cause: error })
+    }
+  },
+})
+
 /** What may be said of a segment: unauthenticated, and it decides no more than whether and how to ask again. */
 const SEGMENT_CODES: readonly ErrorCode[] = [
-  ...STORE_CODES,
+  ...STORE_ERROR_CODES,
   'ERR_ENVELOPE_INVALID',
   'ERR_SESSION_INVALID',
   'ERR_CALLS_LIMIT',

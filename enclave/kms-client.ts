@@ -31,7 +31,7 @@ import {
   type RootCertificate,
 } from '../protocol/statements.js'
 import { OwnReceipts } from './own-receipts.js'
-import { KmsSessions, type KmsSessionOptions, type SessionAnswer } from './kms-session.js'
+import { KmsSessions, type KmsSessionOptions, type ObjectFirst, type SessionAnswer } from './kms-session.js'
 
 /** Who holds a flow, as the ledger says. */
 export interface LedgerState {
@@ -174,12 +174,13 @@ export class KmsClient implements Disposable {
 
   /**
    * Repeating a commit that took effect succeeds. One that takes the flow over from another image has its receipt.
-   * @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT, ERR_KMS_UNTRUSTED.
+   * @param first - what `head` is of, where the store may not have it yet.
+   * @throws {KeyriseError} ERR_FENCED, ERR_LEDGER_CONFLICT, ERR_KMS_UNTRUSTED; ERR_STORE_*, as `AskOptions.first`.
    */
-  async commit(incarnation: number, parent: Head | null, head: Head): Promise<void> {
+  async commit(incarnation: number, parent: Head | null, head: Head, first?: ObjectFirst): Promise<void> {
     const { acknowledgement } = await this.#ask(
       { op: 'commit', incarnation, parent, head },
-      { repeatable: true, stateOf: () => ({ head, incarnation }) },
+      { repeatable: true, stateOf: () => ({ head, incarnation }), first },
     )
     this.#keepAcknowledgement({ head, incarnation }, acknowledgement)
   }
@@ -261,6 +262,7 @@ export class KmsClient implements Disposable {
     options: {
       readonly repeatable: boolean
       readonly stateOf?: (reply: SessionReplies[Op]) => Acknowledged
+      readonly first?: ObjectFirst | undefined
     } = { repeatable: true },
   ): Promise<SessionReplies[Op]> {
     const bytes = encodeSessionRequest(request)
@@ -276,7 +278,8 @@ export class KmsClient implements Disposable {
       }
       return reply
     }
-    return this.#sessions.ask(bytes, read, { repeatable: options.repeatable, greeting: this.#greeting() })
+    const { repeatable, first } = options
+    return this.#sessions.ask(bytes, read, { repeatable, first, greeting: this.#greeting() })
   }
 
   #askToOpen<Op extends 'unwrap' | 'unwrap-stored' | 'stream', T>(

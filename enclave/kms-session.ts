@@ -10,8 +10,10 @@ import {
   type KmsRequest,
   type Parts,
 } from '../protocol/kms.js'
-import type { Attester, Clock, KmsChannel } from '../protocol/ports.js'
+import { STORE_ERROR_CODES, type Attester, type Clock, type CommitChannel, type KmsChannel } from '../protocol/ports.js'
 
+/** Of what the store has to take first. */
+const PUT_DEADLINE_MS = 30_000
 /** Hundreds of unwraps behind those of others take seconds; a dead KMS is noticed by the channel, long before. */
 const EXCHANGE_DEADLINE_MS = 30_000
 /** Between attempts: long enough for a KMS that is being restarted, short enough for a caller to wait. */
@@ -29,6 +31,7 @@ export const isTransient = (error: unknown): boolean => isKeyriseError(error, ..
 
 export interface KmsSessionOptions {
   readonly channel: KmsChannel
+  readonly commits: CommitChannel
   readonly attester: Attester
   /** Ed25519, 32 bytes. */
   readonly kmsIdentity: Bytes
@@ -40,6 +43,24 @@ export interface SessionAnswer extends Parts {
   readonly handshakeDigest: Bytes
   /** SHA-256 of the evidence that the session was opened with. */
   readonly evidenceDigest: Bytes
+}
+
+/** An object that the KMS is told of once it is durable. */
+export interface ObjectFirst {
+  readonly name: string
+  readonly bytes: Bytes
+  /** Whether the store is known to have it. */
+  isDurable: boolean
+}
+
+/** How a request is made. */
+export interface AskOptions {
+  /** False: one attempt, so that an outcome that is unknown is not changed by asking. */
+  readonly repeatable: boolean
+  /** Goes first in every new session; its answer to `greeted`. Undefined where the request is it. */
+  readonly greeting?: { readonly request: Uint8Array; readonly greeted: (answer: SessionAnswer) => void }
+  /** Put before the request goes, unless it is durable. @throws {KeyriseError} ERR_STORE_*: it may have become durable all the same. */
+  readonly first?: ObjectFirst | undefined
 }
 
 /** A session, and the digest of the evidence that opened it. */
@@ -62,16 +83,8 @@ export class KmsSessions {
     this.#options = options
   }
 
-  /**
-   * Sends `request` and gives the answer to `read`, whose result is returned.
-   * @param options.greeting - goes first in every new session; its answer to `greeted`. Undefined where `request` is it.
-   * @param options.repeatable - false: one attempt, so that an outcome that is unknown is not changed by asking.
-   */
-  ask<T>(
-    request: Uint8Array,
-    read: (answer: SessionAnswer) => T,
-    options: { repeatable: boolean; greeting?: { request: Uint8Array; greeted: (answer: SessionAnswer) => void } },
-  ): Promise<T> {
+  /** Sends `request` and gives the answer to `read`, whose result is returned. */
+  ask<T>(request: Uint8Array, read: (answer: SessionAnswer) => T, options: AskOptions): Promise<T> {
     const turn = this.#turn.then(async () => {
       const frame = await this.#askRepeatedly(request, options)
       try {
@@ -89,10 +102,7 @@ export class KmsSessions {
     this.#drop()
   }
 
-  async #askRepeatedly(
-    request: Uint8Array,
-    { repeatable, greeting }: Parameters<KmsSessions['ask']>[2],
-  ): Promise<OpenedFrame> {
+  async #askRepeatedly(request: Uint8Array, { repeatable, greeting, first }: AskOptions): Promise<OpenedFrame> {
     const delaysMs = repeatable ? RETRY_DELAYS_MS : []
     for (let attempt = 0; ; attempt++) {
       try {
@@ -101,7 +111,7 @@ export class KmsSessions {
           this.#attested = await this.#connect()
           if (greeting !== undefined) await this.#greet(this.#attested, greeting)
         }
-        return await this.#send(this.#attested, request)
+        return await this.#send(this.#attested, request, first)
       } catch (error) {
         this.#drop()
         const delayMs = delaysMs[attempt]
@@ -128,10 +138,7 @@ export class KmsSessions {
     return { session: await opening.finish({ reply, evidence, kmsIdentity }), evidenceDigest: sha256(evidence) }
   }
 
-  async #greet(
-    attested: Attested,
-    { request, greeted }: { request: Uint8Array; greeted: (answer: SessionAnswer) => void },
-  ): Promise<void> {
+  async #greet(attested: Attested, { request, greeted }: NonNullable<AskOptions['greeting']>): Promise<void> {
     const frame = await this.#send(attested, request)
     try {
       greeted(frame.answer)
@@ -140,9 +147,9 @@ export class KmsSessions {
     }
   }
 
-  async #send({ session, evidenceDigest }: Attested, request: Uint8Array): Promise<OpenedFrame> {
+  async #send({ session, evidenceDigest }: Attested, request: Uint8Array, first?: ObjectFirst): Promise<OpenedFrame> {
     const sealed = await session.seal(request)
-    const reply = await this.#exchange({ op: 'call', session: session.id, sealed })
+    const reply = await this.#exchange({ op: 'call', session: session.id, sealed }, first)
     const frame = await session.open(reply.sealed)
     const answer = { ...decodeParts(frame), handshakeDigest: session.transcriptDigest, evidenceDigest }
     return { answer, wipe: () => frame.fill(0) }
@@ -150,8 +157,12 @@ export class KmsSessions {
 
   async #exchange<Op extends 'challenge' | 'handshake' | 'call'>(
     request: KmsRequest & { readonly op: Op },
+    first?: ObjectFirst,
   ): Promise<KmsReplies[Op]> {
-    const claimed = await this.#answer(encodeKmsRequest(request))
+    const frame = encodeKmsRequest(request)
+    const claimed = await (first === undefined || first.isDurable
+      ? this.#answer(frame)
+      : this.#answerAfter(first, frame))
     try {
       return decodeKmsReply<Op>(request.op, claimed)
     } catch (error) {
@@ -162,20 +173,42 @@ export class KmsSessions {
   }
 
   async #answer(frame: Uint8Array): Promise<Uint8Array> {
-    const { clock, channel } = this.#options
-    let deadline: Disposable | undefined
-    const late = new Promise<never>((_resolve, reject) => {
-      deadline = clock.timer(EXCHANGE_DEADLINE_MS, () =>
-        reject(new KeyriseError('ERR_KMS_UNREACHABLE', { detail: 'no answer' })),
-      )
-    })
     try {
-      return await Promise.race([channel.exchange(frame), late])
+      return await this.#inTime(this.#options.channel.exchange(frame), EXCHANGE_DEADLINE_MS)
     } catch (error) {
       // Whatever the way to the KMS fails with, an answer did not come.
       throw isKeyriseError(error, 'ERR_KMS_UNREACHABLE')
         ? error
         : new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+    }
+  }
+
+  async #answerAfter(first: ObjectFirst, frame: Uint8Array): Promise<Uint8Array> {
+    const { name, bytes } = first
+    try {
+      const answer = await this.#inTime(
+        this.#options.commits.commit(name, bytes, frame),
+        PUT_DEADLINE_MS + EXCHANGE_DEADLINE_MS,
+      )
+      first.isDurable = true
+      return answer
+    } catch (error) {
+      // That the KMS did not answer is said of what was stored before; of all else nobody knows how far it came.
+      first.isDurable = isKeyriseError(error, 'ERR_KMS_UNREACHABLE')
+      throw isKeyriseError(error, 'ERR_KMS_UNREACHABLE', ...STORE_ERROR_CODES)
+        ? error
+        : new KeyriseError('ERR_STORE_IO', { cause: error })
+    }
+  }
+
+  /** @throws {KeyriseError} ERR_DEADLINE. */
+  async #inTime(answer: Promise<Uint8Array>, deadlineMs: number): Promise<Uint8Array> {
+    let deadline: Disposable | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      deadline = this.#options.clock.timer(deadlineMs, () => reject(new KeyriseError('ERR_DEADLINE')))
+    })
+    try {
+      return await Promise.race([answer, late])
     } finally {
       deadline?.[Symbol.dispose]()
     }

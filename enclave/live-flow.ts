@@ -320,4 +320,4 @@ const readChanges = (entries: Readonly<Partial<Record<EntryName, CheckpointValue
       if (direct && bytes.length > DIRECT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: name })
       return { name, bytes, direct }
     })
-    .map(({ name, bytes, direct }) => ({ name, value: { bytes: Secret.take(copyBytes(bytes)), direct } }))
+    .map(({ name, bytes, direct }) => ({ name, value: { bytes: Secret.own(copyBytes(bytes)), direct } }))

@@ -81,8 +81,8 @@ const choose = async (
   })
   for (const [name, value] of checkMigrated(state, migrated)) {
     if (value === 'keep') chosen.set(name, value)
-    else if (value instanceof Uint8Array) chosen.set(name, { bytes: Secret.take(copyBytes(value)), direct: false })
-    else chosen.set(name, { bytes: Secret.take(copyBytes(value.bytes)), direct: true })
+    else if (value instanceof Uint8Array) chosen.set(name, { bytes: Secret.own(copyBytes(value)), direct: false })
+    else chosen.set(name, { bytes: Secret.own(copyBytes(value.bytes)), direct: true })
   }
   return chosen
 }
@@ -145,7 +145,7 @@ const stateAnew = async ({ ports, keys, reader, recovered, chosen }: Restating) 
       if (offset > CHECKPOINT_SIZE_BYTES_MAX) throw new KeyriseError('ERR_SIZE_LIMIT', { detail: 'a migration' })
     }
     const index: EpochIndex = { parent: state.head, acknowledgement: kms.acknowledgement, entries }
-    const plaintext = Secret.take(packEpoch(index, values))
+    const plaintext = Secret.own(packEpoch(index, values))
     const object = place('epoch')
     const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, object))
     await putNew(store, identity.flow, object, envelope)
@@ -182,7 +182,7 @@ const valueOf = async (
   const location = state.entries.get(name)
   if (location === undefined) throw new KeyriseError('ERR_ENTRY_MISSING', { detail: name })
   return {
-    bytes: Secret.take(await reader.read(name, location, state)),
+    bytes: Secret.own(await reader.read(name, location, state)),
     direct: location.object.name.kind === 'direct',
   }
 }

@@ -54,7 +54,7 @@ const resealBatch = async (
     const epoch = await checkpoints.commit(async (state) => {
       for (const [name, location] of chooseBatch(state, since, skipped)) {
         try {
-          const bytes = Secret.take(await read(name, location, state))
+          const bytes = Secret.own(await read(name, location, state))
           changes.push({ name, value: { bytes, direct: location.object.name.kind === 'direct' } })
         } catch (error) {
           if (!isOfItem(error)) throw error

@@ -8,6 +8,7 @@ import { diagnostics } from './diagnostics.js'
 import type { FlowOptions, OpenedFlow } from './flow.js'
 import { openGate } from './gate.js'
 import {
+  hostCommits,
   hostFindings,
   hostKms,
   hostSegments,
@@ -43,6 +44,7 @@ export const serveInstance = async (options: ServeOptions): Promise<void> => {
   const opened = await openFlow({
     store: hostStore(ocalls),
     kms: hostKms(ocalls),
+    commits: hostCommits(ocalls),
     segments: hostSegments(ocalls),
     attester: platformAttester(new OutgoingCalls(instance.platform, clock)),
     kmsIdentity,

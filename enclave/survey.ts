@@ -76,7 +76,7 @@ export const sightInCopies = async (
 export const openSighting = (keys: FlowKeys, sighting: Sighting): Authentic | undefined =>
   orUndefined(() => {
     const { plaintext: bytes, context } = keys.openEpoch(sighting.envelope)
-    const plaintext = Secret.take(bytes)
+    const plaintext = Secret.own(bytes)
     try {
       const { epoch, incarnation } = context
       return { sighting, epoch, incarnation, index: plaintext.expose(unpackIndex), plaintext }

@@ -68,7 +68,9 @@ const STORE = '/store'
 const LOG_N = 1
 /** After every deadline of a call, either way. */
 const DELAY_MS = 10 * 60 * 1000
-const SEARCHED_ELSEWHERE = [RUNTIME_OCALLS.storePut, RUNTIME_OCALLS.kmsExchange].map((name) => `call ${name}`)
+const SEARCHED_ELSEWHERE = [RUNTIME_OCALLS.storePut, RUNTIME_OCALLS.kmsExchange, RUNTIME_OCALLS.storeCommit].map(
+  (name) => `call ${name}`,
+)
 /**
  * A host and a KMS with simulated disks, clock and wire, in this thread: the real store, supervisor, gate, flow, recovery, service,
  * ledger and keyring on top of them. Either machine can be switched off and on again, at any operation.

@@ -10,6 +10,7 @@ import {
 } from '../protocol/limits.js'
 import type { FlowId } from '../protocol/names.js'
 import type { KmsChannel, Store } from '../protocol/ports.js'
+import { commitChannel } from './commits.js'
 import { segmentChannel } from './segments.js'
 import type { OcallTable } from './served-ocalls.js'
 
@@ -37,6 +38,7 @@ export const ocallTable = ({ flow, store, kms, authors, found }: OcallTableOptio
     return claimed instanceof Uint8Array ? claimed : fields.refuse(field)
   }
   const segments = segmentChannel(store, kms)
+  const commits = commitChannel(store, kms)
   const copies = async (): Promise<readonly Store[]> => (await store.copies?.()) ?? [store]
   /** The store, or the copy of it that is asked for. */
   const chosen = async (fields: FieldReader): Promise<Store> => {
@@ -103,6 +105,13 @@ export const ocallTable = ({ flow, store, kms, authors, found }: OcallTableOptio
             index: fields.count('index'),
           })) ?? null
         )
+      },
+    ],
+    [
+      RUNTIME_OCALLS.storeCommit,
+      (claimed) => {
+        const fields = read(claimed, 'name', 'bytes', 'frame')
+        return commits.commit(name(fields, 'name'), bytes(fields, 'bytes'), bytes(fields, 'frame'))
       },
     ],
     [RUNTIME_OCALLS.kmsExchange, (claimed) => kms.exchange(bytes(read(claimed, 'frame'), 'frame'))],

@@ -30,6 +30,8 @@ export const RUNTIME_OCALLS = {
   storeFinding: 'keyrise:store-finding',
   /** { frame } → bytes */
   kmsExchange: 'keyrise:kms-exchange',
+  /** { name, bytes, frame } → bytes: what the KMS answered to the frame, which it got once the object was durable */
+  storeCommit: 'keyrise:store-commit',
   /** { name, offset, sizeBytes, stream, index } → the segment as the KMS delivers it, or null where there is no such name */
   bulkSegment: 'keyrise:bulk-segment',
   /** nothing → nothing, once the host has use for an instance that was launched to stand by */

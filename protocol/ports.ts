@@ -1,4 +1,4 @@
-import type { KeyriseError } from './errors.js'
+import type { ErrorCode, KeyriseError } from './errors.js'
 import type { ValueLimits } from './values.js'
 
 /** Everything that touches the world comes in through one of these, by constructor: real ones in `storage/` and `platform/`, simulated ones in `faults/`. */
@@ -106,6 +106,15 @@ export interface FileSystem {
   syncDirectory(path: string): Promise<void>
 }
 
+/** What a `Store` may fail with. */
+export const STORE_ERROR_CODES: readonly ErrorCode[] = [
+  'ERR_STORE_CONFLICT',
+  'ERR_STORE_FULL',
+  'ERR_STORE_UNWRITABLE',
+  'ERR_STORE_IO',
+  'ERR_NAME_INVALID',
+]
+
 /** The second environment: immutable names, opaque bytes. Whoever runs it may read, lose, swap or roll back all of it. */
 export interface Store {
   /**
@@ -132,6 +141,16 @@ export interface Store {
 export interface KmsChannel {
   /** @throws {KeyriseError} ERR_KMS_UNREACHABLE when no answer came: the outcome is unknown. */
   exchange(frame: Uint8Array): Promise<Uint8Array>
+}
+
+/** The way of a checkpoint: what a flow is about to become, into its store and then to its KMS, in one errand of the host's. */
+export interface CommitChannel {
+  /**
+   * Puts an object; once that is durable, and only then, exchanges `frame` with the KMS.
+   * @throws {KeyriseError} ERR_STORE_*, ERR_NAME_INVALID: as `Store.put`, and the KMS has not seen the frame; ERR_KMS_UNREACHABLE: the
+   * object is durable, and what became of the frame is unknown.
+   */
+  commit(name: string, bytes: Uint8Array, frame: Uint8Array): Promise<Uint8Array>
 }
 
 /** A segment of a payload that a KMS has a stream for, and where it is stored. */

@@ -17,7 +17,8 @@ import type definition from './checkpoint.enclave.js'
 const FILE_SIZE_BYTES = 16 * 4096 + 2048
 const LEDGER_RECORD_SIZE_BYTES = 256
 const TURN_COUNT = 40
-const WARM_UP_COUNT = 20
+/** V8 has compiled by then what a flow at work runs. */
+const WARM_UP_COUNT = 300
 
 /** The bare work under a checkpoint: one durable publish, one durable append, one round trip to the KMS's process. */
 class BareWork {

@@ -32,6 +32,12 @@ export class Secret implements Disposable {
     return secret
   }
 
+  /** Takes over `bytes`, which fill a buffer that nobody else has kept. @throws {TypeError} where they are a part of one. */
+  static own(bytes: Bytes): Secret {
+    if (bytes.length !== bytes.buffer.byteLength) throw new TypeError('A secret has a buffer of its own')
+    return new Secret(bytes)
+  }
+
   get size(): number {
     return this.#live().length
   }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { runDrill, type DrillOptions } from '../../cli/drill.js'
 import { openFlow } from '../../enclave/flow.js'
+import { commitChannel } from '../../host/commits.js'
 import { segmentChannel } from '../../host/segments.js'
 import { FileLedger } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
@@ -52,6 +53,7 @@ const setUp = async (t: Parameters<typeof makePlace>[0], { isRotated = false } =
     const opened = await openFlow({
       store,
       kms: service,
+      commits: commitChannel(store, service),
       segments: segmentChannel(store, service),
       attester: {
         attest: (claims) =>

@@ -13,6 +13,8 @@ import type { KmsChannel } from '../../protocol/ports.js'
 import type { Receipt } from '../../protocol/receipts.js'
 import { encodeSessionError, encodeSessionReply, encodeSessionRequest } from '../../protocol/session.js'
 import { encodeAcknowledgement, encodeProofs, encodeRoster } from '../../protocol/statements.js'
+import { commitChannel } from '../../host/commits.js'
+import { MemoryStore } from '../../storage/index.js'
 import { digestOf } from '../kms/attested-client.js'
 import { startInProcess } from '../kms/in-process.js'
 import { hastyClock, readText, startWorld, text } from './flow-world.js'
@@ -25,6 +27,7 @@ const task = parseFlowId('task-1')
 const connect = (kms: ScriptedKms, channel: KmsChannel = kms): KmsClient =>
   new KmsClient({
     channel,
+    commits: commitChannel(new MemoryStore(), channel),
     attester: { attest: () => Promise.resolve(text('evidence')) },
     kmsIdentity: kms.identity.publicKey,
     clock: hastyClock,

@@ -15,6 +15,8 @@ import { encodeCbor } from '../../protocol/cbor.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { ENTRY_KINDS, parseFlowId, type EntryName } from '../../protocol/names.js'
 import { encodeSessionRequest } from '../../protocol/session.js'
+import { commitChannel } from '../../host/commits.js'
+import { MemoryStore } from '../../storage/index.js'
 import { hastyClock, text } from './flow-world.js'
 import { ScriptedKms } from './scripted-kms.js'
 
@@ -154,7 +156,13 @@ test('an index that does not fit together is refused', (t) => {
 test('what a session’s answer carried is zero-filled once it was read', async (t) => {
   const kms = new ScriptedKms()
   const attester = { attest: () => Promise.resolve(text('evidence')) }
-  const sessions = new KmsSessions({ channel: kms, attester, kmsIdentity: kms.identity.publicKey, clock: hastyClock })
+  const sessions = new KmsSessions({
+    channel: kms,
+    commits: commitChannel(new MemoryStore(), kms),
+    attester,
+    kmsIdentity: kms.identity.publicKey,
+    clock: hastyClock,
+  })
   const request = encodeSessionRequest({ op: 'open', flow: parseFlowId('f'), task: parseFlowId('t'), holds: 0 })
   let kept: Uint8Array = allocate(0)
   const sum = (): number => kept.reduce((total, byte) => total + byte, 0)

@@ -7,9 +7,10 @@ import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import type { Policy } from '../../kms/policy.js'
 import type { Migrate } from '../../protocol/contract.js'
 import { KeyriseError } from '../../protocol/errors.js'
+import { commitChannel } from '../../host/commits.js'
 import { segmentChannel } from '../../host/segments.js'
 import { parseFlowId, parseStoreId, type EntryName } from '../../protocol/names.js'
-import type { Attester, Clock, KmsChannel, Random, SegmentChannel, Store } from '../../protocol/ports.js'
+import type { Attester, Clock, CommitChannel, KmsChannel, Random, SegmentChannel, Store } from '../../protocol/ports.js'
 import { getHeaders, headerName, pairsAmong, payloadName } from '../../protocol/sealed-pair.js'
 import { MemoryStore } from '../../storage/index.js'
 import type { TestPlatform } from '../kms/attested-client.js'
@@ -89,6 +90,8 @@ export interface LaunchOptions {
   readonly kms?: KmsChannel
   /** The registered store that the KMS is to read headers in. */
   readonly kmsStore?: string
+  /** A host that commits as it likes. */
+  readonly commits?: (right: CommitChannel) => CommitChannel
   /** A host that does with segments as it likes. */
   readonly segments?: (right: SegmentChannel) => SegmentChannel
   readonly kmsIdentity?: Bytes
@@ -128,9 +131,11 @@ export const startWorld = async (policy: Partial<Policy> = {}, stores: ReadonlyM
           around({ operation: 'kms-exchange', subject: '' }, () => channel.exchange(frame)),
       },
     }
+    const commits = commitChannel(faulty.store, faulty.kms)
     const segments = segmentChannel(faulty.store, faulty.kms)
     return openFlow({
       ...faulty,
+      commits: options.commits?.(commits) ?? commits,
       segments: options.segments?.(segments) ?? segments,
       attester,
       kmsStore: options.kmsStore === undefined ? undefined : parseStoreId(options.kmsStore),

@@ -255,6 +255,47 @@ test('a checkpoint that the store failed is not adopted after all, once its fail
   t.is(await readText(next, 'password/a'), '1')
 })
 
+test('a host that does not say how far a commit came is asked for nothing twice: what the ledger has counts', async (t) => {
+  for (const done of ['nothing', 'put', 'all'] as const) {
+    const world = await startWorld()
+    const state = { on: false }
+    const { flow } = await world.launch({
+      commits: (right) => ({
+        commit: async (name, bytes, frame) => {
+          if (!state.on) return right.commit(name, bytes, frame)
+          state.on = false
+          if (done === 'put') await world.store.put(name, bytes)
+          if (done === 'all') await right.commit(name, bytes, frame)
+          throw new Error('no answer')
+        },
+      }),
+    })
+    await flow.checkpoint({ 'password/a': text('1') })
+    state.on = true
+    const checkpoint = flow.checkpoint({ 'password/a': text('2') })
+    if (done === 'all') t.is(await checkpoint, 3)
+    else await t.throwsAsync(checkpoint, { code: 'ERR_STORE_IO' })
+    const value = done === 'all' ? '2' : '1'
+    t.deepEqual(await flow.read('password/a'), text(value), done)
+    t.is(await readText(await world.launch(), 'password/a'), value, done)
+  }
+})
+
+test('a KMS that cannot be asked before the epoch file is stored gets it stored when it is asked', async (t) => {
+  const world = await startWorld()
+  const { state, interrupt } = outage('kms-exchange', 'before', 'ERR_KMS_UNREACHABLE')
+  const { flow } = await world.launch({ interrupt })
+  await flow.checkpoint({ 'password/a': text('1') })
+  state.on = true
+  // Ends the session; the checkpoint after it has none to send a frame in.
+  await t.throwsAsync(flow.publish({ a: text('a') }), { code: 'ERR_KMS_UNREACHABLE' })
+  await t.throwsAsync(flow.checkpoint({ 'password/a': text('2') }), { code: 'ERR_KMS_UNREACHABLE' })
+  t.deepEqual(await world.store.names('epoch-0000000003'), [])
+  state.on = false
+  t.deepEqual(await flow.read('password/a'), text('2'))
+  t.is(await readText(await world.launch(), 'password/a'), '2')
+})
+
 test('with the KMS away too, the instance serves nothing before it knows, and yields to a newer one', async (t) => {
   for (const replaced of [false, true]) {
     const world = await startWorld()

@@ -64,6 +64,32 @@ test('the store and the KMS are served to the runtime', async (t) => {
   await handle.close()
 })
 
+test('the KMS gets the frame of a commit once the object is in the store, and not where it is not', async (t) => {
+  const frames: number[] = []
+  let stored = false
+  const kms: KmsLink = {
+    ...echoKms,
+    exchange: async (frame) => {
+      stored = (await served.store.get('flow-1/a')) !== undefined
+      frames.push(frame[0] ?? 0)
+      return frame[0] === 9 ? Promise.reject(new Error('gone')) : frame
+    },
+  }
+  const served = await serve({}, kms)
+  const { handle, store, ocall } = served
+  const commit = (name: string, byte: number, frame: number): Promise<unknown> =>
+    ocall(RUNTIME_OCALLS.storeCommit, { name, bytes: new Uint8Array([byte]), frame: new Uint8Array([frame]) })
+  t.deepEqual(await commit('flow-1/a', 1, 7), new Uint8Array([7]))
+  t.true(stored)
+  t.is(await commit('flow-1/a', 2, 8), 'ERR_STORE_CONFLICT')
+  t.is(await commit('flow-2/a', 1, 8), 'ERR_NAME_INVALID')
+  t.is(await ocall(RUNTIME_OCALLS.storeCommit, { name: 'flow-1/b', bytes: [1], frame: [1] }), 'ERR_ARGUMENT_INVALID')
+  t.deepEqual(frames, [7])
+  t.is(await commit('flow-1/b', 1, 9), 'ERR_KMS_UNREACHABLE')
+  t.deepEqual(await store.list(''), ['flow-1/a', 'flow-1/b'])
+  await handle.close()
+})
+
 test('an enclave reaches its own flow’s part of the store and no other', async (t) => {
   const { handle, store, ocall } = await serve()
   await store.put('flow-2/a', new Uint8Array([1]))

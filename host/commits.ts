@@ -1,0 +1,18 @@
+import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
+import { STORE_ERROR_CODES, type CommitChannel, type KmsChannel, type Store } from '../protocol/ports.js'
+
+/** Commits by way of `store` and a KMS: whatever one of them fails with, it is told which of them failed. */
+export const commitChannel = (store: Store, kms: KmsChannel): CommitChannel => ({
+  commit: async (name, bytes, frame) => {
+    try {
+      await store.put(name, bytes)
+    } catch (error) {
+      throw isKeyriseError(error, ...STORE_ERROR_CODES) ? error : new KeyriseError('ERR_STORE_IO', { cause: error })
+    }
+    try {
+      return await kms.exchange(frame)
+    } catch (error) {
+      throw new KeyriseError('ERR_KMS_UNREACHABLE', { cause: error })
+    }
+  },
+})
