@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { aroundStore, MemoryFileSystem } from '../../faults/index.js'
 import { Keyring } from '../../kms/keyring.js'
@@ -121,6 +122,20 @@ test('a header of an earlier attempt at the same entry, alike but for its file k
   const [pair = ''] = (await world.store.pairs('direct')).filter((name) => !failed.includes(name))
   await world.store.put(headerName(pair, 2), header?.bytes ?? text(''))
   t.is(await readText(await world.launch(), 'processed-data/one'), 'one')
+})
+
+test('an epoch file waits for the pairs that it lists, however long they take', async (t) => {
+  const world = await startWorld()
+  const stored: string[] = []
+  const slow = aroundStore(world.store, async ({ operation, subject }, work) => {
+    if (subject.includes('direct-')) await delay(20)
+    const answer = await work()
+    if (operation === 'store-put') stored.push(/direct|epoch/.exec(subject)?.[0] ?? 'root')
+    return answer
+  })
+  const { flow } = await world.launch({ store: slow })
+  await flow.checkpoint({ 'password/a': text('a'), 'processed-data/one': { to: 'kms', bytes: text('one') } })
+  t.deepEqual(stored, ['root', 'root', 'direct', 'direct', 'epoch'])
 })
 
 test('halves and generations that no state needs are collected, and none that one needs', async (t) => {

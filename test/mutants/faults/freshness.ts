@@ -80,11 +80,11 @@ export const FRESHNESS: readonly PlantedFault[] = [
   },
   {
     name: 'an epoch file that the store never took counts as stored',
-    file: 'enclave/kms-session.ts',
-    find: "first.isDurable = isKeyriseError(error, 'ERR_KMS_UNREACHABLE')",
-    put: 'first.isDurable = true',
+    ...CHECKPOINT,
+    find: 'isDurable: false',
+    put: 'isDurable: true',
     test: 'enclave/recovery-incarnations.test',
-    title: 'a host that does not say how far a commit came',
+    title: 'a KMS that cannot be asked before the epoch file is stored',
   },
   {
     ...CHECKPOINT,
@@ -99,7 +99,8 @@ export const FRESHNESS: readonly PlantedFault[] = [
     name: 'an epoch file is written before the payloads that it lists',
     find: 'await allSettled(directs',
     put: 'void Promise.allSettled(directs',
-    title: 'a checkpoint killed at any moment',
+    test: 'enclave/recovery-pairs.test',
+    title: 'an epoch file waits for the pairs that it lists',
   },
   {
     ...CHECKPOINT,
