@@ -23,19 +23,23 @@ const fileOperation = (...kinds: readonly string[]) => {
 }
 const request = ({ on }: WorldOperation): boolean => on === 'request'
 const reply = ({ on }: WorldOperation): boolean => on === 'reply'
-/** Of either port: a call out of the enclave, an answer to it, … Items of streams belong to whoever streams them. */
+/** Of either port: a call out of the enclave, an answer to it, … */
 const crossing =
   (boundary: Boundary, ...words: readonly string[]): LiveKind['strikes'] =>
   ({ on, name }) =>
     on === boundary && words.includes(name.split(' ')[1] ?? '')
-/** To make an ECALL twice is a host’s right; a key makes the two one. */
-const keyed: LiveKind['strikes'] = ({ on, name }) => on === 'ecall' && name.includes(' with a key')
-/** What an author’s own OCALL answers is the host’s to say. */
-const ofRuntime: LiveKind['strikes'] = ({ on, name }) => on === 'ocall' && name.includes(' answer keyrise:')
 const either =
   (...all: readonly LiveKind['strikes'][]): LiveKind['strikes'] =>
   (operation) =>
     all.some((strikes) => strikes(operation))
+const STREAM = 'stream'
+const ofStream = either(crossing('ecall', STREAM), crossing('ocall', STREAM))
+/** Items belong to whoever streams them: a host may leave some out. What a stream is steered by belongs to both. */
+const steering: LiveKind['strikes'] = (operation) => ofStream(operation) && operation.name.split(' ')[2] !== 'ITEM'
+/** To make an ECALL twice is a host’s right; a key makes the two one. */
+const keyed: LiveKind['strikes'] = ({ on, name }) => on === 'ecall' && name.includes(' with a key')
+/** What an author’s own OCALL answers is the host’s to say. */
+const ofRuntime: LiveKind['strikes'] = ({ on, name }) => on === 'ocall' && name.includes(' answer keyrise:')
 const toEnclave = either(crossing('ecall', 'call'), crossing('ocall', 'answer'))
 const fromEnclave = either(crossing('ecall', 'ready', 'answer'), crossing('ocall', 'call'))
 const DAY_MS = 24 * 60 * 60 * 1000
@@ -86,6 +90,11 @@ export const LIVE_KINDS: readonly LiveKind[] = [
   { name: 'answer to the enclave damaged', strikes: ofRuntime, fault: 'damage' },
   { name: 'enclave gone at a message to it', strikes: toEnclave, fault: 'cut' },
   { name: 'enclave gone at a message of its own', strikes: fromEnclave, fault: 'cut' },
+  { name: 'enclave gone at a message of a stream', strikes: ofStream, fault: 'cut' },
+  { name: 'word about a stream lost', strikes: steering, fault: 'lose' },
+  { name: 'word about a stream doubled', strikes: steering, fault: 'double' },
+  { name: 'word about a stream reordered', strikes: steering, fault: 'late' },
+  { name: 'word about a stream delayed beyond its deadline', strikes: steering, fault: 'delay' },
   { name: 'clock jumps forwards', strikes: () => true, fault: { jumpMs: DAY_MS } },
   { name: 'clock jumps backwards', strikes: () => true, fault: { jumpMs: -DAY_MS } },
 ]

@@ -9,7 +9,7 @@ export type Boundary = 'ecall' | 'ocall'
 export interface BoundaryMessage {
   readonly on: Boundary
   /**
-   * What it is, the same in every run: `call write`, `call write with a key`, `answer write`, `ready`, `stream ITEM`. An answer is
+   * What it is, the same in every run: `call write`, `call write with a key`, `answer write`, `ready`, `stream ITEM write`. An answer is
    * named after its call.
    */
   readonly name: string
@@ -58,7 +58,7 @@ class MessageNames {
       return `answer ${call}`
     }
     const streamed = parseStreamMessage(message)
-    if (streamed !== undefined) return `stream ${streamed.type}`
+    if (streamed !== undefined) return `stream ${streamed.type} ${this.#calls.get(id) ?? ''}`
     if (parseLifecycle(message) !== undefined) return 'ready'
     const { name, key } = parseCall(message)
     this.#calls.set(id, name)

@@ -6,6 +6,7 @@ import { faultyPortPair, type BoundaryFault, type BoundaryMessage } from '../../
 import { watchFor } from '../../faults/state-checker.js'
 import { encodeCall, encodeReply } from '../../protocol/calls.js'
 import messages from '../sweep/scenarios/messages.js'
+import streams from '../sweep/scenarios/streams.js'
 import rotation from '../sweep/scenarios/rotation.js'
 
 /** What arrives inside of two calls, the second of which `fault` strikes, and of a third. */
@@ -101,6 +102,25 @@ test('only a call with a key may come twice, and what an author’s OCALL answer
   t.false(strikes('message to the enclave doubled', 'ecall', 'party call note #1'))
   t.true(strikes('answer to the enclave damaged', 'ocall', 'party answer keyrise:store-get #1'))
   t.false(strikes('answer to the enclave damaged', 'ocall', 'party answer rate #1'))
+})
+
+test('messages of streams are operations too: an enclave dies at any of them, and words about a stream go astray', async (t) => {
+  const reference = await recordRun(streams)
+  const names = reference.points.map(({ name }) => name)
+  for (const name of [
+    'ecall party stream CREDIT take #1',
+    'ecall party stream ITEM take #5',
+    'ecall party stream END take #2',
+    'ecall party stream ITEM print #1',
+    'ocall party stream ITEM lines #3',
+  ])
+    t.true(names.includes(name), name)
+  const strikes = (fault: string, at: string) => checkFaults({ scenario: streams, reference }, [{ at, fault }])
+  t.is(await strikes('enclave gone at a message of a stream', 'ecall party stream ITEM take #2'), 'recovered')
+  t.is(await strikes('word about a stream lost', 'ecall party stream END take #1'), 'recovered')
+  t.is(await strikes('word about a stream doubled', 'ocall party stream CREDIT lines #1'), 'recovered')
+  const lost = LIVE_KINDS.find(({ name }) => name === 'word about a stream lost')
+  t.false(lost?.strikes({ on: 'ecall', name: 'party stream ITEM take #2' }), 'a host may leave an item out')
 })
 
 test('a sweep looks for every key of every keyring that the KMS had, besides the secrets of the scenario', async (t) => {
