@@ -1,3 +1,4 @@
+import type { Bytes } from '../protocol/bytes.js'
 import { envelopeDigest } from '../protocol/crypto/envelope.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { isKeyriseError, KeyriseError } from '../protocol/errors.js'
@@ -235,7 +236,7 @@ export class Checkpoints {
     const { index, values } = this.#indexOf(changes, directs)
     const place = this.#place('epoch')
     const plaintext = Secret.own(packEpoch(index, values))
-    const envelope = plaintext.expose((bytes) => keys.sealEpoch(bytes, place))
+    const envelope = sealedOrDisposed(plaintext, (bytes) => keys.sealEpoch(bytes, place))
     const object = { name: place, digest: envelopeDigest(envelope) }
     this.#garbage.weigh(place, envelope.length)
     written.push(object)
@@ -281,6 +282,16 @@ export class Checkpoints {
   async #collect(): Promise<void> {
     const { store, flow } = this.#options
     await deleteObjects(store, flow, this.#garbage.take(COLLECTED_COUNT_MAX))
+  }
+}
+
+/** `plaintext` sealed; where that fails, as it does in an instance that was wiped meanwhile, nobody else will dispose of it. */
+const sealedOrDisposed = (plaintext: Secret, seal: (bytes: Bytes) => Bytes): Bytes => {
+  try {
+    return plaintext.expose(seal)
+  } catch (error) {
+    plaintext[Symbol.dispose]()
+    throw error
   }
 }
 
