@@ -3,17 +3,16 @@ import { readFileSync } from 'node:fs'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import test from 'ava'
 import { buildImage, connectKms, DirectoryStore, launch, SimulatedPlatform } from '../../host/index.js'
 import { fingerprintOf } from '../../kms/custodians.js'
 import { serveKms } from '../../kms/server.js'
 import { fromHex, toHex } from '../../protocol/bytes.js'
 import type bulk from '../host/bulk.enclave.js'
 import { initPlace, makePlace, PASSPHRASE } from '../kms/served.js'
+import { withAge } from '../machine.js'
 import { COMMAND } from './command.js'
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
-const withAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0 ? test : test.skip
 
 withAge(
   'docs/custody.md: the glass is broken by the commands of the page, and age reads what a flow sealed to the root key',

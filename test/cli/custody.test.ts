@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
@@ -17,10 +17,10 @@ import { nodeFileSystem } from '../../storage/index.js'
 import { askSocket } from '../kms/admin.js'
 import { digestOf } from '../kms/attested-client.js'
 import { makePlace } from '../kms/served.js'
+import { withAge } from '../machine.js'
 import { run } from './command.js'
 
 const PASSPHRASE = 'correct horse battery staple'
-const withAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0 ? test : test.skip
 
 const setUp = async (t: Parameters<typeof makePlace>[0]) => {
   const place = await makePlace(t)

@@ -1,11 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import test from 'ava'
-import { age, envelope, hasAge, Place } from './envelopes.js'
-
-const withAge = hasAge ? test : test.skip
-const hasSshKeygen = spawnSync('ssh-keygen', ['-?'], { stdio: 'ignore' }).error === undefined
-const withSsh = hasAge && hasSshKeygen ? test : test.skip
+import { withAge, withAgeAndSshKeygen } from '../machine.js'
+import { age, envelope, Place } from './envelopes.js'
 
 withAge('what age seals opens here, and what is sealed here age opens: files, pipes, armor', async (t) => {
   const place = await Place.make(t)
@@ -40,7 +36,7 @@ withAge('a large file of age’s opens by several threads; a rewrapped and a res
   t.true((await age(['-d', '-i', first.file, place.path('a.age')])).out.equals(plaintext))
 })
 
-withSsh('RSA keys of ssh-keygen: their public half is a recipient, their PEM file opens', async (t) => {
+withAgeAndSshKeygen('RSA keys of ssh-keygen: their public half is a recipient, their PEM file opens', async (t) => {
   const place = await Place.make(t)
   const key = place.path('id_rsa')
   spawnSync('ssh-keygen', ['-q', '-t', 'rsa', '-b', '3072', '-m', 'PEM', '-N', '', '-f', key])

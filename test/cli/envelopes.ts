@@ -1,4 +1,4 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,9 +9,6 @@ import type { ExecutionContext } from 'ava'
 /** Files and processes for the tests of `keyrise envelope …`. */
 
 const COMMAND = fileURLToPath(new URL('../../bin/keyrise.js', import.meta.url))
-
-/** Debian’s `age`, where it is installed. */
-export const hasAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0
 
 export interface Outcome {
   readonly code: number | null

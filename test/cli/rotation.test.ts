@@ -13,6 +13,7 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { getHeaders, headerName, payloadName, putPair } from '../../protocol/sealed-pair.js'
 import { DirectoryStore } from '../../storage/index.js'
 import { makePlace } from '../kms/served.js'
+import { withAge } from '../machine.js'
 import { COMMAND, run } from './command.js'
 
 const PASSPHRASE = 'correct horse battery staple'
@@ -107,16 +108,6 @@ test('a store’s directory that is mistyped is said, not made; a flow that is n
     t.like(JSON.parse(err), { error: { code: 'ERR_PASSPHRASE_WRONG' } })
   }
 })
-
-const hasAge = ((): boolean => {
-  try {
-    execFileSync('age', ['--version'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
-})()
-const withAge = hasAge ? test : test.skip
 
 withAge('in an emergency, cat and age open a pair: after a rewrap, and in the middle of one', async (t) => {
   const { kms, store, directory, openKeyring } = await setUp(t)

@@ -1,14 +1,11 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import test from 'ava'
 import { makePlace } from '../kms/served.js'
+import { withTerminal } from '../machine.js'
 
 const COMMAND = fileURLToPath(new URL('../../cli/keyrise.js', import.meta.url))
-/** `script` (util-linux) gives a command a terminal of its own. */
-const hasTerminal = spawnSync('script', ['--version'], { stdio: 'ignore' }).status === 0
-const withTerminal = hasTerminal ? test : test.skip
 
 /** Runs `keyrise` on a terminal, answering its questions in turn; gives all that the terminal showed. */
 const runOnTerminal = (flags: readonly string[], answers: readonly string[]) =>

@@ -33,6 +33,11 @@ export const CONTEXT: EnvelopeContext = {
   image: allocate(32).fill(0xa5),
 }
 
+/** @throws when they differ, without printing either. */
+export const expectEqual = (actual: Uint8Array, expected: Uint8Array): void => {
+  if (!Buffer.from(actual).equals(expected)) throw new Error('The plaintexts differ')
+}
+
 /** The code with which `work` fails; undefined when it does not fail. Errors that are not ours are thrown on. */
 export const codeOf = (work: () => unknown): ErrorCode | undefined => {
   try {

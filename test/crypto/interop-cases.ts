@@ -1,10 +1,10 @@
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as age from 'age-encryption'
 import fc from 'fast-check'
 import { decodeArmor, encodeArmor, isArmored } from '../../protocol/age-armor.js'
-import { copyBytes, equalPublicBytes, type Bytes } from '../../protocol/bytes.js'
+import { copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { envelopeOpener, envelopeSealer } from '../../protocol/crypto/envelope-stream.js'
 import { openEnvelope, sealEnvelope, type SealOptions } from '../../protocol/crypto/envelope.js'
 import { encodeHybridIdentity, encodeHybridRecipient, hybridRecipient } from '../../protocol/crypto/hybrid.js'
@@ -21,7 +21,7 @@ import {
 } from '../../protocol/crypto/recipients.js'
 import { encodeSshRsaRecipient, sshRsaRecipient } from '../../protocol/crypto/ssh-rsa.js'
 import { identityOf, KEYS, PASSPHRASE, publicKeys, rsaKey, secretOf } from '../vectors/keys.js'
-import { collect, CONTEXT, fromText, pushAll, randomBytes, randomSecret, toText } from './fixtures.js'
+import { collect, CONTEXT, expectEqual, fromText, pushAll, randomBytes, randomSecret, toText } from './fixtures.js'
 
 /** Random files for typage and the `age` command to open, and theirs for us: of any size, recipients and form. */
 
@@ -77,10 +77,6 @@ const open = (file: Uint8Array, identity: Identity, form: Form): Bytes => {
 
 const strangerRecipients = (count: number): Recipient[] =>
   Array.from({ length: count }, () => subKeyRecipient('step/other', randomSecret()))
-
-const expectEqual = (actual: Uint8Array, expected: Uint8Array): void => {
-  if (!equalPublicBytes(actual, expected)) throw new Error('The plaintexts differ')
-}
 
 const assertCases = <T>(cases: fc.Arbitrary<T>, check: (of: T) => Promise<void>, numRuns: number): Promise<void> =>
   fc.assert(fc.asyncProperty(cases, check), { numRuns })
@@ -149,10 +145,6 @@ export const passphrasesWithTypage = (count: number): Promise<void> =>
   )
 
 // The age command, of the machine and not of the package
-
-const succeeds = (command: string): boolean => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0
-export const hasAge = succeeds('age')
-export const hasTerminal = succeeds('script')
 
 const runAge = (args: readonly string[], input: Uint8Array): Promise<Buffer> =>
   new Promise((resolve, reject) => {

@@ -1,6 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as age from 'age-encryption'
 import test from 'ava'
@@ -20,7 +19,8 @@ import {
   x25519Recipient,
 } from '../../protocol/crypto/recipients.js'
 import { resealEnvelope, rewrapHeader } from '../../protocol/crypto/rewrap.js'
-import { CONTEXT, fromText, randomBytes, randomSecret, secretOf, toText } from './fixtures.js'
+import { inDirectory, withAge, withAgeAndTerminal } from '../machine.js'
+import { CONTEXT, expectEqual, fromText, randomBytes, randomSecret, secretOf, toText } from './fixtures.js'
 
 /** typage and Filippo Valsorda’s `age` command open what we seal, our own stanzas beside theirs, and the other way round. */
 
@@ -80,49 +80,22 @@ test('typage opens what we seal, and we open what typage seals: passphrase', asy
   )
 })
 
-/** Of the machine, not of the package: these tests are skipped where they are missing. */
-const [AGE, SCRIPT] = ['age', 'script']
-
-const runs = (command: string, ...args: string[]): boolean => spawnSync(command, args, { stdio: 'ignore' }).status === 0
-const testWith = (title: string, present: boolean, run: (directory: string) => void, log: string): void => {
-  if (!present) {
-    test.skip(`${title}: no ${log}`, () => undefined)
-    return
-  }
-  test(title, (t) => {
-    const directory = mkdtempSync(join(tmpdir(), 'keyrise-age-'))
-    t.teardown(() => {
-      rmSync(directory, { recursive: true })
-    })
-    t.notThrows(() => {
-      run(directory)
-    })
-  })
-}
-const expectEqual = (actual: Uint8Array, expected: Uint8Array): void => {
-  if (!Buffer.from(actual).equals(expected)) throw new Error('The plaintexts differ')
-}
-
-const hasAge = runs(AGE, '--version')
-testWith(
+withAge(
   'the age command opens what we seal, and we open what it seals: X25519',
-  hasAge,
-  (directory) => {
+  inDirectory((directory) => {
     const keyFile = join(directory, 'key')
     writeFileSync(keyFile, identity)
     for (const size of [0, 1, 65_536, 200_000]) {
       const plaintext = randomBytes(size)
-      expectEqual(execFileSync(AGE, ['-d', '-i', keyFile], { input: sealToKey(plaintext) }), plaintext)
-      expectEqual(openWithKey(execFileSync(AGE, ['-r', recipient], { input: plaintext })), plaintext)
+      expectEqual(execFileSync('age', ['-d', '-i', keyFile], { input: sealToKey(plaintext) }), plaintext)
+      expectEqual(openWithKey(execFileSync('age', ['-r', recipient], { input: plaintext })), plaintext)
     }
-  },
-  'age',
+  }),
 )
 
-testWith(
+withAge(
   'the age command opens what we rewrapped and what we resealed',
-  hasAge,
-  (directory) => {
+  inDirectory((directory) => {
     const keyFile = join(directory, 'key')
     writeFileSync(keyFile, identity)
     const before = randomSecret()
@@ -133,24 +106,22 @@ testWith(
       const sealed = sealEnvelope(plaintext, { recipients, context: CONTEXT, random: nodeRandom })
       const payload = sealed.subarray(parseHeader(sealed).sizeBytes)
       for (const file of [concatBytes(rewrapHeader(sealed, options), payload), resealEnvelope(sealed, options)])
-        expectEqual(execFileSync(AGE, ['-d', '-i', keyFile], { input: file }), plaintext)
+        expectEqual(execFileSync('age', ['-d', '-i', keyFile], { input: file }), plaintext)
     }
-  },
-  'age',
+  }),
 )
 
 /** age reads passphrases from a terminal only, so `script` lends it one. */
 const onTerminal = (command: string, lines: readonly string[]): void => {
-  const { status } = spawnSync(SCRIPT, ['-qec', command, '/dev/null'], {
+  const { status } = spawnSync('script', ['-qec', command, '/dev/null'], {
     input: lines.map((line) => `${line}\n`).join(''),
     timeout: 60_000,
   })
   if (status !== 0) throw new Error(`${command}: status ${String(status)}`)
 }
-testWith(
+withAgeAndTerminal(
   'the age command opens what we seal, and we open what it seals: passphrase',
-  hasAge && runs(SCRIPT, '--version'),
-  (directory) => {
+  inDirectory((directory) => {
     const [sealed, opened, theirs] = ['sealed', 'opened', 'theirs'].map((name) => join(directory, name)) as [
       string,
       string,
@@ -165,6 +136,5 @@ testWith(
     expectEqual(readFileSync(opened), plaintext)
     onTerminal(`age -p -o ${theirs} ${opened}`, [PASSPHRASE, PASSPHRASE])
     expectEqual(openEnvelope(readFileSync(theirs), { identities: [scryptIdentity(passphrase)] }).plaintext, plaintext)
-  },
-  'age, or no script',
+  }),
 )

@@ -23,6 +23,7 @@ import {
   proofTranscript,
   type RootSuite,
 } from '../../protocol/statements.js'
+import { withAge } from '../machine.js'
 
 // The largest suite differs from rsa-oaep-3072 in a number only, and takes seconds to make: test/host/suites.test.ts has it.
 const SUITES = ['x25519', 'mlkem768x25519', 'rsa-oaep-3072'] as const
@@ -116,15 +117,6 @@ test('a certificate whose keys are of another suite or size is refused', (t) => 
   })
 })
 
-const hasAge = (): boolean => {
-  try {
-    execFileSync('age', ['--version'])
-    return true
-  } catch {
-    return false
-  }
-}
-const withAge = hasAge() ? test : test.skip
 withAge('the age command opens with each private half, and seals to each public one', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'keyrise-root-'))
   t.teardown(() => rm(directory, { recursive: true }))

@@ -6,9 +6,8 @@ import {
   constants,
   type KeyObject,
 } from 'node:crypto'
-import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { encodeBase64, type Stanza } from '../../protocol/age-header.js'
@@ -21,7 +20,8 @@ import {
   sshRsaIdentity,
   sshRsaRecipient,
 } from '../../protocol/crypto/ssh-rsa.js'
-import { codeOf, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
+import { inDirectory, withAge } from '../machine.js'
+import { codeOf, expectEqual, flipBit, fromText, randomBytes, randomSecret } from './fixtures.js'
 
 /** By way of PEM, so that what is exported was imported: Node 20 can hang otherwise. */
 const generate = (modulusLength: number): { pem: string; privateKey: KeyObject; publicKey: KeyObject } => {
@@ -148,23 +148,19 @@ test('only RSA of 3072 or 4096 bits is a key', (t) => {
   t.throws(() => sshRsaRecipient(publicKey).wrap(randomSecret(32), nodeRandom), { instanceOf: RangeError })
 })
 
-const hasAge = spawnSync('age', ['--version'], { stdio: 'ignore' }).status === 0
-if (hasAge) {
-  test('the age command opens what we seal, and we open what it seals', (t) => {
-    const directory = mkdtempSync(join(tmpdir(), 'keyrise-age-'))
-    t.teardown(() => {
-      rmSync(directory, { recursive: true })
-    })
+withAge(
+  'the age command opens what we seal, and we open what it seals',
+  inDirectory((directory) => {
     for (const key of KEYS) {
       const keyFile = join(directory, 'key')
       writeFileSync(keyFile, key.pem, { mode: 0o600 })
       for (const size of [0, 1, 70_000]) {
         const plaintext = randomBytes(size)
         const ours = sealEnvelope(plaintext, { recipients: [sshRsaRecipient(key.publicKey)], random: nodeRandom })
-        t.deepEqual(copyBytes(execFileSync('age', ['-d', '-i', keyFile], { input: ours })), plaintext)
+        expectEqual(execFileSync('age', ['-d', '-i', keyFile], { input: ours }), plaintext)
         const theirs = execFileSync('age', ['-r', encodeSshRsaRecipient(key.publicKey)], { input: plaintext })
-        t.deepEqual(openEnvelope(theirs, { identities: [sshRsaIdentity(key.privateKey)] }).plaintext, plaintext)
+        expectEqual(openEnvelope(theirs, { identities: [sshRsaIdentity(key.privateKey)] }).plaintext, plaintext)
       }
     }
-  })
-} else test.skip('the age command opens what we seal, and we open what it seals: no age', () => undefined)
+  }),
+)

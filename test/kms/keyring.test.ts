@@ -18,6 +18,7 @@ import {
 import { Secret } from '../../protocol/crypto/secret.js'
 import { ROOT_KEY_COUNT_MAX } from '../../protocol/limits.js'
 import { decodeCertificateBody, splitCertificate } from '../../protocol/statements.js'
+import { withAge } from '../machine.js'
 
 const LOG_N = 10
 const passphraseOf = (text: string): Secret => Secret.take(asciiBytes(text))
@@ -173,16 +174,6 @@ test('disposed, a keyring has no key left', (t) => {
   t.throws(() => keyring.sign(new Uint8Array(1)))
 })
 
-const hasAge = (): boolean => {
-  try {
-    execFileSync('age', ['--version'])
-    return true
-  } catch {
-    return false
-  }
-}
-
-const withAge = hasAge() ? test : test.skip
 withAge('age -d opens an envelope with the identity from the keyring', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'keyrise-age-'))
   t.teardown(() => rm(directory, { recursive: true }))
