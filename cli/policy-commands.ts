@@ -1,11 +1,10 @@
 import type { Command } from 'commander'
-import { FileLedger } from '../kms/file-ledger.js'
 import { diffFlows, diffPolicies } from '../kms/policy-diff.js'
 import { explainImage, type Reason } from '../kms/policy-explain.js'
-import { KeyriseError } from '../protocol/errors.js'
 import { parseFlowId } from '../protocol/names.js'
-import { nodeClock, nodeFileSystem } from '../storage/index.js'
+import { nodeClock } from '../storage/index.js'
 import { inspectImage } from './image-inspect.js'
+import { inspectLedger } from './inspect-ledger.js'
 import { addApprovalCommands } from './policy-approvals.js'
 import { readPolicy } from './policy-file.js'
 import { EXIT, printResult } from './terminal.js'
@@ -73,12 +72,6 @@ const diff = async (
   const changes = [...diffPolicies(old, now), ...(ledger === undefined ? [] : diffFlows(old, now, ledger.flows))]
   const lines = changes.length === 0 ? ['nothing would change'] : changes.map(line)
   printResult(flags.json === true, { changes }, lines)
-}
-
-const inspectLedger = async (directory: string) => {
-  const ledger = await FileLedger.inspect(nodeFileSystem, directory)
-  if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: directory })
-  return ledger
 }
 
 const line = ({ effect, text }: Reason): string => `  ${effect.padEnd(7)}  ${text}`

@@ -6,6 +6,7 @@ import { nodeFileSystem } from '../../storage/index.js'
 import { digestOf } from '../kms/attested-client.js'
 import { makePlace } from '../kms/served.js'
 import { run } from './command.js'
+import { flowState, headOf } from '../kms/flow-state.js'
 
 const PASSPHRASE = 'correct horse battery staple\n'
 
@@ -19,17 +20,7 @@ test('accept-stale leaves a signed receipt with the reason, for a flow that the 
   t.is(unknown.code, 1)
   t.like(JSON.parse(unknown.err), { error: { code: 'ERR_CONFIG_INVALID' } })
   const ledger = await FileLedger.open(nodeFileSystem, directory, fromHex(identity) ?? digestOf(0))
-  await ledger.compareAndSwap(parseFlowId('flow-1'), undefined, {
-    task: parseFlowId('task-1'),
-    image: digestOf(1),
-    svn: 0,
-    signed: null,
-    predecessors: [],
-    head: { epoch: 4, digest: digestOf(4) },
-    incarnation: 7,
-    destroyed: false,
-    staleAccepted: false,
-  })
+  await ledger.compareAndSwap(parseFlowId('flow-1'), undefined, flowState({ head: headOf(4), incarnation: 7 }))
   await ledger.close()
   const accepted = await kms('accept-stale', 'flow-1', ...reason, '--json')
   t.is(accepted.code, 0)

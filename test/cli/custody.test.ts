@@ -19,6 +19,7 @@ import { digestOf } from '../kms/attested-client.js'
 import { makePlace } from '../kms/served.js'
 import { withAge } from '../machine.js'
 import { run } from './command.js'
+import { flowState } from '../kms/flow-state.js'
 
 const PASSPHRASE = 'correct horse battery staple'
 
@@ -148,18 +149,7 @@ test('backup tries its file, restore shows what it holds and asks; a downgrade n
   t.is(await readFile(there, 'utf8'), await readFile(policy, 'utf8'))
   const ledger = await FileLedger.open(nodeFileSystem, other.directory, Buffer.from(identity, 'hex'))
   const flow = parseFlowId('flow-1')
-  const state = {
-    task: flow,
-    image: digestOf(1),
-    head: null,
-    incarnation: 1,
-    destroyed: false,
-    staleAccepted: false,
-    svn: 0,
-    signed: null,
-    predecessors: [],
-  }
-  await ledger.compareAndSwap(flow, undefined, state)
+  await ledger.compareAndSwap(flow, undefined, flowState({ incarnation: 1 }))
   await ledger.close()
   const older = await restore('--yes')
   t.is(codeOf(older), 'ERR_DOWNGRADE')

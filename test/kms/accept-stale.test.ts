@@ -2,7 +2,6 @@ import test from 'ava'
 import { MemoryFileSystem } from '../../faults/index.js'
 import { acceptStale } from '../../kms/accept-stale.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
-import type { FlowState } from '../../kms/ledger.js'
 import { AppendLog } from '../../kms/log.js'
 import { createKms, prepareDirectory } from '../../kms/place.js'
 import { asciiBytes } from '../../protocol/bytes.js'
@@ -17,21 +16,11 @@ import { encodeReceiptBody, firstLink } from '../../protocol/receipts.js'
 import { encodeStaleAcceptance } from '../../protocol/statements.js'
 import { digestOf } from './attested-client.js'
 import { startInProcess } from './in-process.js'
+import { flowState, headOf } from './flow-state.js'
 
-const headOf = (epoch: number) => ({ epoch, digest: digestOf(epoch) })
 const flow = parseFlowId('flow-1')
 const clock = { nowMs: () => 1_700_000_000_000.5, timer: () => ({ [Symbol.dispose]: () => undefined }) }
-const STATE: FlowState = {
-  task: parseFlowId('task-1'),
-  image: digestOf(1),
-  svn: 0,
-  signed: null,
-  predecessors: [],
-  head: headOf(4),
-  incarnation: 7,
-  destroyed: false,
-  staleAccepted: false,
-}
+const STATE = flowState({ head: headOf(4), incarnation: 7 })
 
 /** A KMS whose ledger knows a flow. */
 const setUp = async () => {

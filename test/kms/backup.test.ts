@@ -1,5 +1,5 @@
 import test from 'ava'
-import { MemoryFileSystem, SimulatedClock, type FileFault, type FileOperation } from '../../faults/index.js'
+import { SimulatedClock } from '../../faults/index.js'
 import { decodeBackup, encodeBackup, type BackupPart } from '../../kms/backup-file.js'
 import { createBackup, openBackupBy } from '../../kms/backup.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
@@ -14,6 +14,9 @@ import { parseFlowId } from '../../protocol/names.js'
 import { discard, publish, readWhole } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
 import { receiptsIn } from './receipts-in.js'
+import { flowState, headOf } from './flow-state.js'
+import { makeFaultyDisk } from '../storage/faulty-disk.js'
+import { countOperations, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
 const wrong = Secret.take(asciiBytes('battery staple'))
@@ -23,8 +26,7 @@ const POLICY = asciiBytes(JSON.stringify({ platforms: [], images: [] }))
 const BACKUP = '/backups/today'
 
 const makeDisk = async () => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const fs = new MemoryFileSystem((operation) => fault(operation))
+  const { fs, setFault } = makeFaultyDisk()
   const clock = new SimulatedClock(Date.UTC(2025, 0, 1))
   for (const path of ['/custody', '/custody-2', '/kms', '/kms-2', '/backups']) await prepareDirectory(fs, path)
   const made = await createKms({ place: HERE, passphrase, fs, random: nodeRandom, logN: 1 })
@@ -34,18 +36,8 @@ const makeDisk = async () => {
     const ledger = await FileLedger.open(fs, place.directory, made.identity)
     const flow = parseFlowId(name)
     const state = await ledger.read(flow)
-    const head = epoch === 0 ? null : { epoch, digest: digestOf(epoch) }
-    const fresh = {
-      task: flow,
-      image: digestOf(1),
-      incarnation: 1,
-      destroyed: false,
-      staleAccepted: false,
-      svn: 0,
-      signed: null,
-      predecessors: [],
-    }
-    await ledger.compareAndSwap(flow, state, { ...fresh, head })
+    const head = epoch === 0 ? null : headOf(epoch)
+    await ledger.compareAndSwap(flow, state, flowState({ incarnation: 1, head }))
     await ledger.close()
   }
   const backup = (path = BACKUP, isForced = false) => createBackup({ ...base, policy: POLICY, path, isForced })
@@ -67,7 +59,7 @@ const makeDisk = async () => {
     restore,
     rotate,
     check,
-    setFault: (next: typeof fault) => (fault = next),
+    setFault,
   }
 }
 
@@ -312,51 +304,41 @@ test('who the custodians are goes along, and does not stay where the restored ke
 })
 
 test('a crash at any step of a backup leaves the file whole or not at all', async (t) => {
-  const { fs: dry, backup } = await makeDisk()
-  const before = dry.operationCount
-  await backup()
-  const count = dry.operationCount - before
+  const dry = await makeDisk()
+  const count = await countOperations(dry.fs, () => dry.backup())
   t.true(count > 8)
-  for (let step = 0; step < count; step++)
-    for (const isKept of [false, true]) {
-      const disk = await makeDisk()
-      const from = disk.fs.operationCount
-      disk.setFault(({ index }) => (index === from + step ? 'stop-after' : undefined))
-      const made = await disk.backup().catch(() => undefined)
-      disk.setFault(() => undefined)
-      disk.fs.restart(() => isKept)
-      const found = await readWhole(disk.fs, BACKUP, 1e6)
-      if (made !== undefined) t.deepEqual(found, made)
-      if (found === undefined) await disk.backup()
-      else (await openBackupBy(found, passphrase))[Symbol.dispose]()
-    }
+  for (const stop of stopsWithin(count)) {
+    const disk = await makeDisk()
+    const made = await stopAndRestart(disk, stop, () => disk.backup())
+    const found = await readWhole(disk.fs, BACKUP, 1e6)
+    if (made !== undefined) t.deepEqual(found, made)
+    if (found === undefined) await disk.backup()
+    else (await openBackupBy(found, passphrase))[Symbol.dispose]()
+  }
 })
 
 test('a crash at any step of a restore leaves a place that refuses to start or starts whole, and a repeat finishes', async (t) => {
+  const setUp = async () => {
+    const disk = await makeDisk()
+    await disk.commit('flow-1', 3)
+    const bytes = await disk.backup()
+    const restore = (isDowngrade = false) => disk.restore(bytes, { policyPath: '/kms-2/policy.json' }, isDowngrade)
+    return { ...disk, restore }
+  }
+  const dry = await setUp()
   const outcomes = new Set<string>()
-  for (let step = 0, isOver = false; !isOver; step++)
-    for (const isKept of [false, true]) {
-      const { fs, made, commit, backup, restore, check, setFault } = await makeDisk()
-      await commit('flow-1', 3)
-      const bytes = await backup()
-      const from = fs.operationCount
-      let isHit = false
-      setFault(({ index }) => {
-        isHit ||= index === from + step
-        return index === from + step ? 'stop-after' : undefined
-      })
-      await restore(bytes, { policyPath: '/kms-2/policy.json' }).catch(() => undefined)
-      isOver ||= !isHit
-      setFault(() => undefined)
-      fs.restart(() => isKept)
-      const state = await check().then(
-        ({ identity, flowCount }) => `${String(toHex(identity) === toHex(made.identity))} ${String(flowCount)}`,
-        (error: unknown) => (error as { code: string }).code,
-      )
-      outcomes.add(state)
-      await restore(bytes, { policyPath: '/kms-2/policy.json' }, true)
-      t.like(await check(), { flowCount: 1, identity: made.identity })
-      t.deepEqual(await readWhole(fs, '/kms-2/policy.json', 1e6), POLICY)
-    }
+  for (const stop of stopsWithin(await countOperations(dry.fs, () => dry.restore()))) {
+    const disk = await setUp()
+    const { fs, made, check, restore } = disk
+    await stopAndRestart(disk, stop, () => restore())
+    const state = await check().then(
+      ({ identity, flowCount }) => `${String(toHex(identity) === toHex(made.identity))} ${String(flowCount)}`,
+      (error: unknown) => (error as { code: string }).code,
+    )
+    outcomes.add(state)
+    await restore(true)
+    t.like(await check(), { flowCount: 1, identity: made.identity })
+    t.deepEqual(await readWhole(fs, '/kms-2/policy.json', 1e6), POLICY)
+  }
   t.deepEqual(outcomes, new Set(['ERR_KEYRING_MISSING', 'ERR_LEDGER_MISSING', 'true 1']))
 })

@@ -1,5 +1,4 @@
 import test from 'ava'
-import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import {
   decodeCustodians,
   encodeCustodians,
@@ -15,6 +14,7 @@ import { encodeCbor } from '../../protocol/cbor.js'
 import { encodeBech32 } from '../../protocol/crypto/bech32.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { digestOf } from './attested-client.js'
+import { countOperations, makeFaultyDisk, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
 
 const IDENTITY = digestOf(7)
 const textOf = ({ text }: Share): Bytes => text.expose(copyBytes)
@@ -120,8 +120,7 @@ test('what lies beside the keyring comes back; damage, and what no splitting has
 const PLACE = { directory: '/kms', custody: '/custody/keyring.age' }
 
 const makeDisk = async () => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const fs = new MemoryFileSystem((operation) => fault(operation))
+  const { fs, setFault } = makeFaultyDisk()
   await prepareDirectory(fs, '/custody')
   await prepareDirectory(fs, '/kms')
   const given: { texts: Bytes[]; custodians: CustodianSet }[] = []
@@ -146,7 +145,7 @@ const makeDisk = async () => {
     using passphrase = await collector.join()
     return await openKeyring({ place: PLACE, passphrase, fs })
   }
-  return { fs, create, open, given, setFault: (next: typeof fault) => (fault = next) }
+  return { fs, create, open, given, setFault }
 }
 
 test('a KMS whose passphrase custodians share opens with enough of their shares', async (t) => {
@@ -166,28 +165,18 @@ test('shares that cannot be handed out make no KMS', async (t) => {
 })
 
 test('a crash at any step of init with custodians leaves shares that open the KMS, or nothing that hinders the next init', async (t) => {
-  const { fs: dry, create } = await makeDisk()
-  const before = dry.operationCount
-  await create()
-  const count = dry.operationCount - before
+  const dry = await makeDisk()
+  const count = await countOperations(dry.fs, () => dry.create())
   t.true(count > 15)
-  for (let step = 0; step < count; step++) {
-    for (const fault of ['stop-before', 'stop-after'] as const) {
-      for (const isKept of [false, true]) {
-        const disk = await makeDisk()
-        const from = disk.fs.operationCount
-        disk.setFault(({ index }) => (index === from + step ? fault : undefined))
-        const made = await disk.create().catch(() => undefined)
-        disk.setFault(() => undefined)
-        disk.fs.restart(() => isKept)
-        if (await hasKeyring(PLACE, disk.fs)) t.is(disk.given.length, 1)
-        else {
-          t.is(made, undefined)
-          await disk.create()
-        }
-        using keyring = await disk.open(disk.given.at(-1)?.texts ?? [])
-        if (made !== undefined) t.deepEqual(keyring.identity, made.identity)
-      }
+  for (const stop of stopsWithin(count)) {
+    const disk = await makeDisk()
+    const made = await stopAndRestart(disk, stop, () => disk.create())
+    if (await hasKeyring(PLACE, disk.fs)) t.is(disk.given.length, 1)
+    else {
+      t.is(made, undefined)
+      await disk.create()
     }
+    using keyring = await disk.open(disk.given.at(-1)?.texts ?? [])
+    if (made !== undefined) t.deepEqual(keyring.identity, made.identity)
   }
 })

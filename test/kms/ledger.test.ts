@@ -1,35 +1,26 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
+import type { MemoryFileSystem } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
-import type { FlowState } from '../../kms/ledger.js'
 import { copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { publish, readWhole } from '../../storage/index.js'
 import { digestOf } from './attested-client.js'
+import { flowState, headOf } from './flow-state.js'
+import { makeFaultyDisk } from '../storage/faulty-disk.js'
 
 const IDENTITY = digestOf(9)
 const flowOf = (name: string) => parseFlowId(name)
-const stateOf = (epoch: number): FlowState => ({
-  task: flowOf('task'),
-  image: digestOf(1),
-  svn: 0,
-  signed: null,
-  predecessors: [],
-  head: epoch === 0 ? null : { epoch, digest: digestOf(epoch) },
-  incarnation: 1,
-  destroyed: false,
-  staleAccepted: false,
-})
+const stateOf = (epoch: number) =>
+  flowState({ task: flowOf('task'), head: epoch === 0 ? null : headOf(epoch), incarnation: 1 })
 
 /** A disk with a ledger, and a fault that can be set later. */
 const makeDisk = async () => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const fs = new MemoryFileSystem((operation) => fault(operation))
+  const { fs, setFault } = makeFaultyDisk()
   await fs.makeDirectory('/kms')
   await fs.syncDirectory('/')
   await FileLedger.create(fs, '/kms', IDENTITY)
-  return { fs, open: () => FileLedger.open(fs, '/kms', IDENTITY), setFault: (next: typeof fault) => (fault = next) }
+  return { fs, open: () => FileLedger.open(fs, '/kms', IDENTITY), setFault }
 }
 const readLog = async (fs: MemoryFileSystem): Promise<Bytes> =>
   copyBytes((await readWhole(fs, `/kms/${LEDGER_NAME}`, 1 << 20)) ?? new Uint8Array(0))

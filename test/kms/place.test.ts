@@ -1,6 +1,5 @@
 import test from 'ava'
 import { rotateKeyring } from '../../kms/change-keys.js'
-import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
 import { openKms } from '../../kms/open-kms.js'
@@ -19,15 +18,15 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import type { FileSystem } from '../../protocol/ports.js'
 import { discard, nodeClock, publish, readWhole } from '../../storage/index.js'
-import { digestOf } from './attested-client.js'
 import { receiptsIn } from './receipts-in.js'
+import { flowState } from './flow-state.js'
+import { countOperations, makeFaultyDisk, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
 const PLACE: KmsPlace = { directory: '/kms', custody: '/custody/keyring.age' }
 
 const makeDisk = async () => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const fs = new MemoryFileSystem((operation) => fault(operation))
+  const { fs, setFault } = makeFaultyDisk()
   await prepareDirectory(fs, '/custody')
   const create = async (place = PLACE) => {
     await prepareDirectory(fs, place.directory)
@@ -35,7 +34,7 @@ const makeDisk = async () => {
   }
   const restore = (newLedger: boolean, place = PLACE) => restoreKms({ place, passphrase, fs, newLedger })
   const rotate = () => rotateKeyring({ place: PLACE, passphrase, fs, random: nodeRandom })
-  return { fs, create, restore, rotate, setFault: (next: typeof fault) => (fault = next) }
+  return { fs, create, restore, rotate, setFault }
 }
 
 test('a KMS that is made is there after a power cut, with the same identity', async (t) => {
@@ -67,17 +66,7 @@ test('case 17: init never writes over a keyring, nor makes one beside a ledger t
   const { identity } = await create()
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_EXISTS' })
   const ledger = await FileLedger.open(fs, '/kms', identity)
-  await ledger.compareAndSwap(parseFlowId('a'), undefined, {
-    task: parseFlowId('t'),
-    image: digestOf(1),
-    svn: 0,
-    signed: null,
-    predecessors: [],
-    head: null,
-    incarnation: 0,
-    destroyed: false,
-    staleAccepted: false,
-  })
+  await ledger.compareAndSwap(parseFlowId('a'), undefined, flowState())
   await discard(fs, '/custody', 'keyring.age')
   await t.throwsAsync(create(), { code: 'ERR_KEYRING_MISSING' })
   await t.throwsAsync(openKeyring({ place: PLACE, passphrase, fs }), { code: 'ERR_KEYRING_MISSING' })
@@ -93,25 +82,15 @@ test('a damaged ledger is no licence for a new keyring', async (t) => {
 })
 
 test('a crash at any step of init leaves a KMS that is whole, or nothing that hinders the next init', async (t) => {
-  const { fs: dry, create } = await makeDisk()
-  const before = dry.operationCount
-  await create()
-  const count = dry.operationCount - before
+  const dry = await makeDisk()
+  const count = await countOperations(dry.fs, () => dry.create())
   t.true(count > 8)
-  for (let step = 0; step < count; step++) {
-    for (const fault of ['stop-before', 'stop-after'] as const) {
-      for (const isKept of [false, true]) {
-        const disk = await makeDisk()
-        const from = disk.fs.operationCount
-        disk.setFault(({ index }) => (index === from + step ? fault : undefined))
-        const made = await disk.create().catch(() => undefined)
-        disk.setFault(() => undefined)
-        disk.fs.restart(() => isKept)
-        const again = (await hasKeyring(PLACE, disk.fs)) ? await disk.restore(false) : await disk.create()
-        if (made !== undefined) t.deepEqual(again.identity, made.identity)
-        t.is((await disk.restore(false)).ledger, 'kept')
-      }
-    }
+  for (const stop of stopsWithin(count)) {
+    const disk = await makeDisk()
+    const made = await stopAndRestart(disk, stop, () => disk.create())
+    const again = (await hasKeyring(PLACE, disk.fs)) ? await disk.restore(false) : await disk.create()
+    if (made !== undefined) t.deepEqual(again.identity, made.identity)
+    t.is((await disk.restore(false)).ledger, 'kept')
   }
 })
 
@@ -175,27 +154,17 @@ test('a rotation keeps passphrase and work factor', async (t) => {
 })
 
 test('case 16: a crash at any step of a rotation leaves the keyring from before it or after it', async (t) => {
-  const { fs: dry, create, rotate } = await makeDisk()
-  await create()
-  const before = dry.operationCount
-  await rotate()
-  const count = dry.operationCount - before
+  const dry = await makeDisk()
+  await dry.create()
+  const count = await countOperations(dry.fs, () => dry.rotate())
   const outcomes = new Set<number>()
-  for (let step = 0; step < count; step++) {
-    for (const fault of ['stop-before', 'stop-after'] as const) {
-      for (const isKept of [false, true]) {
-        const disk = await makeDisk()
-        const made = await disk.create()
-        const from = disk.fs.operationCount
-        disk.setFault(({ index }) => (index === from + step ? fault : undefined))
-        await t.throwsAsync(disk.rotate())
-        disk.setFault(() => undefined)
-        disk.fs.restart(() => isKept)
-        const found = await disk.restore(false)
-        t.is(found.keys.at(-1)?.recipient, made.keys[0]?.recipient)
-        outcomes.add(found.keys.length)
-      }
-    }
+  for (const stop of stopsWithin(count)) {
+    const disk = await makeDisk()
+    const made = await disk.create()
+    t.is(await stopAndRestart(disk, stop, () => disk.rotate()), undefined)
+    const found = await disk.restore(false)
+    t.is(found.keys.at(-1)?.recipient, made.keys[0]?.recipient)
+    outcomes.add(found.keys.length)
   }
   t.deepEqual(outcomes, new Set([1, 2]))
 })

@@ -1,10 +1,10 @@
 import test from 'ava'
-import type { FlowState } from '../../kms/ledger.js'
 import { diffFlows, diffPolicies } from '../../kms/policy-diff.js'
 import { explainImage } from '../../kms/policy-explain.js'
 import type { Policy } from '../../kms/policy.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { digestOf } from './attested-client.js'
+import { flowState } from './flow-state.js'
 
 const FLOW = parseFlowId('credit-2026')
 const SIGNED = { signer: digestOf(8), productId: 7 }
@@ -12,17 +12,7 @@ const PRODUCT = { name: 'credit', ...SIGNED, svn: 2, flows: ['credit-*'] }
 const IMAGE = { measurement: digestOf(1), svn: 2, signed: null, debug: false }
 const LISTED = { name: 'party', measurement: digestOf(1) }
 const POLICY: Policy = { platforms: [digestOf(9)], images: [LISTED] }
-const STATE: FlowState = {
-  task: FLOW,
-  image: digestOf(1),
-  svn: 2,
-  signed: null,
-  predecessors: [],
-  head: null,
-  incarnation: 1,
-  destroyed: false,
-  staleAccepted: false,
-}
+const STATE = flowState({ task: FLOW, svn: 2, incarnation: 1 })
 const KNOWN = { state: STATE, approved: [], identity: digestOf(5), nowMs: 0 }
 
 /** The sentences, each after its effect. */

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { MemoryFileSystem, SimulatedClock, type FileFault, type FileOperation } from '../../faults/index.js'
+import { SimulatedClock } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { AppendLog, type MakeReceipt } from '../../kms/log.js'
 import { Receipts } from '../../kms/receipts.js'
@@ -10,26 +10,17 @@ import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
 import { decodeReceiptBody, encodeReceiptBody, firstLink, receiptDigest } from '../../protocol/receipts.js'
 import { digestOf } from './attested-client.js'
+import { makeFaultyDisk } from '../storage/faulty-disk.js'
+import { flowState } from './flow-state.js'
 
 const signer = ed25519Signer(Secret.random(32, nodeRandom))
 const identity = signer.publicKey
 const flow = parseFlowId('flow-1')
-const STATE = {
-  task: parseFlowId('task-1'),
-  image: digestOf(1),
-  svn: 0,
-  signed: null,
-  predecessors: [],
-  head: null,
-  incarnation: 0,
-  destroyed: false,
-  staleAccepted: false,
-}
+const STATE = flowState()
 
 /** A disk with a ledger, a fault that can be set later, and receipts in that ledger. */
 const setUp = async () => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const fs = new MemoryFileSystem((operation) => fault(operation))
+  const { fs, setFault } = makeFaultyDisk()
   await fs.makeDirectory('/kms')
   await fs.syncDirectory('/')
   await FileLedger.create(fs, '/kms', identity)
@@ -41,7 +32,7 @@ const setUp = async () => {
     const { receipts = [] } = (await FileLedger.inspect(fs, '/kms')) ?? {}
     return receipts.map((receipt) => openReceipt(identity, receipt))
   }
-  return { fs, open, kept, setFault: (next: typeof fault) => (fault = next) }
+  return { fs, open, kept, setFault }
 }
 const sequences = (receipts: readonly ({ sequence: number } | undefined)[]) =>
   receipts.map((receipt) => receipt?.sequence)

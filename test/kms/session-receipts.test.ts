@@ -1,5 +1,4 @@
 import test from 'ava'
-import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 import { parseHeader } from '../../protocol/age-header.js'
 import { copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { openReceipt } from '../../protocol/crypto/receipts.js'
@@ -9,6 +8,7 @@ import { digestOfItems } from '../../protocol/receipts.js'
 import { digestOf, newestKey, sealToKms } from './attested-client.js'
 import { receiptsIn } from './receipts-in.js'
 import { IMAGE, OTHER_IMAGE, startInProcess, UNLISTED_IMAGE } from './in-process.js'
+import { makeFaultyDisk } from '../storage/faulty-disk.js'
 
 type Kms = Awaited<ReturnType<typeof startInProcess>>
 
@@ -56,13 +56,13 @@ test('every release leaves a receipt, which its answer carries: of the request, 
 })
 
 test('nothing is released whose receipt is not durable', async (t) => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const kms = await startInProcess({ fs: new MemoryFileSystem((operation) => fault(operation)) })
+  const { fs, setFault } = makeFaultyDisk()
+  const kms = await startInProcess({ fs })
   const client = await kms.connect()
   const { encryptionKey } = newestKey(await client.open())
   const header = headerOf(sealToKms(digestOf(7), { encryptionKey, origin: client.origin, image: IMAGE }))
   const item = { header, nonce: copyBytes(digestOf(1).subarray(0, 16)), sizeBytes: 10 }
-  fault = ({ kind }) => (kind === 'write' ? { fail: 'ENOSPC' } : undefined)
+  setFault(({ kind }) => (kind === 'write' ? { fail: 'ENOSPC' } : undefined))
   for (const release of [
     () => client.open(),
     () => client.call({ op: 'unwrap', headers: [header] }),
@@ -71,7 +71,7 @@ test('nothing is released whose receipt is not durable', async (t) => {
   ])
     await t.throwsAsync(release, { code: 'ERR_KMS_FAILED' })
   t.true(kms.events.some(({ code }) => code === 'ERR_STORE_FULL'))
-  fault = () => undefined
+  setFault(() => undefined)
   t.is((await client.call({ op: 'unwrap', headers: [header] })).secrets.length, 16)
   t.deepEqual(
     (await receiptsOf(kms)).map(({ kind, sequence }) => [kind, sequence]),
@@ -144,9 +144,9 @@ test('denials that come too fast are counted, and the next receipt says how many
 })
 
 test('a denial is answered where its receipt cannot be written', async (t) => {
-  let fault: (operation: FileOperation) => FileFault | undefined = () => undefined
-  const kms = await startInProcess({ fs: new MemoryFileSystem((operation) => fault(operation)) })
-  fault = ({ kind }) => (kind === 'write' ? { fail: 'ENOSPC' } : undefined)
+  const { fs, setFault } = makeFaultyDisk()
+  const kms = await startInProcess({ fs })
+  setFault(({ kind }) => (kind === 'write' ? { fail: 'ENOSPC' } : undefined))
   await t.throwsAsync(kms.connect({ image: UNLISTED_IMAGE }), { code: 'ERR_POLICY_DENIED' })
   t.true(kms.events.some(({ code }) => code === 'ERR_STORE_FULL'))
 })

@@ -7,13 +7,13 @@ import { approve, ANNA, BEN, CARL } from './approvers.js'
 import type { AttestedClient } from './attested-client.js'
 import { digestOf, newestKey, sealToKms } from './attested-client.js'
 import { IMAGE, OTHER_IMAGE, startInProcess } from './in-process.js'
+import { headOf } from './flow-state.js'
 
 const FLOW = parseFlowId('flow-1')
 const HOUR_MS = 3_600_000
 const SIGNED = { signer: digestOf(8), productId: 7 }
 const [OLD, NEW] = [digestOf(21), digestOf(22)]
 const PRODUCT = { name: 'credit', ...SIGNED, svn: 1 }
-const headOf = (epoch: number) => ({ epoch, digest: digestOf(epoch) })
 const approvers = [ANNA, BEN, CARL].map(({ name, key }) => ({ name, key }))
 
 type Kms = Awaited<ReturnType<typeof startInProcess>>

@@ -1,0 +1,51 @@
+import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
+
+type FaultOf = (operation: FileOperation) => FileFault | undefined
+
+export interface FaultyDisk {
+  readonly fs: MemoryFileSystem
+  readonly setFault: (next: FaultOf) => void
+}
+
+/** A disk in memory, sound until a fault is set. */
+export const makeFaultyDisk = (): FaultyDisk => {
+  let fault: FaultOf = () => undefined
+  return { fs: new MemoryFileSystem((operation) => fault(operation)), setFault: (next) => (fault = next) }
+}
+
+/** One way in which a machine can stop during some work. */
+export interface Stop {
+  readonly step: number
+  readonly fault: 'stop-before' | 'stop-after'
+  /** Whether what was not synced survives. */
+  readonly isKept: boolean
+}
+
+/** Every such way, of work that takes `count` operations. */
+export const stopsWithin = (count: number): Stop[] =>
+  Array.from({ length: count }, (_, step) =>
+    (['stop-before', 'stop-after'] as const).flatMap((fault) =>
+      [false, true].map((isKept) => ({ step, fault, isKept })),
+    ),
+  ).flat()
+
+/** How many operations `work` takes on `fs`. */
+export const countOperations = async (fs: MemoryFileSystem, work: () => Promise<unknown>): Promise<number> => {
+  const before = fs.operationCount
+  await work()
+  return fs.operationCount - before
+}
+
+/** What `work` gives on a machine that stops in its course and starts again; undefined where it came to no end. */
+export const stopAndRestart = async <T>(
+  { fs, setFault }: FaultyDisk,
+  { step, fault, isKept }: Stop,
+  work: () => Promise<T>,
+): Promise<T | undefined> => {
+  const at = fs.operationCount + step
+  setFault(({ index }) => (index === at ? fault : undefined))
+  const made = await work().catch(() => undefined)
+  setFault(() => undefined)
+  fs.restart(() => isKept)
+  return made
+}
