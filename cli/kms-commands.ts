@@ -17,6 +17,7 @@ const COMMANDS: readonly { readonly names: readonly string[]; readonly load: () 
   [
     { names: ['init'], load: async () => (await import('./custody-init.js')).addInitCommand },
     { names: ['serve'], load: async () => (await import('./serve-command.js')).addServeCommand },
+    { names: ['rekey'], load: async () => (await import('./rekey-command.js')).addRekeyCommand },
     { names: ['backup', 'restore'], load: async () => (await import('./custody-backup.js')).addBackupCommands },
     { names: ['break-glass'], load: async () => (await import('./break-glass-command.js')).addBreakGlassCommand },
     { names: ['status'], load: async () => (await import('./custody-status.js')).addStatusCommand },

@@ -1,9 +1,10 @@
-import type { Command } from 'commander'
+import { Option, type Command } from 'commander'
 import { toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { CustodianSet } from '../kms/custodians.js'
 import type { KmsIdentity } from '../kms/index.js'
-import { placeOf, readCustodians } from '../kms/place.js'
+import { readCustodians } from '../kms/custody-files.js'
+import { placeOf } from '../kms/place.js'
 import { nodeFileSystem } from '../storage/index.js'
 import { each, wholeNumber } from './arguments.js'
 import { readShares } from './custody-shares.js'
@@ -44,6 +45,11 @@ export const withPlace = (command: Command): Command =>
       each,
     )
     .option('--json', 'print JSON')
+
+export const workFactorOption = (): Option =>
+  new Option('--work-factor <n>', 'scrypt’s work factor for the passphrase, as a power of two').argParser(
+    wholeNumber(10, 20),
+  )
 
 /** Of what a KMS that runs does by itself, and what is done to its files where none runs. */
 export const withEither = (command: Command): Command =>

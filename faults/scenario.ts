@@ -22,6 +22,8 @@ export interface Operator {
   readonly restoreElsewhere: () => Promise<void>
   /** The root keys are taken out. No KMS starts beside them if the receipt of it is missing. */
   readonly breakGlass: () => Promise<void>
+  /** Custodians’ shares open the keyring of another KMS instead of a passphrase, and the next time that again. Whatever is said there opens it, or no KMS starts. */
+  readonly rekeyAside: () => Promise<void>
   /** A new newest root key while the KMS runs; it rewraps the host’s store in the background. */
   readonly rotateOnline: () => Promise<void>
   /** Older root keys are disabled while the KMS runs, once it has rewrapped the store and nothing there depends on them. */

@@ -4,13 +4,15 @@ import { KeyriseError } from '../protocol/errors.js'
 import type { Clock, FileSystem, Random, Store } from '../protocol/ports.js'
 import { rotateKeyring, withNextKey } from '../kms/change-keys.js'
 import type { OpenKms } from '../kms/open-kms.js'
-import { openKeyring, readKeyringFile, restoreKms } from '../kms/place.js'
+import { readKeyringFile } from '../kms/custody-files.js'
+import { openKeyring, restoreKms } from '../kms/place.js'
 import { rewrapPairs } from '../kms/rewrap.js'
 import { withChange } from '../kms/root-keys.js'
 import { publish } from '../storage/index.js'
 import { oneTurn } from './drive-clock.js'
 import type { Operator } from './scenario.js'
 import { backUp, restoreBackup, restoreElsewhere, takeKeys, type CustodyDesk } from './simulated-custody.js'
+import { rekeyAside } from './simulated-rekey.js'
 import { unreachable } from './simulated-wire.js'
 
 /** Where the KMS of a simulated world keeps what must survive it. */
@@ -65,6 +67,7 @@ export const simulatedOperator = ({
     restoreBackup: custody(restoreBackup),
     restoreElsewhere: custody(restoreElsewhere),
     breakGlass: custody(takeKeys),
+    rekeyAside: () => withPlace((options) => rekeyAside({ ...options, clock }, nextRandom('rekey'))),
     restart: startAgain,
     rotate: async () => {
       await withPlace((options) => rotateKeyring({ ...options, random: nextRandom('rotation') }))

@@ -7,7 +7,8 @@ import type { EnclaveDefinition } from '../protocol/contract.js'
 import { KeyriseError } from '../protocol/errors.js'
 import { LAUNCH_LIMITS } from '../host/launch.js'
 import { openKms, type OpenKms } from '../kms/open-kms.js'
-import { createKms, hasKeyring, prepareDirectory, readKeyringFile } from '../kms/place.js'
+import { hasKeyring, readKeyringFile } from '../kms/custody-files.js'
+import { createKms, prepareDirectory } from '../kms/place.js'
 import { InlineUnsealer } from '../kms/unseal.js'
 import type { Port, Store } from '../protocol/ports.js'
 import { DirectoryStore } from '../storage/index.js'
@@ -27,6 +28,7 @@ import { readEntries } from './read-entries.js'
 import { reachedStore } from './reached-store.js'
 import { SeededRandom } from './seeded-random.js'
 import { checkReceipts } from './simulated-custody.js'
+import { checkAside } from './simulated-rekey.js'
 import { SimulatedClock } from './simulated-clock.js'
 import { PASSPHRASE, PLACE, simulatedOperator } from './simulated-operator.js'
 import { SimulatedWire, unreachable, type MessageFault } from './simulated-wire.js'
@@ -126,6 +128,7 @@ export class SimulatedWorld {
     await prepareDirectory(fs, '/kms')
     await prepareDirectory(fs, '/custody')
     await checkReceipts({ fs, place: PLACE })
+    await checkAside({ fs, passphrase, clock: this.clock })
     // Keys of their own: what a KMS draws later, nonces say, is drawn again by the next that starts.
     if (!(await hasKeyring(PLACE, fs)))
       await createKms({ ...options, random: new SeededRandom('keyring'), clock: this.clock, logN: LOG_N })

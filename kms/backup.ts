@@ -6,14 +6,15 @@ import { sha256 } from '../protocol/crypto/primitives.js'
 import type { Secret } from '../protocol/crypto/secret.js'
 import { publish, readWhole, storeError } from '../storage/index.js'
 import { decodeBackup, encodeBackup, type BackupFile, type BackupPart } from './backup-file.js'
-import { CUSTODIANS_SIZE_BYTES_MAX, decodeCustodians, type CustodianSet } from './custodians.js'
+import { decodeCustodians, type CustodianSet } from './custodians.js'
 import { FileLedger, LEDGER_NAME, type Inspected } from './file-ledger.js'
 import { Keyring, KEYRING_SIZE_BYTES_MAX } from './keyring.js'
 import { LOG_SIZE_BYTES_MAX } from './log.js'
-import { custodiansPath, identify, openKeyringFile, readKeyringFile, type PlaceOptions } from './place.js'
+import { identify, openKeyringFile, type PlaceOptions } from './place.js'
 import type { Policy } from './policy.js'
 import { parsePolicy } from './policy-file.js'
 import { Receipts } from './receipts.js'
+import { readCustody } from './custody-files.js'
 
 /** Of a policy, and of the approvals beside it. */
 export const POLICY_SIZE_BYTES_MAX = 4 * 1024 * 1024
@@ -72,8 +73,7 @@ export const createBackup = async (options: BackupOptions): Promise<Bytes> => {
   const log = await readWhole(fs, join(place.directory, LEDGER_NAME), LOG_SIZE_BYTES_MAX)
   if (log === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
   const ledger = FileLedger.inspectCopy(log)
-  const file = await readKeyringFile(options)
-  const custodians = await readWhole(fs, custodiansPath(place), CUSTODIANS_SIZE_BYTES_MAX)
+  const { keyring: file, custodians } = await readCustody(options)
   using keyring = await openKeyringFile(options, file)
   if (!equalPublicBytes(ledger.identity, keyring.identity))
     throw new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'it belongs to another KMS identity' })
@@ -161,7 +161,8 @@ const readParts = (file: BackupFile): { ledger: Inspected; policy: Policy; custo
   }
 }
 
-const partOf = ({ parts }: BackupFile, name: BackupPart, sizeBytesMax: number): Bytes => {
+/** @throws {KeyriseError} ERR_BACKUP_INVALID: it is missing, or too large. */
+export const partOf = ({ parts }: BackupFile, name: BackupPart, sizeBytesMax: number): Bytes => {
   const part = parts.get(name)
   if (part === undefined || part.length > sizeBytesMax) throw new KeyriseError('ERR_BACKUP_INVALID', { detail: name })
   return part

@@ -6,9 +6,11 @@ import { makeRootSecrets } from '../protocol/crypto/root-private.js'
 import { nodeClock, publish } from '../storage/index.js'
 import { FileLedger } from './file-ledger.js'
 import { Keyring } from './keyring.js'
-import { identify, keyringPath, openKeyring, readKeyringFile, type KmsIdentity, type PlaceOptions } from './place.js'
+import { keyringPath, readKeyringFile } from './custody-files.js'
+import { identify, identityOf, openKeyring, type KmsIdentity, type PlaceOptions } from './place.js'
 import { Receipts } from './receipts.js'
 import { parseKeyId, ROOT_ID, withNext, withoutDue, type RootKeys } from './root-keys.js'
+import { settleCustody } from './custody-files.js'
 
 /**
  * What root keys are to become (root-keys.ts). It changes nothing itself, and may be asked again.
@@ -59,6 +61,7 @@ export const writeKeys = async (
   const file = keyring.seal({ passphrase, random, logN, keys })
   for (const [kind, fields] of receiptsOf(keyring.keys, keys)) await receipts.record(kind, fields)
   await ledger.confirm()
+  await settleCustody({ place, fs })
   const path = keyringPath(place)
   await publish(fs, dirname(path), basename(path), file)
   await ledger.confirm()
@@ -107,9 +110,4 @@ const receiptsOf = (before: RootKeys, after: RootKeys): readonly (readonly [Rece
     }),
     ...ended.map(({ key }) => ['key-state', { key, state: 'destroyed' }] as const),
   ]
-}
-
-const identityOf = async (options: PlaceOptions) => {
-  using keyring = await openKeyring(options)
-  return keyring.identity
 }

@@ -10,7 +10,8 @@ import type { Metrics } from './metrics.js'
 import type { ShareProgress } from './custodians.js'
 import type { Policy } from './policy.js'
 import { PendingShares } from './pending-shares.js'
-import { readCustodians, type KmsIdentity } from './place.js'
+import { readCustodians } from './custody-files.js'
+import type { KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
 
 /** Before what could not be destroyed in its time is tried again. */

@@ -2,7 +2,8 @@ import type { MessagePort } from 'node:worker_threads'
 import type { Bytes } from '../protocol/bytes.js'
 import type { ErrorCode } from '../protocol/errors.js'
 import type { RootSuite } from '../protocol/statements.js'
-import type { KmsIdentity, KmsPlace } from './place.js'
+import type { KmsPlace } from './custody-files.js'
+import type { KmsIdentity } from './place.js'
 import type { Policy } from './policy.js'
 
 /** What an embedded KMS’s worker is started with. The passphrase’s buffer moves to it, and is zero-filled there. */

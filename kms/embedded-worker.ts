@@ -14,7 +14,8 @@ import {
 } from './embedded-messages.js'
 import { hardenThread } from './harden-thread.js'
 import { openKms, type OpenKms } from './open-kms.js'
-import { createKms, hasKeyring } from './place.js'
+import { hasKeyring } from './custody-files.js'
+import { createKms } from './place.js'
 
 /** The thread of an embedded KMS: it opens, or makes, a KMS and answers frames until it is told to close. */
 const { port, place, policy, passphrase, logN, suite } = workerData as EmbeddedStart

@@ -5,13 +5,17 @@ import { REASON_LENGTH_MAX } from '../protocol/limits.js'
 import type { Clock } from '../protocol/ports.js'
 import { decodeReceiptBody, splitReceipt } from '../protocol/receipts.js'
 import { isAhead } from '../protocol/statements.js'
-import { discard, publish, readWhole, syncDirectory } from '../storage/index.js'
+import { publish, readWhole } from '../storage/index.js'
 import { openBackup, POLICY_SIZE_BYTES_MAX, type BackupContents } from './backup.js'
 import { FileLedger, LEDGER_NAME, type Inspected } from './file-ledger.js'
 import type { Keyring } from './keyring.js'
 import type { FlowState } from './ledger.js'
-import { custodiansPath, hasKeyring, keyringPath, openKeyring, openKeyringFile, type PlaceOptions } from './place.js'
+import { hasKeyring } from './custody-files.js'
+import { openKeyring, openKeyringFile, type PlaceOptions } from './place.js'
 import { Receipts } from './receipts.js'
+import { KEYRING_SIZE_BYTES_MAX } from './keyring.js'
+import { partOf } from './backup.js'
+import { replaceCustody } from './custody-files.js'
 
 export interface RestoreOptions extends PlaceOptions {
   readonly clock: Clock
@@ -147,20 +151,16 @@ const compareFlow = (flow: string, here: FlowState, backed: FlowState | undefine
 
 const commit = async (
   { place, fs, clock, policyPath }: RestoreOptions,
-  { file: { parts }, keyring, digest }: BackupContents,
+  { file, keyring, digest }: BackupContents,
   downgrades: readonly string[],
 ): Promise<void> => {
   const put = async (path: string, bytes: Bytes | undefined): Promise<void> => {
     if (bytes !== undefined) await publish(fs, dirname(path), basename(path), bytes)
   }
   await stopOthers(fs, place.directory, keyring)
-  const custodians = parts.get('custodians')
-  await put(custodiansPath(place), custodians)
-  await put(keyringPath(place), parts.get('keyring'))
-  if (custodians === undefined) {
-    await discard(fs, dirname(custodiansPath(place)), basename(custodiansPath(place)))
-    await syncDirectory(fs, dirname(custodiansPath(place)))
-  }
+  const { parts } = file
+  const sealed = partOf(file, 'keyring', KEYRING_SIZE_BYTES_MAX)
+  await replaceCustody({ place, fs }, { keyring: sealed, custodians: parts.get('custodians') })
   await put(join(place.directory, LEDGER_NAME), parts.get('ledger'))
   if (policyPath !== undefined) await put(policyPath, parts.get('policy'))
   const ledger = await FileLedger.open(fs, place.directory, keyring.identity)

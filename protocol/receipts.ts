@@ -31,6 +31,7 @@ export const RECEIPT_KINDS = [
   'backup',
   'restore',
   'rotation',
+  'rekey',
   'key-state',
   'rewrap',
   'policy',

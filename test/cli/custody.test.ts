@@ -78,6 +78,41 @@ test('custodians: each share in a file of its own, any two of three open the KMS
   })
 })
 
+test('rekey: custodians for a passphrase, a generated passphrase for them, one from a credential for that', async (t) => {
+  const { place, at, shares, initByPassphrase } = await setUp(t)
+  const made = await initByPassphrase()
+  const opens = async (flags: string[], passphrase?: string): Promise<number | null> =>
+    (await run(['kms', 'restore', ...at, ...flags], passphrase)).code
+  const rekey = (flags: string[], passphrase?: string) =>
+    run(['kms', 'rekey', ...at, ...flags], passphrase, { ...process.env, CREDENTIALS_DIRECTORY: place.root })
+  const byPassphrase = ['--passphrase-fd', '3']
+  const generated = join(place.root, 'generated')
+  t.is(
+    codeOf(await rekey([...byPassphrase, '--generate-passphrase', '--passphrase-out', generated], 'wrong')),
+    'ERR_PASSPHRASE_WRONG',
+  )
+  await t.throwsAsync(stat(generated), { code: 'ENOENT' })
+  const shared = await rekey([...byPassphrase, '--custodians', '3', '--threshold', '2', '--shares', shares], PASSPHRASE)
+  t.is(shared.code, 0, shared.err)
+  t.like(JSON.parse(shared.out), { ...(JSON.parse(made.out) as object), custodians: { count: 3, threshold: 2 } })
+  t.is(await opens(byPassphrase, PASSPHRASE), 1)
+  const given = (await readdir(shares)).slice(1).flatMap((name) => ['--share', join(shares, name)])
+  t.is(await opens(given), 0)
+  const alone = await rekey([...given, '--generate-passphrase', '--passphrase-out', generated])
+  t.is(alone.code, 0, alone.err)
+  t.like(JSON.parse((await run(['kms', 'status', ...at])).out), { ledger: { receipts: 3 } })
+  t.is(await opens(byPassphrase, await readFile(generated, 'utf8')), 0)
+  const chosen = await rekey(
+    [...byPassphrase, '--new-passphrase-credential', 'generated', '--work-factor', '11'],
+    await readFile(generated, 'utf8'),
+  )
+  t.is(chosen.code, 0, chosen.err)
+  t.is(
+    codeOf(await rekey([...byPassphrase, '--new-passphrase-fd', '4', '--generate-passphrase'])),
+    'ERR_CONFIG_INVALID',
+  )
+})
+
 test('custodians unlock a KMS that runs, each by a command of his own', async (t) => {
   const { place, shares, init } = await setUp(t)
   t.is((await init('--custodians', '3', '--threshold', '2', '--shares', shares)).code, 0)

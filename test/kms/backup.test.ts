@@ -3,7 +3,7 @@ import { SimulatedClock } from '../../faults/index.js'
 import { decodeBackup, encodeBackup, type BackupPart } from '../../kms/backup-file.js'
 import { createBackup, openBackupBy } from '../../kms/backup.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
-import { createKms, createSharedKms, openKeyring, prepareDirectory, restoreKms } from '../../kms/place.js'
+import { createKms, openKeyring, prepareDirectory, restoreKms } from '../../kms/place.js'
 import { changeKeyring, rotateKeyring } from '../../kms/change-keys.js'
 import { withChange } from '../../kms/root-keys.js'
 import { planRestore, type RestoreOptions } from '../../kms/restore.js'
@@ -285,9 +285,9 @@ test('who the custodians are goes along, and does not stay where the restored ke
     text = shares.map((share) => share.text.expose(copyBytes))
     return Promise.resolve()
   }
-  await createSharedKms({ place: shared, fs, random: nodeRandom, logN: 1, count: 2, threshold: 2, deliver })
+  await createKms({ place: shared, fs, random: nodeRandom, logN: 1, count: 2, threshold: 2, deliver })
   const { ShareCollector } = await import('../../kms/custodians.js')
-  const { readCustodians } = await import('../../kms/place.js')
+  const { readCustodians } = await import('../../kms/custody-files.js')
   const custodians = await readCustodians(shared, fs)
   if (custodians === undefined) throw new Error('no custodians')
   const collector = new ShareCollector(custodians)

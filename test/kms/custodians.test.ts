@@ -8,7 +8,8 @@ import {
   type CustodianSet,
   type Share,
 } from '../../kms/custodians.js'
-import { createSharedKms, hasKeyring, openKeyring, prepareDirectory, readCustodians } from '../../kms/place.js'
+import { hasKeyring, readCustodians } from '../../kms/custody-files.js'
+import { createKms, openKeyring, prepareDirectory } from '../../kms/place.js'
 import { asciiBytes, asciiText, concatBytes, copyBytes, type Bytes } from '../../protocol/bytes.js'
 import { encodeCbor } from '../../protocol/cbor.js'
 import { encodeBech32 } from '../../protocol/crypto/bech32.js'
@@ -125,7 +126,7 @@ const makeDisk = async () => {
   await prepareDirectory(fs, '/kms')
   const given: { texts: Bytes[]; custodians: CustodianSet }[] = []
   const create = () =>
-    createSharedKms({
+    createKms({
       place: PLACE,
       fs,
       random: nodeRandom,
@@ -159,7 +160,7 @@ test('a KMS whose passphrase custodians share opens with enough of their shares'
 test('shares that cannot be handed out make no KMS', async (t) => {
   const { fs } = await makeDisk()
   const options = { place: PLACE, fs, random: nodeRandom, logN: 1, count: 2, threshold: 2 }
-  await t.throwsAsync(createSharedKms({ ...options, deliver: () => Promise.reject(new Error('no paper')) }))
+  await t.throwsAsync(createKms({ ...options, deliver: () => Promise.reject(new Error('no paper')) }))
   t.false(await hasKeyring(PLACE, fs))
   t.deepEqual(await fs.list('/kms'), [])
 })

@@ -3,24 +3,16 @@ import { rotateKeyring } from '../../kms/change-keys.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { Keyring } from '../../kms/keyring.js'
 import { openKms } from '../../kms/open-kms.js'
-import {
-  createKms,
-  hasKeyring,
-  openKeyring,
-  prepareDirectory,
-  restoreKms,
-  type KmsIdentity,
-  type KmsPlace,
-} from '../../kms/place.js'
+import { hasKeyring, type KmsPlace } from '../../kms/custody-files.js'
+import { createKms, openKeyring, prepareDirectory, restoreKms, type KmsIdentity } from '../../kms/place.js'
 import { asciiBytes } from '../../protocol/bytes.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { parseFlowId } from '../../protocol/names.js'
-import type { FileSystem } from '../../protocol/ports.js'
 import { discard, nodeClock, publish, readWhole } from '../../storage/index.js'
 import { receiptsIn } from './receipts-in.js'
 import { flowState } from './flow-state.js'
-import { countOperations, makeFaultyDisk, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
+import { interrupted, countOperations, makeFaultyDisk, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
 
 const passphrase = Secret.take(asciiBytes('correct horse'))
 const PLACE: KmsPlace = { directory: '/kms', custody: '/custody/keyring.age' }
@@ -167,19 +159,6 @@ test('case 16: a crash at any step of a rotation leaves the keyring from before 
     outcomes.add(found.keys.length)
   }
   t.deepEqual(outcomes, new Set([1, 2]))
-})
-
-/** `fs`, in which `run` happens once, right before the `count`-th opening of `path`. */
-const interrupted = (fs: FileSystem, path: string, count: number, run: () => Promise<unknown>): FileSystem => ({
-  open: async (opened, mode) => {
-    if (opened === path && --count === 0) await run()
-    return fs.open(opened, mode)
-  },
-  rename: (from, to) => fs.rename(from, to),
-  unlink: (name) => fs.unlink(name),
-  makeDirectory: (name) => fs.makeDirectory(name),
-  list: (name) => fs.list(name),
-  syncDirectory: (name) => fs.syncDirectory(name),
 })
 
 test('a rotation takes the place: a KMS that runs there answers nothing more', async (t) => {

@@ -2,7 +2,7 @@ import test from 'ava'
 import { MemoryFileSystem, SimulatedClock } from '../../faults/index.js'
 import { Metrics } from '../../kms/metrics.js'
 import { KmsControl } from '../../kms/control.js'
-import { createSharedKms } from '../../kms/place.js'
+import { createKms } from '../../kms/place.js'
 import { InlineUnsealer } from '../../kms/unseal.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
@@ -14,7 +14,7 @@ const world = async () => {
   await fs.makeDirectory('/kms')
   const place = { directory: '/kms' }
   const shares: Bytes[] = []
-  await createSharedKms({
+  await createKms({
     ...{ place, fs, random: nodeRandom, logN: 10, count: 3, threshold: 2 },
     deliver: (made) => {
       shares.push(...made.map(({ text }) => text.expose(copyBytes)))

@@ -1,3 +1,4 @@
+import type { FileSystem } from '../../protocol/ports.js'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 
 type FaultOf = (operation: FileOperation) => FileFault | undefined
@@ -21,13 +22,13 @@ export interface Stop {
   readonly isKept: boolean
 }
 
-/** Every such way, of work that takes `count` operations. */
-export const stopsWithin = (count: number): Stop[] =>
-  Array.from({ length: count }, (_, step) =>
-    (['stop-before', 'stop-after'] as const).flatMap((fault) =>
-      [false, true].map((isKept) => ({ step, fault, isKept })),
-    ),
-  ).flat()
+/** Every such way, of work that takes `count` operations, one after the other: before the first of them, and after each. */
+export const stopsWithin = (count: number): Stop[] => {
+  const steps = Array.from({ length: count }, (_, step) => ({ step, fault: 'stop-after' as const }))
+  return [{ step: 0, fault: 'stop-before' as const }, ...steps].flatMap((stop) =>
+    [false, true].map((isKept) => ({ ...stop, isKept })),
+  )
+}
 
 /** How many operations `work` takes on `fs`. */
 export const countOperations = async (fs: MemoryFileSystem, work: () => Promise<unknown>): Promise<number> => {
@@ -49,3 +50,16 @@ export const stopAndRestart = async <T>(
   fs.restart(() => isKept)
   return made
 }
+
+/** `fs`, in which `run` happens once, right before the `count`-th opening of `path`. */
+export const interrupted = (fs: FileSystem, path: string, count: number, run: () => Promise<unknown>): FileSystem => ({
+  open: async (opened, mode) => {
+    if (opened === path && --count === 0) await run()
+    return fs.open(opened, mode)
+  },
+  rename: (from, to) => fs.rename(from, to),
+  unlink: (name) => fs.unlink(name),
+  makeDirectory: (name) => fs.makeDirectory(name),
+  list: (name) => fs.list(name),
+  syncDirectory: (name) => fs.syncDirectory(name),
+})

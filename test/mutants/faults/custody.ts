@@ -1,6 +1,8 @@
 import type { PlantedFault } from '../fault.js'
 
 const RESTORE = { file: 'kms/restore.ts', test: 'kms/backup.test' }
+const REKEY = { test: 'kms/rekey.test' }
+const FILES = { ...REKEY, file: 'kms/custody-files.ts' }
 const SWEPT = { test: 'faults/custody-sweep.test' }
 
 /** What operators may do, who has to agree to it, and what it leaves behind. */
@@ -45,7 +47,7 @@ export const CUSTODY: readonly PlantedFault[] = [
     ...SWEPT,
     name: 'a restore leaves the keyring out',
     file: 'kms/restore.ts',
-    find: "await put(keyringPath(place), parts.get('keyring'))",
+    find: "await replaceCustody({ place, fs }, { keyring: sealed, custodians: parts.get('custodians') })",
     put: '',
   },
   {
@@ -61,6 +63,65 @@ export const CUSTODY: readonly PlantedFault[] = [
     file: 'kms/break-glass.ts',
     find: "await receipts.record('break-glass', {",
     put: "await receipts.record('restore', {",
+  },
+  {
+    ...FILES,
+    name: 'what is said of the next keyring counts before it is there',
+    find: 'return equalPublicBytes(next.keyring, sha256(keyring)) ? next : undefined',
+    put: 'return next',
+    title: 'a passphrase to custodians',
+  },
+  {
+    ...FILES,
+    name: 'custodians change after the keyring alone',
+    find: 'await put(disk, nextPath(place), encodeNext(keyring, custodians))',
+    put: '',
+    title: 'a passphrase to custodians',
+  },
+  {
+    ...FILES,
+    name: 'what a crash left of the next custodians stays where it is',
+    find: 'else await put(disk, custodiansPath(place), next.custodians)',
+    put: '',
+    title: 'custodians for a passphrase, others for them',
+  },
+  {
+    ...FILES,
+    name: 'custodians stay beside a keyring that opens by a passphrase',
+    find: 'if (next.custodians === undefined) await remove(disk, custodiansPath(place))',
+    put: 'if (next.custodians === undefined) return',
+    title: 'custodians for a passphrase, others for them',
+  },
+  {
+    ...FILES,
+    name: 'a backup takes keyring and custodians as it finds each',
+    find: 'if (equalPublicBytes(await readKeyringFile(disk), keyring)) return',
+    put: 'return',
+    title: 'a backup during a rekey',
+  },
+  {
+    ...REKEY,
+    name: 'a rotation goes over what a crash left of a rekey',
+    file: 'kms/change-keys.ts',
+    find: 'await settleCustody({ place, fs })',
+    put: '',
+    title: 'custodians to others',
+  },
+  {
+    ...REKEY,
+    name: 'a rekey leaves no receipt',
+    file: 'kms/rekey.ts',
+    find: "await new Receipts({ ledger, signer: keyring, clock }).record('rekey', {",
+    put: 'void ({',
+    title: 'a receipt says so',
+  },
+  {
+    ...REKEY,
+    name: 'a rekey is acknowledged whoever has taken its place',
+    file: 'kms/rekey.ts',
+    find: 'await ledger.confirm() return identify(keyring)',
+    put: 'return identify(keyring)',
+    title: 'is not acknowledged',
   },
   {
     name: 'the glass breaks without approvals',

@@ -114,8 +114,8 @@ export const DURABILITY: readonly PlantedFault[] = [
   {
     name: 'the keyring is made before the ledger that it needs',
     file: 'kms/place.ts',
-    find: "await beginLedger(options, keyring, 'init', { key, state, reason: `opened by ${openedBy}` })",
-    put: `await publish(fs, dirname(path), basename(path), file)
+    find: "await beginLedger(options, keyring, 'init', { key, state, reason: `opened by ${words}` })",
+    put: `await replaceCustody({ place, fs }, { keyring: file, custodians })
   await beginLedger(options, keyring, 'init', { key, state })`,
     test: 'kms/place.test',
   },
