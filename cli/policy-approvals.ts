@@ -11,8 +11,8 @@ import { KeyriseError } from '../protocol/errors.js'
 import { isProductId } from '../protocol/image-signature.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { askKms, askRunning, type AdminPlace } from './admin-client.js'
-import { each, wholeNumber } from './arguments.js'
+import { askKms, askRunning } from './admin-client.js'
+import { each, wholeNumber, withRunning, type RunningFlags } from './arguments.js'
 import { inspectImage } from './image-inspect.js'
 import { inspectLedger } from './inspect-ledger.js'
 import { readSmallFile } from './key-files.js'
@@ -61,15 +61,10 @@ export const addApprovalCommands = (policy: Command): void => {
     .argument('<request>', 'the file that was signed')
     .requiredOption('--approval <file>', 'an approval; may be repeated', each)
     .requiredOption('--directory <path>', 'the KMS’s directory')
-    .option('--json', 'print one JSON object')
-    .action(submit)
-  policy
-    .command('reload')
-    .description('have the KMS that runs read its policy file again')
-    .requiredOption('--directory <path>', 'the KMS’s directory')
     .option('--admin-socket <path>', 'of the KMS that runs there, where it is not in the directory')
     .option('--json', 'print one JSON object')
-    .action(reload)
+    .action(submit)
+  withRunning(policy.command('reload').description('have the KMS that runs read its policy file again')).action(reload)
 }
 
 interface RequestFlags {
@@ -186,10 +181,7 @@ const approve = async (
 }
 
 /** Whether it counts the KMS decides when it is made use of. */
-const submit = async (
-  path: string,
-  flags: { readonly approval: readonly string[]; readonly directory: string; readonly json?: boolean },
-): Promise<void> => {
+const submit = async (path: string, flags: RunningFlags & { readonly approval: readonly string[] }): Promise<void> => {
   const { request, approvals } = parseApproved(await readText(path))
   const more = await Promise.all(flags.approval.map(async (file) => parseApproval(await readText(file))))
   const approved = { request, approvals: [...approvals, ...more] }
@@ -209,7 +201,7 @@ const submit = async (
   ])
 }
 
-const reload = async (flags: AdminPlace & { readonly json?: boolean }): Promise<void> => {
+const reload = async (flags: RunningFlags): Promise<void> => {
   const { policy } = await askKms(flags, reloadPolicyRoute, undefined)
   printResult(flags.json === true, { policy }, [`in force: the policy with the digest ${policy}`])
 }

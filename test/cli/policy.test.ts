@@ -8,7 +8,8 @@ import { parseApproved } from '../../kms/request-file.js'
 import { buildImage, writeImage } from '../../platform/image.js'
 import { fromHex, toHex } from '../../protocol/bytes.js'
 import { nodeFileSystem } from '../../storage/index.js'
-import { initPlace, makePlace } from '../kms/served.js'
+import { serveKms } from '../../kms/server.js'
+import { initPlace, makePlace, PASSPHRASE } from '../kms/served.js'
 import { ended, firstLine, run, start } from './command.js'
 
 const NOTEBOOK = fileURLToPath(new URL('../host/notebook.enclave.js', import.meta.url))
@@ -58,6 +59,15 @@ test('approvers make keys and sign a change of the policy, and the log of a KMS 
   t.is(kept?.approved.length, 1)
   t.like(kept?.approved[0], { request: { kind: 'policy-change', kms: identity } })
   t.regex(await readFile(request, 'utf8'), /"kms": "[0-9a-f]{64}"/)
+  // One that runs takes it too, wherever its admin socket is, and goes on.
+  const socket = files('admin.sock')
+  const { directory, custody } = place
+  const policy = parsePolicy(JSON.stringify(first))
+  const listening = { port: 0, insecureLoopback: true, adminSocket: socket }
+  const served = await serveKms({ directory, custody, passphrase: PASSPHRASE, policy, ...listening })
+  t.teardown(() => served.close())
+  const handedIn = await run(['policy', 'submit', request, ...approvals, ...at, '--admin-socket', socket, '--json'])
+  t.deepEqual(JSON.parse(handedIn.out), { request: 'policy-change', approvals: 2, running: true })
 })
 
 test('a request about a flow that the ledger does not know, or a pattern that is none, is refused', async (t) => {
