@@ -1,11 +1,14 @@
 import type { Command } from 'commander'
+import { statusRoute } from '../kms/admin-control.js'
+import { KeyriseError } from '../protocol/errors.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { identityOf, placeOf } from '../kms/place.js'
 import { rekeyKms } from '../kms/rekey.js'
 import { nodeFileSystem } from '../storage/index.js'
+import { askRunning } from './admin-client.js'
 import { wholeNumber } from './arguments.js'
-import { printIdentity, withPassphrase, withPlace, workFactorOption, type PlaceFlags } from './kms-place.js'
+import { printIdentity, withEither, withPassphrase, workFactorOption, type PlaceFlags } from './kms-place.js'
 import { checkNewCustody, describeCustodians, withChosen, withNewCustody, type NewCustodyFlags } from './new-custody.js'
 import { readPassphrase } from './passphrase.js'
 
@@ -18,7 +21,7 @@ interface RekeyFlags extends PlaceFlags, NewCustodyFlags {
 /** `keyrise kms rekey` */
 export const addRekeyCommand = (kms: Command): void => {
   withNewCustody(
-    withPlace(
+    withEither(
       kms
         .command('rekey')
         .description('have the keyring open by another passphrase or other custodians; its keys stay what they are'),
@@ -36,6 +39,7 @@ export const addRekeyCommand = (kms: Command): void => {
 const rekey = async (flags: RekeyFlags): Promise<void> => {
   const { newPassphraseFd: descriptor, newPassphraseCredential: credential, workFactor: logN } = flags
   checkNewCustody(flags, [descriptor, credential])
+  await refuseUnlocked(flags)
   const rekeyed = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
     const options = { place: placeOf(flags), fs: nodeFileSystem, random: nodeRandom, passphrase, logN }
@@ -53,9 +57,18 @@ const rekey = async (flags: RekeyFlags): Promise<void> => {
       ['backups', 'those made before open as before: make a new one, and destroy them'],
       [
         'next',
-        'start the KMS again; who had the old keyring’s file and opened it has the keys: then `keyrise kms rotate`',
+        'start the KMS again, or unlock it; who had the old keyring’s file and opened it has the keys: then `keyrise kms rotate`',
       ],
     ],
     fields,
   )
+}
+
+/** One that is unlocked would find its log taken, and serve nobody any more. */
+const refuseUnlocked = async (flags: RekeyFlags): Promise<void> => {
+  const running = await askRunning(flags, statusRoute, undefined)
+  if (running?.state === 'unlocked')
+    throw new KeyriseError('ERR_KMS_UNLOCKED', {
+      detail: 'a rekey needs it sealed: `keyrise kms seal`, then unlock it again',
+    })
 }

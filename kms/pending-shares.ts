@@ -1,3 +1,4 @@
+import { equalPublicBytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
 import type { Clock } from '../protocol/ports.js'
 import type { Secret } from '../protocol/crypto/secret.js'
@@ -26,7 +27,7 @@ export class PendingShares implements Disposable {
    * @throws {KeyriseError} ERR_SHARE_INVALID: those that were right stay; ERR_CUSTODIANS_INVALID.
    */
   async submit(claimed: Uint8Array): Promise<{ progress: ShareProgress; passphrase?: Secret }> {
-    const collector = (this.#collector ??= await this.#collect())
+    const collector = await this.#collect()
     const progress = collector.submit(claimed)
     this.#forgetting?.[Symbol.dispose]()
     this.#forgetting = this.#clock.timer(KEPT_MS, () => this[Symbol.dispose]())
@@ -42,10 +43,14 @@ export class PendingShares implements Disposable {
     this.#forgetting = this.#collector = undefined
   }
 
+  /** Of who the custodians are now: a rekey meanwhile has made other shares. */
   async #collect(): Promise<ShareCollector> {
     const custodians = await this.#read()
     if (custodians === undefined)
       throw new KeyriseError('ERR_CUSTODIANS_INVALID', { detail: 'nobody shares the passphrase of this keyring' })
-    return new ShareCollector(custodians)
+    const held = this.#collector
+    if (held !== undefined && equalPublicBytes(held.custodians.set, custodians.set)) return held
+    this[Symbol.dispose]()
+    return (this.#collector = new ShareCollector(custodians))
   }
 }

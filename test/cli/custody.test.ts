@@ -127,6 +127,27 @@ test('custodians unlock a KMS that runs, each by a command of his own', async (t
   t.false(served.isSealed)
 })
 
+test('a KMS that is unlocked is not rekeyed; sealed, it is, and what is new unlocks it', async (t) => {
+  const { place, at, initByPassphrase } = await setUp(t)
+  await initByPassphrase()
+  const policy = { platforms: [], images: [] }
+  const passphrase = Buffer.from(PASSPHRASE)
+  await using served = await serveKms({ ...place, passphrase, policy, port: 0, insecureLoopback: true })
+  const out = join(place.root, 'new')
+  const rekey = () =>
+    run(['kms', 'rekey', ...at, '--passphrase-fd', '3', '--generate-passphrase', '--passphrase-out', out], PASSPHRASE)
+  t.is(codeOf(await rekey()), 'ERR_KMS_UNLOCKED')
+  t.false(served.isSealed)
+  const running = ['--directory', place.directory]
+  t.is((await run(['kms', 'seal', ...running])).code, 0)
+  const rekeyed = await rekey()
+  t.is(rekeyed.code, 0, rekeyed.err)
+  const unlock = async (by: string) => (await run(['kms', 'unlock', ...running, '--passphrase-fd', '3'], by)).out
+  t.is(await unlock(PASSPHRASE), '')
+  t.is(await unlock(await readFile(out, 'utf8')), 'unlocked\n')
+  t.false(served.isSealed)
+})
+
 test('a passphrase is generated into a file, and comes back as a systemd credential', async (t) => {
   const { place, at, init } = await setUp(t)
   const path = join(place.root, 'passphrase')

@@ -2,7 +2,11 @@ import test from 'ava'
 import { MemoryFileSystem, SimulatedClock } from '../../faults/index.js'
 import { Metrics } from '../../kms/metrics.js'
 import { KmsControl } from '../../kms/control.js'
+import type { SharedCustody } from '../../kms/custody.js'
+import { readCustodians } from '../../kms/custody-files.js'
+import { ShareCollector, type CustodianSet } from '../../kms/custodians.js'
 import { createKms } from '../../kms/place.js'
+import { rekeyKms } from '../../kms/rekey.js'
 import { InlineUnsealer } from '../../kms/unseal.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
@@ -75,4 +79,24 @@ test('a KMS whose passphrase nobody shares takes no share, and one that is close
   using passphrase = Secret.take(copyBytes(one))
   await t.throwsAsync(other.unlock(passphrase.clone()), { code: 'ERR_PASSPHRASE_WRONG' })
   await other.close()
+})
+
+test('shares of before a rekey count for nothing after it, those that were submitted already too', async (t) => {
+  const { control, fs, place, one, two } = await world()
+  await control.submitShare(one)
+  using collector = new ShareCollector((await readCustodians(place, fs)) as CustodianSet)
+  for (const share of [one, two]) collector.submit(share)
+  using passphrase = await collector.join()
+  const given: Bytes[] = []
+  const deliver: SharedCustody['deliver'] = (made) => {
+    given.push(...made.map(({ text }) => text.expose(copyBytes)))
+    return Promise.resolve()
+  }
+  await rekeyKms({ place, fs, passphrase, random: nodeRandom, next: { count: 2, threshold: 2, deliver } })
+  await t.throwsAsync(control.submitShare(two), { code: 'ERR_SHARE_INVALID', message: /earlier splitting/ })
+  const [first, second] = given as [Bytes, Bytes]
+  t.deepEqual((await control.submitShare(second)).submitted, [2])
+  await control.submitShare(first)
+  t.is(control.status().state, 'unlocked')
+  await control.close()
 })
