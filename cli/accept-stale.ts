@@ -5,7 +5,8 @@ import { Secret } from '../protocol/crypto/secret.js'
 import { acceptStale } from '../kms/accept-stale.js'
 import { placeOf } from '../kms/place.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { demandSealed } from './admin-client.js'
+import { withEither, withPassphrase, type PlaceFlags } from './kms-place.js'
 import { printResult, table } from './terminal.js'
 
 interface AcceptStaleFlags extends PlaceFlags {
@@ -14,7 +15,7 @@ interface AcceptStaleFlags extends PlaceFlags {
 
 /** `keyrise kms accept-stale` */
 export const addAcceptStaleCommand = (kms: Command): void => {
-  withPlace(
+  withEither(
     kms
       .command('accept-stale')
       .argument('<flow>', 'the flow whose recovery is refused')
@@ -26,6 +27,7 @@ export const addAcceptStaleCommand = (kms: Command): void => {
 
 const accept = async (claimedFlow: string, flags: AcceptStaleFlags): Promise<void> => {
   const flow = parseFlowId(claimedFlow)
+  await demandSealed(flags)
   const {
     epoch = 0,
     headDigest,
@@ -51,7 +53,7 @@ const accept = async (claimedFlow: string, flags: AcceptStaleFlags): Promise<voi
       ['given up', `epoch ${epoch}, where the store does not show it`],
       ['reason', reason ?? ''],
       ['receipt', String(sequence)],
-      ['next', 'start the KMS again; then launch the enclave'],
+      ['next', 'start the KMS again, or unlock it; then launch the enclave'],
     ]),
   )
 }

@@ -2,6 +2,7 @@ import { request as startRequest, type IncomingMessage, type RequestOptions } fr
 import { concatBytes, type Bytes } from '../protocol/bytes.js'
 import { isErrorCode, KeyriseError } from '../protocol/errors.js'
 import { Secret } from '../protocol/crypto/secret.js'
+import { statusRoute } from '../kms/admin-control.js'
 import type { AdminRoute, ReplyOf, ReplyShape, RequestOf, RequestShape } from '../kms/admin-route.js'
 import { problemOf } from '../kms/admin-schema.js'
 import { adminSocketPath } from '../kms/admin-socket.js'
@@ -51,6 +52,18 @@ export const askKms = async <Q extends RequestShape, P extends ReplyShape>(
   if (reply === undefined)
     throw new KeyriseError('ERR_KMS_UNREACHABLE', { detail: place.adminSocket ?? adminSocketPath(place.directory) })
   return reply
+}
+
+/**
+ * Before a command takes the ledger of a KMS: one that runs unlocked would find it taken, and serve nobody any more.
+ * @throws {KeyriseError} ERR_KMS_UNLOCKED, ERR_KMS_UNREACHABLE.
+ */
+export const demandSealed = async (place: AdminPlace): Promise<void> => {
+  const running = await askRunning(place, statusRoute, undefined)
+  if (running?.state === 'unlocked')
+    throw new KeyriseError('ERR_KMS_UNLOCKED', {
+      detail: 'this needs it sealed, or stopped: `keyrise kms seal`, and `keyrise kms unlock` afterwards',
+    })
 }
 
 const ask = async <Q extends RequestShape, P extends ReplyShape>(

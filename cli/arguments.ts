@@ -18,7 +18,7 @@ export const each = (value: string, before: readonly string[] | undefined): read
 
 /** Of a root key that is made. */
 export const suiteOption = (): Option =>
-  new Option('--suite <name>', 'what the root key is made of').choices(ROOT_SUITES).default(ROOT_SUITES[0])
+  new Option('--suite <name>', 'what the root key is made of').choices(ROOT_SUITES)
 
 /** Which running KMS a command is for. */
 export interface RunningFlags {

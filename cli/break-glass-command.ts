@@ -6,7 +6,8 @@ import { breakGlass } from '../kms/break-glass.js'
 import { fingerprintOf } from '../kms/custodians.js'
 import { placeOf } from '../kms/place.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { withPassphrase, withPlace, type PlaceFlags } from './kms-place.js'
+import { demandSealed } from './admin-client.js'
+import { withEither, withPassphrase, type PlaceFlags } from './kms-place.js'
 import { openOutput } from './output.js'
 import { askWord, hasTerminal } from './passphrase.js'
 import { printResult, table } from './terminal.js'
@@ -21,7 +22,7 @@ const SECRET_MODE = 0o600
 
 /** `keyrise kms break-glass` */
 export const addBreakGlassCommand = (kms: Command): void => {
-  withPlace(
+  withEither(
     kms
       .command('break-glass')
       .description('in an emergency: write the root keys to a file that the age command opens envelopes with'),
@@ -36,6 +37,7 @@ export const addBreakGlassCommand = (kms: Command): void => {
 }
 
 const run = async (flags: BreakGlassFlags): Promise<void> => {
+  await demandSealed(flags)
   // Before anything is recorded: a receipt of keys that could not be written helps nobody.
   using output = openOutput({ path: flags.out, isForced: false, mode: SECRET_MODE })
   const broken = await withPassphrase(flags, false, async (bytes) => {

@@ -16,8 +16,8 @@ import { fingerprintOf } from '../kms/custodians.js'
 import { placeOf, prepareDirectory, restoreKms } from '../kms/place.js'
 import { planRestore } from '../kms/restore.js'
 import { nodeClock, nodeFileSystem, readWhole } from '../storage/index.js'
-import { askRunning } from './admin-client.js'
-import { printIdentity, withPassphrase, withPassphraseOf, withPlace, type PlaceFlags } from './kms-place.js'
+import { askRunning, demandSealed } from './admin-client.js'
+import { printIdentity, withEither, withPassphrase, withPassphraseOf, type PlaceFlags } from './kms-place.js'
 import { askWord, hasTerminal } from './passphrase.js'
 import { printResult, table } from './terminal.js'
 
@@ -25,7 +25,6 @@ interface BackupFlags extends PlaceFlags {
   readonly policy: string
   readonly out: string
   readonly force?: boolean
-  readonly adminSocket?: string
 }
 
 interface RestoreFlags extends PlaceFlags {
@@ -37,13 +36,12 @@ interface RestoreFlags extends PlaceFlags {
 
 /** `keyrise kms backup` and `keyrise kms restore` */
 export const addBackupCommands = (kms: Command): void => {
-  withPlace(kms.command('backup').description('put keyring, log and policy into one file, and try it'))
+  withEither(kms.command('backup').description('put keyring, log and policy into one file, and try it'))
     .requiredOption('--policy <file>', 'the policy that the KMS is served with')
     .requiredOption('--out <file>', 'the backup’s file')
     .option('--force', 'replace a file of the name')
-    .option('--admin-socket <path>', 'of the KMS where it runs, and its admin socket is not in the directory')
     .action(backup)
-  withPlace(
+  withEither(
     kms
       .command('restore')
       .argument('[backup]', 'a file of `kms backup`; without one, only what is there is checked')
@@ -150,6 +148,7 @@ const restore = async (path: string | undefined, flags: RestoreFlags): Promise<v
   if (flags.newLedger === true)
     throw new KeyriseError('ERR_CONFIG_INVALID', { detail: 'a backup has its ledger: leave out --new-ledger' })
   const bytes = await readRequired(path, BACKUP_SIZE_BYTES_MAX)
+  await demandSealed(flags)
   await prepareDirectory(nodeFileSystem, flags.directory)
   await withPassphraseOf(custodiansOf(bytes), flags, false, async (secret) => {
     using passphrase = Secret.take(secret)
@@ -159,16 +158,22 @@ const restore = async (path: string | undefined, flags: RestoreFlags): Promise<v
     const { downgrades } = plan
     const lost = downgrades.map((sentence) => ['LOST', sentence] as const)
     const isDowngrade = flags.allowDowngrade === true
-    if (flags.yes !== true && (downgrades.length === 0 || isDowngrade)) await confirm([...rows, ...lost])
+    if (flags.yes !== true && (downgrades.length === 0 || isDowngrade))
+      await confirm([...rows, ...lost], flags.json === true)
     await plan.commit({ isDowngrade })
     const next = 'start the KMS; flows that went on after the backup was made are refused until `kms accept-stale`'
-    printResult(flags.json === true, { ...fields, downgrades }, table([...rows, ...lost, ['next', next]]))
+    const policyWent = ['policy file', flags.policy ?? 'not written: give --policy FILE'] as const
+    printResult(
+      flags.json === true,
+      { ...fields, downgrades, policy: flags.policy ?? null },
+      table([...rows, ...lost, policyWent, ['next', next]]),
+    )
   })
 }
 
-const confirm = async (rows: readonly (readonly [string, string])[]): Promise<void> => {
+const confirm = async (rows: readonly (readonly [string, string])[], isJson: boolean): Promise<void> => {
+  if (!isJson || hasTerminal()) process.stderr.write(`${table(rows).join('\n')}\n`)
   if (!hasTerminal()) throw new KeyriseError('ERR_NOT_CONFIRMED', { detail: 'no terminal to ask on: give --yes' })
-  process.stderr.write(`${table(rows).join('\n')}\n`)
   if ((await askWord('Restore this? Type yes: ')) !== 'yes') throw new KeyriseError('ERR_NOT_CONFIRMED')
 }
 

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { copyBytes } from '../protocol/bytes.js'
-import type { RootSuite } from '../protocol/statements.js'
+import { ROOT_SUITES, type RootSuite } from '../protocol/statements.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { KEYRING_LOG_N } from '../kms/keyring.js'
 import { createKms, placeOf, prepareDirectory } from '../kms/place.js'
@@ -19,7 +19,7 @@ export const addInitCommand = (kms: Command): void => {
   withNewCustody(
     withPlace(kms.command('init').description('make the keys of a new KMS, and its keyring'))
       .addOption(workFactorOption().default(KEYRING_LOG_N))
-      .addOption(suiteOption()),
+      .addOption(suiteOption().default(ROOT_SUITES[0])),
   ).action(init)
 }
 

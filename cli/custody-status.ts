@@ -1,17 +1,20 @@
 import type { Command } from 'commander'
 import { toHex } from '../protocol/bytes.js'
 import { isKeyriseError, type ErrorCode } from '../protocol/errors.js'
+import { statusRoute } from '../kms/admin-control.js'
 import { fingerprintOf } from '../kms/custodians.js'
 import { FileLedger } from '../kms/file-ledger.js'
-import { hasKeyring, readCustodians, type KmsPlace } from '../kms/custody-files.js'
+import { hasKeyring, readCustodians } from '../kms/custody-files.js'
 import { placeOf } from '../kms/place.js'
 import { throttleWaitMs } from '../kms/throttle.js'
 import { nodeClock, nodeFileSystem } from '../storage/index.js'
-import { printResult, table } from './terminal.js'
+import { askRunning } from './admin-client.js'
+import { EXIT, printResult, table } from './terminal.js'
 
 interface StatusFlags {
   readonly directory: string
   readonly custody?: string
+  readonly adminSocket?: string
   readonly json?: boolean
 }
 
@@ -22,18 +25,19 @@ export const addStatusCommand = (kms: Command): void => {
     .description('what is there of a KMS; needs no passphrase, and changes nothing')
     .requiredOption('--directory <path>', 'the KMS’s directory')
     .option('--custody <file>', 'the keyring’s file in a third place')
+    .option('--admin-socket <path>', 'of the KMS that runs there, where it is not in the directory')
     .option('--json', 'print one JSON object')
     .action(status)
 }
 
 const status = async (flags: StatusFlags): Promise<void> => {
-  const place = placeOf(flags)
-  const found = await look(place)
-  const { identity, keyring, custodians, ledger, waitMs } = found
+  const found = await look(flags)
+  const { identity, keyring, state, custodians, ledger, waitMs } = found
   const rows = [
     ['identity', identity ?? 'unknown'],
     ...(identity === undefined ? [] : [['fingerprint', fingerprintOf(Buffer.from(identity, 'hex'))]]),
     ['keyring', keyring],
+    ['state', state ?? 'no KMS runs here'],
     [
       'custodians',
       custodians === undefined
@@ -49,18 +53,22 @@ const status = async (flags: StatusFlags): Promise<void> => {
     ...(waitMs === 0 ? [] : [['passphrase', `wait ${String(Math.ceil(waitMs / 1000))} s: wrong ones were tried`]]),
   ] as [string, string][]
   printResult(flags.json === true, found, table(rows))
+  if (keyring === 'missing' && typeof ledger === 'string') process.exitCode = EXIT.failed
 }
 
 interface Found {
   readonly identity: string | undefined
   readonly keyring: 'there' | 'missing'
+  /** Of the KMS that runs there; undefined where none does. */
+  readonly state: 'sealed' | 'unlocked' | undefined
   readonly custodians: { readonly threshold: number; readonly count: number } | ErrorCode | undefined
   readonly ledger: { readonly flows: number; readonly receipts: number } | ErrorCode
   /** How long no passphrase is tried, since wrong ones were. */
   readonly waitMs: number
 }
 
-const look = async (place: KmsPlace): Promise<Found> => {
+const look = async (flags: StatusFlags): Promise<Found> => {
+  const place = placeOf(flags)
   const fs = nodeFileSystem
   const [ledger, custodians] = await Promise.all([
     coded(() => FileLedger.inspect(fs, place.directory)),
@@ -69,6 +77,7 @@ const look = async (place: KmsPlace): Promise<Found> => {
   return {
     identity: typeof ledger === 'object' ? toHex(ledger.identity) : undefined,
     keyring: (await hasKeyring(place, fs)) ? 'there' : 'missing',
+    state: (await askRunning(flags, statusRoute, undefined))?.state,
     custodians:
       typeof custodians === 'object'
         ? { threshold: custodians.threshold, count: custodians.commitments.length }

@@ -72,7 +72,7 @@ const destroy = async (key: string, flags: DestroyFlags): Promise<void> => {
   if (registered !== undefined) return destroyRunning(key, flags, registered)
   await withSecret(flags, async (passphrase) => {
     const dependents = await namesOf(flags, passphrase, key)
-    if (!isAgreed(key, flags, dependents)) return
+    if (!isAgreed(key, flags, dependents, flags.store.length)) return
     const atMs = nodeClock.nowMs() + flags.waitingDays * DAY_MS
     print(flags, await change(flags, passphrase, key, { kind: 'destroy', atMs }), { dependents })
   })
@@ -82,21 +82,21 @@ const destroy = async (key: string, flags: DestroyFlags): Promise<void> => {
 const destroyRunning = async (
   key: string,
   flags: DestroyFlags,
-  { names, count }: ReplyOf<typeof dependentsRoute.reply>,
+  { stores, names, count }: ReplyOf<typeof dependentsRoute.reply>,
 ): Promise<void> => {
   const dependents = names.map(({ store, name }) => `${store}: ${name}`)
   if (count > names.length) dependents.push(`${String(count - names.length)} more`)
   if (flags.store.length > 0)
     await withSecret(flags, async (passphrase) => void dependents.push(...(await namesOf(flags, passphrase, key))))
-  if (!isAgreed(key, flags, dependents, 'needed by nothing in the stores that were looked through')) return
+  if (!isAgreed(key, flags, dependents, stores + flags.store.length)) return
   const request = { key, change: 'destroy', waitingDays: flags.waitingDays } as const
   print(flags, describedOf(await askKms(flags, keyStateRoute, request)), { dependents })
 }
 
 /** Says what needs a version; true where it is to be destroyed nevertheless. */
-const isAgreed = (key: string, flags: DestroyFlags, dependents: readonly string[], none?: string): boolean => {
+const isAgreed = (key: string, flags: DestroyFlags, dependents: readonly string[], storeCount: number): boolean => {
   if (flags.json !== true) printText(dependents.map((name) => `unreadable without ${key}  ${name}\n`).join(''))
-  if (flags.yes !== true) refuseToDestroy(key, flags, dependents, none)
+  if (flags.yes !== true) refuseToDestroy(key, flags, dependents, storeCount)
   return flags.yes === true
 }
 
@@ -105,12 +105,15 @@ const describedOf = ({ keys }: ReplyOf<typeof keysRoute.reply>): readonly Descri
 
 const refuseToDestroy = (
   key: string,
-  { json, store }: DestroyFlags,
+  { json }: DestroyFlags,
   dependents: readonly string[],
-  none = store.length === 0 ? 'no store was looked through: name them with --store' : '0 need it',
+  storeCount: number,
 ): void => {
-  const found = dependents.length === 0 ? none : `${dependents.length} need it`
-  printResult(json === true, { key, dependents }, [`${key}: ${found}; --yes destroys it`])
+  const found =
+    storeCount === 0
+      ? 'no store was looked through: name them with --store, or register them with the KMS'
+      : `${String(dependents.length)} need it in ${String(storeCount)} stores`
+  printResult(json === true, { key, stores: storeCount, dependents }, [`${key}: ${found}; --yes destroys it`])
   process.exitCode = EXIT.failed
 }
 

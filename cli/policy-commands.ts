@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import { diffFlows, diffPolicies } from '../kms/policy-diff.js'
+import { policyDigest } from '../kms/policy-file.js'
 import { explainImage, type Reason } from '../kms/policy-explain.js'
+import { toHex } from '../protocol/bytes.js'
 import { parseFlowId } from '../protocol/names.js'
 import { nodeClock } from '../storage/index.js'
 import { inspectImage } from './image-inspect.js'
@@ -70,8 +72,9 @@ const diff = async (
   const [old, now] = [await readPolicy(before), await readPolicy(after)]
   const ledger = flags.directory === undefined ? undefined : await inspectLedger(flags.directory)
   const changes = [...diffPolicies(old, now), ...(ledger === undefined ? [] : diffFlows(old, now, ledger.flows))]
+  const digests = { from: toHex(policyDigest(old)), to: toHex(policyDigest(now)) }
   const lines = changes.length === 0 ? ['nothing would change'] : changes.map(line)
-  printResult(flags.json === true, { changes }, lines)
+  printResult(flags.json === true, { ...digests, changes }, [...lines, `from ${digests.from}`, `to   ${digests.to}`])
 }
 
 const line = ({ effect, text }: Reason): string => `  ${effect.padEnd(7)}  ${text}`

@@ -1,12 +1,10 @@
 import type { Command } from 'commander'
-import { statusRoute } from '../kms/admin-control.js'
-import { KeyriseError } from '../protocol/errors.js'
 import { Secret } from '../protocol/crypto/secret.js'
 import { nodeRandom } from '../protocol/crypto/primitives.js'
 import { identityOf, placeOf } from '../kms/place.js'
 import { rekeyKms } from '../kms/rekey.js'
 import { nodeFileSystem } from '../storage/index.js'
-import { askRunning } from './admin-client.js'
+import { demandSealed } from './admin-client.js'
 import { wholeNumber } from './arguments.js'
 import { printIdentity, withEither, withPassphrase, workFactorOption, type PlaceFlags } from './kms-place.js'
 import { checkNewCustody, describeCustodians, withChosen, withNewCustody, type NewCustodyFlags } from './new-custody.js'
@@ -39,7 +37,7 @@ export const addRekeyCommand = (kms: Command): void => {
 const rekey = async (flags: RekeyFlags): Promise<void> => {
   const { newPassphraseFd: descriptor, newPassphraseCredential: credential, workFactor: logN } = flags
   checkNewCustody(flags, [descriptor, credential])
-  await refuseUnlocked(flags)
+  await demandSealed(flags)
   const rekeyed = await withPassphrase(flags, false, async (bytes) => {
     using passphrase = Secret.take(bytes)
     const options = { place: placeOf(flags), fs: nodeFileSystem, random: nodeRandom, passphrase, logN }
@@ -62,13 +60,4 @@ const rekey = async (flags: RekeyFlags): Promise<void> => {
     ],
     fields,
   )
-}
-
-/** One that is unlocked would find its log taken, and serve nobody any more. */
-const refuseUnlocked = async (flags: RekeyFlags): Promise<void> => {
-  const running = await askRunning(flags, statusRoute, undefined)
-  if (running?.state === 'unlocked')
-    throw new KeyriseError('ERR_KMS_UNLOCKED', {
-      detail: 'a rekey needs it sealed: `keyrise kms seal`, then unlock it again',
-    })
 }

@@ -17,7 +17,7 @@ import { EXIT, printResult, printText, table } from './terminal.js'
 
 interface RotateFlags extends PlaceFlags {
   readonly key: string
-  readonly suite: RootSuite
+  readonly suite?: RootSuite
 }
 
 interface RewrapFlags extends PlaceFlags {
@@ -33,7 +33,7 @@ const POLL_MS = 300
 /** `keyrise kms rotate` and `rewrap`: a new root key, and what was sealed to the older ones. */
 export const addRotationCommands = (kms: Command): void => {
   withEither(kms.command('rotate').description('make a new version of a root key; the older ones stay, to open'))
-    .addOption(suiteOption())
+    .addOption(suiteOption().default(undefined, 'as the newest version'))
     .option('--key <id>', 'the root key; one that there is not is made', ROOT_ID)
     .action(rotate)
   withEither(kms.command('rewrap').description('rewrap what was sealed to older versions: headers, not payloads'))
@@ -44,7 +44,7 @@ export const addRotationCommands = (kms: Command): void => {
 
 const rotate = async (flags: RotateFlags): Promise<void> => {
   const { key: id, suite } = flags
-  const running = await askRunning(flags, rotateRoute, { key: id, suite })
+  const running = await askRunning(flags, rotateRoute, { key: id, ...(suite === undefined ? {} : { suite }) })
   if (running !== undefined) return printRotated(flags, running.key)
   const rotated = await withPassphrase(flags, false, (passphrase) =>
     rotateKms({ ...placeOf(flags), passphrase, id, suite }),

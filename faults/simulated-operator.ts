@@ -7,7 +7,7 @@ import type { OpenKms } from '../kms/open-kms.js'
 import { readKeyringFile } from '../kms/custody-files.js'
 import { openKeyring, restoreKms } from '../kms/place.js'
 import { rewrapPairs } from '../kms/rewrap.js'
-import { withChange } from '../kms/root-keys.js'
+import { ROOT_ID, withChange } from '../kms/root-keys.js'
 import { publish } from '../storage/index.js'
 import { oneTurn } from './drive-clock.js'
 import type { Operator } from './scenario.js'
@@ -89,7 +89,9 @@ export const simulatedOperator = ({
     rotateOnline: async () => {
       const random = nextRandom('rotation')
       const kms = running()
-      await withPlace(({ passphrase }) => withNextKey({}, random, (change) => kms.changeKeys(passphrase, change)))
+      await withPlace(({ passphrase }) =>
+        withNextKey({ id: ROOT_ID, suite: 'x25519' }, random, (change) => kms.changeKeys(passphrase, change)),
+      )
       await onKeys()
     },
     retire: () => withPlace(({ passphrase }) => retire(running, passphrase)),

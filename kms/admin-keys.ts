@@ -1,6 +1,6 @@
 import { ROOT_SUITES } from '../protocol/statements.js'
 import { adminRoute } from './admin-route.js'
-import { WAITING_MS, withChange, type KeyChange } from './root-keys.js'
+import { newestSuite, WAITING_MS, withChange, type KeyChange } from './root-keys.js'
 import type { OpenKms } from './open-kms.js'
 import { STORE_COUNT_MAX } from './registered-stores.js'
 import { FAILURE_COUNT_MAX } from './store-rewraps.js'
@@ -11,16 +11,23 @@ export const rotateRoute = adminRoute({
   method: 'POST',
   path: '/v1/keys/rotate',
   summary: 'Makes the next version of a root key, or the first of one; enclaves seal to it from their next session on.',
-  request: objectOf({
-    key: { type: 'string', maxLength: 32 },
-    suite: { type: 'string', maxLength: 32, enum: [...ROOT_SUITES] },
-  }),
+  request: objectOf(
+    {
+      key: { type: 'string', maxLength: 32 },
+      suite: {
+        type: 'string',
+        maxLength: 32,
+        enum: [...ROOT_SUITES],
+        description: 'as the newest version unless told',
+      },
+    },
+    ['suite'],
+  ),
   reply: objectOf({ key: { type: 'string', maxLength: 64 } }),
   run: (control, { key: id, suite }) =>
     control.change(async (kms, passphrase) => {
-      const keys = await withNextKey({ id, suite }, control.options.random, (change) =>
-        kms.changeKeys(passphrase, change),
-      )
+      const next = { id, suite: suite ?? newestSuite(kms.keys, id) }
+      const keys = await withNextKey(next, control.options.random, (change) => kms.changeKeys(passphrase, change))
       return { key: keys[0]?.key ?? '' }
     }),
 })
@@ -91,6 +98,7 @@ export const dependentsRoute = adminRoute({
   summary: 'What of the registered stores nothing would open without a version of a root key.',
   request: objectOf({ key: KEY }),
   reply: objectOf({
+    stores: { ...COUNT, description: 'how many are registered, and were looked through' },
     count: COUNT,
     names: {
       type: 'array',
@@ -103,7 +111,7 @@ export const dependentsRoute = adminRoute({
     const names: { readonly store: string; readonly name: string }[] = []
     let count = 0
     for await (const dependent of control.openKms.dependentsOf(key)) if (count++ < NAME_COUNT_MAX) names.push(dependent)
-    return { count, names }
+    return { stores: control.options.stores?.size ?? 0, count, names }
   },
 })
 

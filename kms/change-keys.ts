@@ -9,7 +9,7 @@ import { Keyring } from './keyring.js'
 import { keyringPath, readKeyringFile } from './custody-files.js'
 import { identify, identityOf, openKeyring, type KmsIdentity, type PlaceOptions } from './place.js'
 import { Receipts } from './receipts.js'
-import { parseKeyId, ROOT_ID, withNext, withoutDue, type RootKeys } from './root-keys.js'
+import { newestSuite, parseKeyId, ROOT_ID, withNext, withoutDue, type RootKeys } from './root-keys.js'
 import { settleCustody } from './custody-files.js'
 
 /**
@@ -27,7 +27,7 @@ export interface ChangeOptions extends PlaceOptions {
  * the same passphrase and work factor. Takes the ledger first, as a start does, so that a KMS that still runs here answers nothing
  * more: it would not know the change. Nor are two changes both acknowledged where one overwrote the other, unless the second fits
  * between a check and the rename after it. A copy of the keyring that was made before does not have the change.
- * A receipt of each key that is changed comes first. @throws {KeyriseError} as `openKeyring`, `FileLedger.open` and `change`; ERR_LEDGER_DAMAGED: another process took the place meanwhile.
+ * A receipt of each key that is changed comes first. @throws {KeyriseError} as `openKeyring`, `FileLedger.open` and `change`; ERR_LEDGER_TAKEN: another process took the place meanwhile.
  * Crash: the keyring before or after, whole.
  */
 export const changeKeyring = async (options: ChangeOptions, change: Change): Promise<KmsIdentity> => {
@@ -48,7 +48,7 @@ export const changeKeyring = async (options: ChangeOptions, change: Change): Pro
 
 /**
  * Makes `keys` those of a keyring’s file, after a receipt of each that is new or in another state. What is in memory stays as it is.
- * @throws {KeyriseError} ERR_LEDGER_DAMAGED: another process took the place; ERR_STORE_*, ERR_KEYRING_*.
+ * @throws {KeyriseError} ERR_LEDGER_TAKEN: another process took the place; ERR_STORE_*, ERR_KEYRING_*.
  * Crash: the file before or after, whole.
  */
 export const writeKeys = async (
@@ -67,19 +67,27 @@ export const writeKeys = async (
   await ledger.confirm()
 }
 
-/** Which root key gets a next version, and of what suite. */
+/** Which root key gets a next version, and of what suite; that of the newest version unless told. */
 export interface NextKey {
   readonly id?: string
-  readonly suite?: RootSuite
+  readonly suite?: RootSuite | undefined
 }
 
 /** Makes the next version of a root key, or the first of one. @throws {KeyriseError} as `changeKeyring`; ERR_NAME_INVALID, ERR_SIZE_LIMIT. */
-export const rotateKeyring = (options: ChangeOptions & NextKey): Promise<KmsIdentity> =>
-  withNextKey(options, options.random, (change) => changeKeyring(options, change))
+export const rotateKeyring = async (options: ChangeOptions & NextKey): Promise<KmsIdentity> => {
+  const { id = ROOT_ID, random } = options
+  const suite = options.suite ?? newestSuite(await keysOf(options), id)
+  return withNextKey({ id, suite }, random, (change) => changeKeyring(options, change))
+}
+
+const keysOf = async (options: PlaceOptions): Promise<KmsIdentity['keys']> => {
+  using keyring = await openKeyring(options)
+  return identify(keyring).keys
+}
 
 /** Makes the secrets of a next version, and wipes them where the change that takes them over does not come about. */
 export const withNextKey = async <T>(
-  { id: claimed = ROOT_ID, suite = 'x25519' }: NextKey,
+  { id: claimed, suite }: { readonly id: string; readonly suite: RootSuite },
   random: Random,
   apply: (change: Change) => Promise<T>,
 ): Promise<T> => {

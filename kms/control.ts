@@ -10,7 +10,7 @@ import type { Metrics } from './metrics.js'
 import type { ShareProgress } from './custodians.js'
 import type { Policy } from './policy.js'
 import { PendingShares } from './pending-shares.js'
-import { readCustodians } from './custody-files.js'
+import { hasKeyring, keyringPath, readCustodians } from './custody-files.js'
 import type { KmsIdentity } from './place.js'
 import type { KmsEvent } from './service.js'
 
@@ -67,12 +67,13 @@ export class KmsControl implements AsyncDisposable {
 
   /**
    * A KMS that nobody has unlocked yet; it opens neither keyring nor ledger.
-   * @throws {KeyriseError} ERR_LEDGER_MISSING, ERR_LEDGER_DAMAGED, ERR_STORE_*.
+   * @throws {KeyriseError} ERR_LEDGER_MISSING, ERR_LEDGER_DAMAGED, ERR_KEYRING_MISSING, ERR_STORE_*.
    */
   static async sealed(options: KmsControlOptions): Promise<KmsControl> {
     const { fs, place } = options
     const ledger = await FileLedger.inspect(fs, place.directory)
     if (ledger === undefined) throw new KeyriseError('ERR_LEDGER_MISSING', { detail: place.directory })
+    if (!(await hasKeyring(place, fs))) throw new KeyriseError('ERR_KEYRING_MISSING', { detail: keyringPath(place) })
     return new KmsControl(options, ledger.identity)
   }
 
@@ -120,12 +121,18 @@ export class KmsControl implements AsyncDisposable {
     })
   }
 
-  /** Answers what is under way, then zero-fills every key. @throws {KeyriseError} ERR_KMS_SEALED. */
+  /**
+   * Answers what is under way, then zero-fills every key, also where the log takes no receipt of it.
+   * @throws {KeyriseError} ERR_KMS_SEALED; why there is no receipt: it is sealed all the same.
+   */
   seal(): Promise<void> {
     return this.#change(async () => {
       const { kms } = this.#demand()
-      await kms.receipts.record('seal')
-      await this.#wipeKeys()
+      try {
+        await kms.receipts.record('seal')
+      } finally {
+        await this.#wipeKeys()
+      }
     })
   }
 

@@ -111,7 +111,12 @@ export class FileLedger implements Ledger {
     return ledger
   }
 
-  /** Resolves when no other process has taken the ledger since. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
+  /** Whether it answers nothing any more. */
+  get hasFailed(): boolean {
+    return this.#log.hasFailed
+  }
+
+  /** Resolves when no other process has taken the ledger since. @throws {KeyriseError} ERR_LEDGER_TAKEN, ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
   confirm(): Promise<void> {
     return this.#log.confirm()
   }

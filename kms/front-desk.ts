@@ -36,13 +36,14 @@ export class FrontDesk {
 
   #page(path: string): [status: number, value: object] | undefined {
     const kms = this.control?.kms
+    const isServing = kms?.isServing === true
     switch (path) {
       case '/v1/identity':
         return kms === undefined ? [503, { ready: false }] : [200, { identity: toHex(kms.identity), keys: kms.keys }]
       case '/healthz':
         return [200, { status: 'ok' }]
       case '/readyz':
-        return [kms === undefined ? 503 : 200, { ready: kms !== undefined }]
+        return [isServing ? 200 : 503, { ready: isServing }]
       default:
         return undefined
     }

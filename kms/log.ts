@@ -132,7 +132,12 @@ export class AppendLog {
     return this.#link.sequence - 1
   }
 
-  /** Resolves when no other process has written to the log since. @throws {KeyriseError} ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
+  /** Whether it takes no entry any more. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined
+  }
+
+  /** Resolves when no other process has written to the log since. @throws {KeyriseError} ERR_LEDGER_TAKEN, ERR_LEDGER_DAMAGED, ERR_STORE_IO. */
   async confirm(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure
     // A flush under way makes this check itself.
@@ -217,8 +222,9 @@ export class AppendLog {
     } catch (error) {
       throw (this.#failure ??= storeError(error, this.#path))
     }
-    if (size !== this.#end.size)
-      throw (this.#failure ??= new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'another process has written to it' }))
+    if (size > this.#end.size) throw (this.#failure ??= new KeyriseError('ERR_LEDGER_TAKEN'))
+    if (size < this.#end.size)
+      throw (this.#failure ??= new KeyriseError('ERR_LEDGER_DAMAGED', { detail: 'its end is gone' }))
   }
 }
 

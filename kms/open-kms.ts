@@ -65,7 +65,7 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
   /**
    * Changes its root keys while it runs: the keyring's file first, then what it opens with and certifies. One change at a time.
    * @param passphrase - of the keyring; borrowed. @returns the keys that there are now.
-   * @throws {KeyriseError} what `change` throws; ERR_STORE_*, ERR_LEDGER_DAMAGED: another process took the place. Then nothing of
+   * @throws {KeyriseError} what `change` throws; ERR_STORE_*, ERR_LEDGER_TAKEN: another process took the place. Then nothing of
    * it is in use here.
    * Crash: the keyring before or after, whole.
    */
@@ -75,6 +75,8 @@ export interface OpenKms extends KmsIdentity, KmsChannel {
    * @returns its digest. @throws {KeyriseError} ERR_CONFIG_INVALID, ERR_KEY_UNKNOWN, ERR_APPROVAL_NEEDED: the one before stays.
    */
   changePolicy(policy: Policy): Promise<Bytes>
+  /** False from when its ledger is lost to it: it answers no enclave until it is started again. */
+  readonly isServing: boolean
   /** How much there is of what it holds. */
   gauges(): Gauges
   /** Every version of its root keys, the newest first. */

@@ -20,7 +20,7 @@ export interface RekeyOptions extends ChangeOptions {
  * a start does: a KMS that still runs here answers nothing more. A copy of the keyring that was made before, a backup say, still opens by
  * the old passphrase. A receipt comes first.
  * @throws {KeyriseError} as `openKeyring` and `FileLedger.open`; ERR_CONFIG_INVALID: no such splitting;
- * ERR_LEDGER_DAMAGED: another process took the place meanwhile; what `deliver` throws.
+ * ERR_LEDGER_TAKEN: another process took the place meanwhile; what `deliver` throws.
  * Crash: keyring and custodians as before, or as after.
  */
 export const rekeyKms = async (options: RekeyOptions): Promise<KmsIdentity> => {

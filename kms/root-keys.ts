@@ -56,6 +56,12 @@ export const parseKeyId = (id: string): string => {
 
 const idOf = (key: string): string => parseKeyName(key).id
 
+/** What the newest version of `id` is made of, and the next one then is too; x25519 where there is none. @param keys - newest first. */
+export const newestSuite = (
+  keys: readonly { readonly key: string; readonly suite: RootSuite }[],
+  id: string,
+): RootSuite => keys.find(({ key }) => idOf(key) === id)?.suite ?? 'x25519'
+
 /** The version of `id` that enclaves seal to. @throws {KeyriseError} ERR_KEY_UNKNOWN. */
 export const enabledKey = ({ live }: RootKeys, id: string): RootKey => {
   const found = live.find(({ key, state }) => state === 'enabled' && idOf(key) === id)

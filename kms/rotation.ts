@@ -26,8 +26,8 @@ export interface RotateOptions {
 export interface RotateKeyOptions extends RotateOptions {
   /** Of the root key that gets a next version; one that there is not gets its first. `root` unless told. */
   readonly id?: string
-  /** What the new version is made of; x25519 unless told. RSA’s takes seconds to make. */
-  readonly suite?: RootSuite
+  /** What the new version is made of; the same as the newest of its id unless told, x25519 where there is none. RSA’s takes seconds to make. */
+  readonly suite?: RootSuite | undefined
 }
 
 export interface RewrapStoreOptions extends RotateOptions {
@@ -45,7 +45,7 @@ export interface RewrapStoreOptions extends RotateOptions {
  * Crash: the keyring before or after, whole.
  */
 export const rotateKms = async (options: RotateKeyOptions): Promise<KmsIdentity> => {
-  const { id = ROOT_ID, suite = 'x25519' } = options
+  const { id = ROOT_ID, suite } = options
   using passphrase = Secret.take(copyBytes(options.passphrase))
   const place = placeOf(options)
   return await rotateKeyring({ place, passphrase, fs: nodeFileSystem, random: nodeRandom, id, suite })

@@ -98,6 +98,10 @@ export class RunningKms implements OpenKms {
     return this.#service.exchange(frame, note)
   }
 
+  get isServing(): boolean {
+    return !this.#parts.ledger.hasFailed
+  }
+
   gauges(): Gauges {
     const { receiptCount, sizeBytes: ledgerSizeBytes } = this.#parts.ledger
     const [sessionCount, queueCount] = [this.#service.sessions.length, this.#unsealer.queueCount]
@@ -170,11 +174,14 @@ export class RunningKms implements OpenKms {
   }
 
   async close(): Promise<void> {
-    await this.rewraps.close()
-    await this.#service.close()
-    await this.#unsealer.close()
-    await this.#parts.ledger.close()
-    this.#parts.keyring[Symbol.dispose]()
+    try {
+      await this.rewraps.close()
+      await this.#service.close()
+      await this.#unsealer.close()
+      await this.#parts.ledger.close()
+    } finally {
+      this.#parts.keyring[Symbol.dispose]()
+    }
   }
 
   wipe(): void {

@@ -146,9 +146,13 @@ const ERRORS = {
     'Treat the peer as an impostor',
   ],
   ERR_LEDGER_DAMAGED: ['The ledger is damaged', 'Restore the KMS from a backup'],
+  ERR_LEDGER_TAKEN: [
+    'Another process has taken the ledger',
+    'Nothing is lost: start the KMS again, once a command that works on its files is done',
+  ],
   ERR_LEDGER_MISSING: [
-    'There is no ledger beside this keyring',
-    'Restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`',
+    'There is no ledger in this directory',
+    'Check --directory; restore the KMS’s directory from a backup; where it is lost for good, begin a new one with `keyrise kms restore --new-ledger`',
   ],
   ERR_PASSPHRASE_WRONG: ['The passphrase does not open the keyring', 'Type it again; the file is untouched'],
   ERR_PASSPHRASE_THROTTLED: [
@@ -169,7 +173,7 @@ const ERRORS = {
   ],
   ERR_KEYRING_MISSING: [
     'There is no keyring here',
-    'Restore it from custody, or run `keyrise kms init` in an empty place',
+    'Say where it is with --custody, restore it from there, or run `keyrise kms init` in an empty place',
   ],
   ERR_KEYRING_EXISTS: ['A keyring exists here already', 'Choose another place; a keyring is never overwritten by init'],
   ERR_KEYRING_INVALID: ['The keyring is damaged or of an unknown version', 'Restore it from custody'],
@@ -191,7 +195,10 @@ const ERRORS = {
   ERR_ADDRESS_REFUSED: ['This address is not allowed', 'Without TLS the KMS listens on loopback only'],
   ERR_CONFIG_INVALID: ['The configuration is not valid', 'Correct what the message names'],
   // Files of the command
-  ERR_FILE_EXISTS: ['The file exists already', 'Choose another name, or give --force to replace it'],
+  ERR_FILE_EXISTS: [
+    'The file exists already',
+    'Choose another name, or move it away; some commands take --force to replace it',
+  ],
   ERR_FILE_UNREADABLE: ['The file cannot be read', 'Check that it exists and that this user may read it'],
   ERR_FILE_UNWRITABLE: [
     'The file cannot be written',

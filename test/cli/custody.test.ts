@@ -136,10 +136,20 @@ test('a KMS that is unlocked is not rekeyed; sealed, it is, and what is new unlo
   const out = join(place.root, 'new')
   const rekey = () =>
     run(['kms', 'rekey', ...at, '--passphrase-fd', '3', '--generate-passphrase', '--passphrase-out', out], PASSPHRASE)
+  const state = async () => (JSON.parse((await run(['kms', 'status', ...at])).out) as { state?: string }).state
+  t.is(await state(), 'unlocked')
   t.is(codeOf(await rekey()), 'ERR_KMS_UNLOCKED')
+  const glass = ['--reason', 'a fire', '--out', out, '--confirm', toHex(served.identity).slice(0, 16)]
+  t.is(
+    codeOf(await run(['kms', 'break-glass', ...at, '--passphrase-fd', '3', ...glass], PASSPHRASE)),
+    'ERR_KMS_UNLOCKED',
+  )
+  const stale = ['kms', 'accept-stale', 'flow-1', ...at, '--passphrase-fd', '3', '--reason', 'lost']
+  t.is(codeOf(await run(stale, PASSPHRASE)), 'ERR_KMS_UNLOCKED')
   t.false(served.isSealed)
   const running = ['--directory', place.directory]
   t.is((await run(['kms', 'seal', ...running])).code, 0)
+  t.is(await state(), 'sealed')
   const rekeyed = await rekey()
   t.is(rekeyed.code, 0, rekeyed.err)
   const unlock = async (by: string) => (await run(['kms', 'unlock', ...running, '--passphrase-fd', '3'], by)).out

@@ -29,12 +29,14 @@ test('keys are rotated to another suite, disabled, enabled, and destroyed after 
   const rotated = await kms('rotate', '--suite', 'mlkem768x25519')
   t.deepEqual(rotated.states, ['root@2 enabled', 'root@1 decrypt-only'])
   t.is(rotated.keys[0]?.suite, 'mlkem768x25519')
+  const blind = await kms('keys', 'destroy', 'root@1')
+  t.deepEqual([blind.code, blind.value], [1, { key: 'root@1', stores: 0, dependents: [] }])
   t.is((await kms('keys', 'disable', 'root@1')).states[1], 'root@1 disabled')
   t.is((await kms('keys', 'enable', 'root@1')).states[1], 'root@1 decrypt-only')
 
   const asked = await kms('keys', 'destroy', 'root@1', '--store', directory)
   t.is(asked.code, 1)
-  t.deepEqual(asked.value, { key: 'root@1', dependents: [`${directory}: f/a`] })
+  t.deepEqual(asked.value, { key: 'root@1', stores: 1, dependents: [`${directory}: f/a`] })
   t.is((await kms('rewrap', '--store', directory)).code, 0)
   const destroyed = await kms('keys', 'destroy', 'root@1', '--store', directory, '--waiting-days', '3', '--yes')
   t.deepEqual(destroyed.value['dependents'], [])
@@ -42,6 +44,7 @@ test('keys are rotated to another suite, disabled, enabled, and destroyed after 
   const cancelled = await kms('keys', 'cancel', 'root@1')
   t.deepEqual([cancelled.states[1], cancelled.keys[1]?.at], ['root@1 disabled', null])
   t.is((await kms('keys', 'disable', 'root@2')).code, 1)
+  t.is((await kms('rotate')).keys[0]?.suite, 'mlkem768x25519')
 })
 
 test('where a KMS runs, the same commands ask it: it serves on, and rewraps its registered stores', async (t) => {
@@ -64,9 +67,10 @@ test('where a KMS runs, the same commands ask it: it serves on, and rewraps its 
     (value['keys'] as { key: string; state: string }[]).map(({ key, state }) => `${key} ${state}`)
   const asked = await kms('keys', 'destroy', 'root@1')
   t.is(asked.code, 1)
-  t.deepEqual(asked.value, { key: 'root@1', dependents: ['party: f/a'] })
+  t.deepEqual(asked.value, { key: 'root@1', stores: 1, dependents: ['party: f/a'] })
   t.deepEqual(states(await kms('rotate')), ['root@2 enabled', 'root@1 decrypt-only'])
   t.is(served.keys[0]?.key, 'root@2')
+  t.is(served.keys[0]?.suite, 'x25519')
   const rewrapped = await kms('rewrap')
   t.is(rewrapped.code, 0)
   t.like(rewrapped.value, { state: 'done', failures: [] })
@@ -77,6 +81,12 @@ test('where a KMS runs, the same commands ask it: it serves on, and rewraps its 
   t.deepEqual(states(await kms('keys', 'cancel', 'root@1')), ['root@2 enabled', 'root@1 disabled'])
   t.deepEqual(states(await kms('keys', 'list')), ['root@2 enabled', 'root@1 disabled'])
   t.regex((await kms('rewrap', '--flow', 'f')).err, /ERR_CONFIG_INVALID/)
+  await kms('rotate', '--suite', 'mlkem768x25519')
+  await kms('rotate')
+  t.deepEqual(
+    served.keys.map(({ suite }) => suite),
+    ['mlkem768x25519', 'mlkem768x25519', 'x25519', 'x25519'],
+  )
 })
 
 test('a store that is registered under no id, or in a directory that is not there, is refused by its name', async (t) => {

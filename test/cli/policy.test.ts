@@ -21,10 +21,17 @@ test('policy diff says what a change would do, in lines and as JSON', async (t) 
   await writeFile(before, JSON.stringify({ platforms: [HEX], images: [] }))
   await writeFile(after, JSON.stringify({ platforms: [HEX], images: [{ name: 'party', measurement: HEX }] }))
   const said = await run(['policy', 'diff', before, after])
-  t.like(said, { code: 0, out: `  allows   the image ${HEX}, as party, would get keys for every flow\n` })
-  t.like(await run(['policy', 'diff', before, before]), { code: 0, out: 'nothing would change\n' })
-  const { changes } = JSON.parse((await run(['policy', 'diff', before, after, '--json'])).out) as { changes: object[] }
-  t.like(changes, [{ effect: 'allows' }])
+  const [from, to] = await Promise.all(
+    [before, after].map(async (path) => toHex(policyDigest(parsePolicy(await readFile(path, 'utf8'))))),
+  )
+  const allowed = `  allows   the image ${HEX}, as party, would get keys for every flow`
+  t.like(said, { code: 0, out: `${allowed}\nfrom ${from ?? ''}\nto   ${to ?? ''}\n` })
+  const same = `nothing would change\nfrom ${from ?? ''}\nto   ${from ?? ''}\n`
+  t.like(await run(['policy', 'diff', before, before]), { code: 0, out: same })
+  t.like(JSON.parse((await run(['policy', 'diff', before, after, '--json'])).out), {
+    ...{ from, to },
+    changes: [{ effect: 'allows' }],
+  })
   t.regex((await run(['policy', 'diff', before, join(root, 'none.json')])).err, /ERR_CONFIG_INVALID.*none\.json/)
 })
 

@@ -46,7 +46,7 @@ test('an acceptance is a receipt that the identity signed, there after a power c
   t.like(receipt, { kind: 'override', flow, reason: 'the disk burnt', timeMs: 1_700_000_000_000, ...given })
   t.true(verifyEd25519(identity, encodeReceiptBody(receipt), signature))
   t.false(verifyEd25519(identity, encodeReceiptBody({ ...receipt, reason: 'another' }), signature))
-  await t.throwsAsync(running.read(flow), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(running.read(flow), { code: 'ERR_LEDGER_TAKEN' })
   fs.restart()
   const [kept] = (await FileLedger.inspect(fs, '/kms'))?.receipts.slice(-1) ?? []
   t.deepEqual(kept && openReceipt(identity, kept), receipt)

@@ -130,7 +130,7 @@ test('a KMS that runs leaves the receipt of its backup itself, and keeps its led
   t.deepEqual(asked, [sha256(bytes)])
   await t.notThrowsAsync(running.confirm())
   await createBackup({ ...options, path: '/backups/other', recordRunning: () => Promise.resolve(false) })
-  await t.throwsAsync(running.confirm(), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(running.confirm(), { code: 'ERR_LEDGER_TAKEN' })
 })
 
 test('a keyring that has changed and changed back since the backup is newer than it', async (t) => {
@@ -274,7 +274,7 @@ test('a KMS that runs where a backup is restored answers nothing more', async (t
   const bytes = await backup()
   const running = await FileLedger.open(fs, '/kms', made.identity)
   await restore(bytes, { place: HERE }, true)
-  await t.throwsAsync(running.read(parseFlowId('flow-1')), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(running.read(parseFlowId('flow-1')), { code: 'ERR_LEDGER_TAKEN' })
 })
 
 test('who the custodians are goes along, and does not stay where the restored keyring has none', async (t) => {

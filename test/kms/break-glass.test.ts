@@ -68,7 +68,7 @@ test('the glass breaks when as many approvers as the policy asks for have signed
   t.like(receipt, { kind: 'break-glass', reason: REASON, approvers: ['anna', 'ben'] })
   t.deepEqual(keys, ['root@1'])
   t.true(asked.length === 1 && asked.every((named) => equalPublicBytes(named, identity)))
-  await t.throwsAsync(ledger.confirm(), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(ledger.confirm(), { code: 'ERR_LEDGER_TAKEN' })
   await t.throwsAsync(run('something else'), { code: 'ERR_APPROVAL_NEEDED' })
   await clock.advance(2 * HOUR_MS)
   await t.throwsAsync(run(), { code: 'ERR_APPROVAL_NEEDED' })

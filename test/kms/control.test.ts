@@ -2,10 +2,12 @@ import { lstat, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { connectKms } from '../../host/kms.js'
+import { FileLedger } from '../../kms/file-ledger.js'
 import { serveKms } from '../../kms/server.js'
 import { checkPolicy, policyDigest } from '../../kms/policy-file.js'
 import type { Policy } from '../../kms/policy.js'
 import { toHex, type Bytes } from '../../protocol/bytes.js'
+import { nodeFileSystem } from '../../storage/index.js'
 import { KeyriseError } from '../../protocol/errors.js'
 import { askSocket } from './admin.js'
 import { AttestedClient } from './attested-client.js'
@@ -52,6 +54,27 @@ test('a sealed KMS says who it is and answers no enclave; its passphrase unlocks
   const sealedTwice = await askSocket(socket, '/v1/seal', { method: 'POST' })
   t.is(sealedTwice.status, 503)
   t.like(sealedTwice.json, { code: 'ERR_KMS_SEALED' })
+})
+
+test('a KMS whose log another process has taken is not ready, and is sealed all the same when it is told to', async (t) => {
+  const { served, place, platform } = await serve(t)
+  const socket = join(place.directory, 'admin.sock')
+  await using link = await connectKms(served.url)
+  const client = await AttestedClient.connect({ kms: link, kmsIdentity: served.identity, platform, image: IMAGE })
+  await (await FileLedger.open(nodeFileSystem, place.directory, served.identity)).close()
+  await t.throwsAsync(client.open())
+  t.is((await fetch(`${served.url}/readyz`)).status, 503)
+  t.like((await askSocket(socket, '/v1/seal', { method: 'POST' })).json, { code: 'ERR_LEDGER_TAKEN' })
+  t.like((await askSocket(socket, '/v1/status')).json, { state: 'sealed', keys: [] })
+  t.is((await unlock(socket)).status, 200)
+  t.is((await fetch(`${served.url}/readyz`)).status, 200)
+})
+
+test('a KMS does not start without its keyring', async (t) => {
+  const place = await makePlace(t)
+  await initPlace(place)
+  const options = { directory: place.directory, policy: { platforms: [], images: [] }, port: 0, insecureLoopback: true }
+  await t.throwsAsync(serveKms(options), { code: 'ERR_KEYRING_MISSING', message: /keyring\.age/ })
 })
 
 test('a wrong passphrase leaves it sealed; two at once unlock it once', async (t) => {

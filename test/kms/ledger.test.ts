@@ -173,9 +173,18 @@ test('a second process takes the ledger over: the first shows and swaps nothing 
   const first = await open()
   await first.compareAndSwap(flowOf('a'), undefined, stateOf(1))
   const second = await open()
-  await t.throwsAsync(first.read(flowOf('a')), { code: 'ERR_LEDGER_DAMAGED' })
-  await t.throwsAsync(first.compareAndSwap(flowOf('a'), stateOf(1), stateOf(2)), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(first.read(flowOf('a')), { code: 'ERR_LEDGER_TAKEN' })
+  await t.throwsAsync(first.compareAndSwap(flowOf('a'), stateOf(1), stateOf(2)), { code: 'ERR_LEDGER_TAKEN' })
+  t.deepEqual([first.hasFailed, second.hasFailed], [true, false])
   t.true(await second.compareAndSwap(flowOf('a'), stateOf(1), stateOf(3)))
+})
+
+test('a ledger whose end goes away while it is open answers nothing more', async (t) => {
+  const { fs, open } = await makeDisk()
+  const ledger = await open()
+  const file = await fs.open(`/kms/${LEDGER_NAME}`, 'update')
+  await file.truncate((await file.size()) - 1)
+  await t.throwsAsync(ledger.read(flowOf('a')), { code: 'ERR_LEDGER_DAMAGED', message: /its end is gone/ })
 })
 
 test('acknowledged implies durable: crash at any operation, with any part of what was unsynced', async (t) => {

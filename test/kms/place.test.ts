@@ -166,7 +166,7 @@ test('a rotation takes the place: a KMS that runs there answers nothing more', a
   const { identity } = await create()
   const running = await FileLedger.open(fs, '/kms', identity)
   await rotate()
-  await t.throwsAsync(running.read(parseFlowId('a')), { code: 'ERR_LEDGER_DAMAGED' })
+  await t.throwsAsync(running.read(parseFlowId('a')), { code: 'ERR_LEDGER_TAKEN' })
 })
 
 test('of two rotations at once, none is lost that was acknowledged', async (t) => {
@@ -213,6 +213,6 @@ test('a rotation whose place another process takes before it is done is not ackn
   const take = async () => (await FileLedger.open(fs, '/kms', identity)).close()
   const between = interrupted(fs, '/custody/.keyring.age.tmp', 1, take)
   await t.throwsAsync(rotateKeyring({ place: PLACE, passphrase, fs: between, random: nodeRandom }), {
-    code: 'ERR_LEDGER_DAMAGED',
+    code: 'ERR_LEDGER_TAKEN',
   })
 })

@@ -155,7 +155,7 @@ test('a rekey whose place another process takes before it is done is not acknowl
   const take = async () => (await FileLedger.open(fs, '/kms', identity)).close()
   const between = interrupted(fs, '/custody/.keyring.age.tmp', 1, take)
   await t.throwsAsync(rekeyKms({ ...base, fs: between, passphrase: OLD, next: { passphrase: NEW } }), {
-    code: 'ERR_LEDGER_DAMAGED',
+    code: 'ERR_LEDGER_TAKEN',
   })
 })
 

@@ -261,8 +261,8 @@ export const FRESHNESS: readonly PlantedFault[] = [
   {
     name: 'two processes write to one ledger',
     file: 'kms/log.ts',
-    find: 'size !== this.#end.size',
-    put: 'false',
+    find: 'if (size > this.#end.size)',
+    put: 'if (size < 0)',
     test: 'kms/ledger.test',
   },
   {
