@@ -87,7 +87,10 @@ const recordRunning = async (flags: BackupFlags, digest: Bytes): Promise<boolean
 }
 
 const readRequired = async (path: string, sizeBytesMax: number): Promise<Bytes> => {
-  const bytes = await readWhole(nodeFileSystem, path, sizeBytesMax)
+  const bytes = await readWhole(nodeFileSystem, path, sizeBytesMax).catch((error: unknown) => {
+    if (isKeyriseError(error, 'ERR_SIZE_LIMIT')) throw error
+    throw new KeyriseError('ERR_FILE_UNREADABLE', { detail: path, cause: error })
+  })
   if (bytes === undefined) throw new KeyriseError('ERR_FILE_UNREADABLE', { detail: path })
   return bytes
 }

@@ -57,6 +57,10 @@ export const withChosen = async <T>(
   const { custodians: count, threshold = 0, shares, generatePassphrase, passphraseOut } = flags
   if (count !== undefined) return use({ count, threshold, deliver: deliverShares(shares) })
   using passphrase = Secret.take(generatePassphrase === true ? await generated(passphraseOut) : await readGiven())
+  if (passphrase.size < PASSPHRASE_SIZE_BYTES_MIN)
+    throw new KeyriseError('ERR_CONFIG_INVALID', {
+      detail: `a keyring’s passphrase has ${String(PASSPHRASE_SIZE_BYTES_MIN)} characters or more; --generate-passphrase makes a good one`,
+    })
   return await use({ passphrase })
 }
 
@@ -68,6 +72,9 @@ export const describeCustodians = ({ custodians: count, threshold = 0 }: NewCust
         rows: [['custodians', `${String(threshold)} of ${String(count)} shares open it`]] as const,
         fields: { custodians: { count, threshold } },
       }
+
+/** Who has the file tries as fast as scrypt goes. NIST SP 800-63B-4 §3.1.1.2 has 8 where something else is asked for too. */
+const PASSPHRASE_SIZE_BYTES_MIN = 8
 
 /** Letters and digits of which none looks like another. */
 const LETTERS = asciiBytes('abcdefghjkmnpqrstuvwxyz23456789')

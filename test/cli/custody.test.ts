@@ -111,6 +111,13 @@ test('rekey: custodians for a passphrase, a generated passphrase for them, one f
     codeOf(await rekey([...byPassphrase, '--new-passphrase-fd', '4', '--generate-passphrase'])),
     'ERR_CONFIG_INVALID',
   )
+  await writeFile(join(place.root, 'short'), 'seven77')
+  const short = await rekey(
+    [...byPassphrase, '--new-passphrase-credential', 'short'],
+    await readFile(generated, 'utf8'),
+  )
+  t.regex(messageOf(short), /8 characters or more/)
+  t.is(codeOf(await run(['kms', 'restore', place.root, ...at, ...byPassphrase], PASSPHRASE)), 'ERR_FILE_UNREADABLE')
 })
 
 test('custodians unlock a KMS that runs, each by a command of his own', async (t) => {
