@@ -241,7 +241,12 @@ export class Checkpoints {
     this.#garbage.weigh(place, envelope.length)
     written.push(object)
     reader.hold(object, plaintext)
-    const file = { name: storeName(flow, place), bytes: envelope, isDurable: false }
+    const file = {
+      name: storeName(flow, place),
+      bytes: envelope,
+      isDurable: false,
+      meanwhile: () => prepareNext(keys, place),
+    }
     return { next: stateOf(index, object), file, written, isAbandoned: false }
   }
 
@@ -282,6 +287,15 @@ export class Checkpoints {
   async #collect(): Promise<void> {
     const { store, flow } = this.#options
     await deleteObjects(store, flow, this.#garbage.take(COLLECTED_COUNT_MAX))
+  }
+}
+
+/** The next epoch’s header, while there is time for it; an instance that was wiped meanwhile has no next epoch. */
+const prepareNext = (keys: FlowKeys, { epoch, incarnation }: ObjectName): void => {
+  try {
+    keys.prepareEpoch({ epoch: epoch + 1, incarnation })
+  } catch {
+    // Whoever seals next says what is wrong.
   }
 }
 

@@ -5,9 +5,11 @@ import {
   claimedContext,
   openEnvelope,
   openPayloadOf,
-  sealEnvelope,
+  sealBehind,
+  sealHeader,
   type OpenedEnvelope,
   type Origin,
+  type SealedHeader,
 } from '../protocol/crypto/envelope.js'
 import {
   agreeKey,
@@ -41,6 +43,9 @@ export interface Predecessor {
   readonly key: Secret
 }
 
+/** Of an epoch file: what its header says of it. */
+type EpochPlace = Pick<ObjectName, 'epoch' | 'incarnation'>
+
 export const ROOT_SIZE_BYTES = 32
 /** Authors name steps freely; this keeps theirs apart from the runtime's own. */
 const authorStep = (step: string): string => `step/${step}`
@@ -68,6 +73,7 @@ export class FlowKeys implements Disposable {
   readonly #signer: KeyPairSigner
   readonly #agreement: Secret
   readonly #predecessors: readonly Predecessor[]
+  #prepared: { readonly of: EpochPlace; readonly sealed: SealedHeader } | undefined
 
   constructor(options: {
     identity: FlowIdentity
@@ -127,14 +133,14 @@ export class FlowKeys implements Disposable {
     return openPayloadOf(envelope, fileKey, { expect, origin: this.#origin }).plaintext
   }
 
-  sealEpoch(plaintext: Uint8Array, { epoch, incarnation }: ObjectName): Bytes {
-    const step = epochStep(epoch)
-    using subKey = deriveSubKey(this.#root, step)
-    return this.#seal(
-      plaintext,
-      { ...this.#identity, kind: 'epoch', name: this.rootName, epoch, incarnation },
-      subKeyRecipient(step, subKey),
-    )
+  /** Makes the header of an epoch file ahead of its time: it depends on nothing that the file holds. */
+  prepareEpoch(of: EpochPlace): void {
+    this.#disposePrepared()
+    this.#prepared = { of, sealed: this.#epochHeader(of) }
+  }
+
+  sealEpoch(plaintext: Uint8Array, of: EpochPlace): Bytes {
+    return sealBehind(this.#takePrepared(of) ?? this.#epochHeader(of), plaintext, this.#random)
   }
 
   /**
@@ -190,6 +196,7 @@ export class FlowKeys implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#disposePrepared()
     for (const { key } of this.#predecessors) key[Symbol.dispose]()
     this.#root[Symbol.dispose]()
     this.#agreement[Symbol.dispose]()
@@ -201,13 +208,32 @@ export class FlowKeys implements Disposable {
     return { ...this.#identity, kind: kindOf(name), name, epoch, incarnation }
   }
 
+  #epochHeader({ epoch, incarnation }: EpochPlace): SealedHeader {
+    const step = epochStep(epoch)
+    using subKey = deriveSubKey(this.#root, step)
+    const context = { ...this.#identity, kind: 'epoch', name: this.rootName, epoch, incarnation } as const
+    return this.#header(context, subKeyRecipient(step, subKey))
+  }
+
+  /** The header that was made for this place, once: each file has a file key of its own. */
+  #takePrepared({ epoch, incarnation }: EpochPlace): SealedHeader | undefined {
+    const prepared = this.#prepared
+    if (prepared?.of.epoch !== epoch || prepared.of.incarnation !== incarnation) return undefined
+    this.#prepared = undefined
+    return prepared.sealed
+  }
+
+  #disposePrepared(): void {
+    this.#prepared?.sealed.fileKey[Symbol.dispose]()
+    this.#prepared = undefined
+  }
+
+  #header(context: EnvelopeContext, recipient: Recipient): SealedHeader {
+    return sealHeader({ recipients: [recipient], context, originKeys: [this.#origin], random: this.#random })
+  }
+
   #seal(plaintext: Uint8Array, context: EnvelopeContext, recipient: Recipient): Bytes {
-    return sealEnvelope(plaintext, {
-      recipients: [recipient],
-      context,
-      originKeys: [this.#origin],
-      random: this.#random,
-    })
+    return sealBehind(this.#header(context, recipient), plaintext, this.#random)
   }
 
   #checked({ plaintext, context }: OpenedEnvelope): { plaintext: Bytes; context: EnvelopeContext } {

@@ -51,6 +51,8 @@ export interface ObjectFirst {
   readonly bytes: Bytes
   /** Whether the store is known to have it. */
   isDurable: boolean
+  /** Called while the host is busy with it: for work that need not wait. */
+  readonly meanwhile: () => void
 }
 
 /** How a request is made. */
@@ -186,10 +188,9 @@ export class KmsSessions {
   async #answerAfter(first: ObjectFirst, frame: Uint8Array): Promise<Uint8Array> {
     const { name, bytes } = first
     try {
-      const answer = await this.#inTime(
-        this.#options.commits.commit(name, bytes, frame),
-        PUT_DEADLINE_MS + EXCHANGE_DEADLINE_MS,
-      )
+      const answering = this.#options.commits.commit(name, bytes, frame)
+      first.meanwhile()
+      const answer = await this.#inTime(answering, PUT_DEADLINE_MS + EXCHANGE_DEADLINE_MS)
       first.isDurable = true
       return answer
     } catch (error) {

@@ -1,4 +1,4 @@
-import { Agent, request, type IncomingMessage } from 'node:http'
+import { Agent, request, type ClientRequest, type IncomingMessage } from 'node:http'
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
 import { concatBytes, equalPublicBytes, toHex, type Bytes } from '../protocol/bytes.js'
 import { KeyriseError } from '../protocol/errors.js'
@@ -43,7 +43,13 @@ export const connectKms = async (url: string | URL, options: KmsConnectOptions =
       throw new KeyriseError('ERR_KMS_UNTRUSTED', { detail: `it claims the identity ${toHex(identity)}` })
     }
     const close = (): Promise<void> => exchange.close()
-    return { identity, exchange: (frame) => exchange.send(frame), close, [Symbol.asyncDispose]: close }
+    return {
+      identity,
+      exchange: (frame) => exchange.send(frame),
+      exchangeAfter: (durable, frame) => exchange.sendAfter(durable, frame),
+      close,
+      [Symbol.asyncDispose]: close,
+    }
   } catch (error) {
     await exchange.close()
     throw error
@@ -77,14 +83,46 @@ class HttpExchange {
     this.#request = tls === undefined ? request : tlsRequest
   }
 
-  async send(frame: Uint8Array): Promise<Bytes> {
+  send(frame: Uint8Array): Promise<Bytes> {
+    return this.#exchange((request) => request.end(frame), frame.length)
+  }
+
+  /**
+   * All but the last byte goes ahead: the way there, which takes longer than what is left, is over when `durable` resolves. Where
+   * that went wrong (the KMS was restarted, or did not wait), nothing has come of it, and the frame goes whole.
+   */
+  async sendAfter(durable: Promise<void>, frame: Uint8Array): Promise<Bytes> {
+    let isWhole = false as boolean
+    try {
+      return await this.#exchange((request, restart) => {
+        request.write(frame.subarray(0, -1))
+        durable.then(
+          () => {
+            if (request.destroyed) return
+            isWhole = true
+            restart()
+            request.end(frame.subarray(-1))
+          },
+          () => request.destroy(),
+        )
+      }, frame.length)
+    } catch (error) {
+      if (isWhole) throw error
+      await durable
+      return this.send(frame)
+    }
+  }
+
+  /** @param write - `restart` gives the exchange its whole time again. */
+  async #exchange(write: (request: ClientRequest, restart: () => void) => void, sizeBytes: number): Promise<Bytes> {
     const deadline = new AbortController()
     const timer = setTimeout(() => {
       deadline.abort()
     }, this.#deadlineMs)
     try {
       if (this.#isClosed) throw new Error('closed')
-      return await readReply(await this.#post(frame, deadline.signal))
+      const asked = this.#post(sizeBytes, deadline.signal, (request) => write(request, () => timer.refresh()))
+      return await readReply(await asked)
     } catch (error) {
       if (error instanceof KeyriseError) throw error
       throw new KeyriseError('ERR_KMS_UNREACHABLE', {
@@ -108,12 +146,11 @@ class HttpExchange {
     return error instanceof Error && 'code' in error ? String(error.code) : 'the connection broke'
   }
 
-  #post(frame: Uint8Array, signal: AbortSignal): Promise<IncomingMessage> {
+  #post(sizeBytes: number, signal: AbortSignal, write: (request: ClientRequest) => void): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
-      const headers = { 'content-type': 'application/octet-stream', 'content-length': frame.length }
-      this.#request(this.#url, { method: 'POST', agent: this.#agent, headers, signal }, resolve)
-        .on('error', reject)
-        .end(frame)
+      const headers = { 'content-type': 'application/octet-stream', 'content-length': sizeBytes }
+      const options = { method: 'POST', agent: this.#agent, headers, signal }
+      write(this.#request(this.#url, options, resolve).on('error', reject))
     })
   }
 }

@@ -21,7 +21,7 @@ import type { Approved } from './approvals.js'
 import { formatApproved, parseApproved } from './request-file.js'
 import { equalStates, type FlowState, type Ledger, type Member, type Publication } from './ledger.js'
 import { RecentReceipts } from './recent-receipts.js'
-import { AppendLog, encodeReceiptRecord, type MakeReceipt } from './log.js'
+import { AppendLog, encodeReceiptRecord, type Entry, type MakeReceipt } from './log.js'
 import { decodeLog } from './log-frames.js'
 
 /** The ledger’s file in the KMS’s directory. */
@@ -131,11 +131,12 @@ export class FileLedger implements Ledger {
     expected: FlowState | undefined,
     next: FlowState,
     receipt?: MakeReceipt,
+    meanwhile?: () => void,
   ): Promise<boolean> {
     if (!equalStates(this.#latest.get(flow), expected)) return false
     this.#latest.set(flow, next)
     try {
-      await this.#append({ record: encodeState(flow, next), receipt })
+      await this.#append({ record: encodeState(flow, next), receipt, meanwhile })
     } catch (error) {
       const durable = this.#durable.get(flow)
       if (durable === undefined) this.#latest.delete(flow)
@@ -214,7 +215,7 @@ export class FileLedger implements Ledger {
     return this.#log.close()
   }
 
-  async #append(entry: { readonly record?: Bytes; readonly receipt: MakeReceipt | undefined }): Promise<void> {
+  async #append(entry: Entry & { readonly receipt: MakeReceipt | undefined }): Promise<void> {
     const { receipt: make } = entry
     const startMs = performance.now()
     let signed: Bytes | undefined

@@ -131,12 +131,14 @@ export class FlowDesk {
   /**
    * Moves the head by one. Repeating the commit that is recorded succeeds: its answer may have been lost. With its first commit an
    * image that takes a flow over has it, and the one before gets nothing any more: of that alone there is a receipt.
+   * @param expecting - may be told what will be returned while that is being made durable.
    * @returns as `claim`.
    */
   async commit(
     caller: FlowCaller,
     { incarnation, parent, head }: Request<'commit'>,
     receiptOf: ReceiptOf,
+    expecting?: (state: Acknowledged) => void,
   ): Promise<Acknowledged> {
     const { flow, image } = caller
     const state = await this.#readHeld(caller, incarnation)
@@ -144,7 +146,8 @@ export class FlowDesk {
     if (equalHeads(head, state.head)) return acknowledge(state)
     if (!equalHeads(parent, state.head)) return refuse('ERR_LEDGER_CONFLICT')
     const next = { ...passOn(state, image), head, staleAccepted: false }
-    await this.#swap(flow, state, next, isOf(state, image) ? undefined : receiptOf(next))
+    const receipt = isOf(state, image) ? undefined : receiptOf(next)
+    await this.#swap(flow, state, next, receipt, expecting && (() => expecting(acknowledge(next))))
     return acknowledge(next)
   }
 
@@ -249,8 +252,14 @@ export class FlowDesk {
     return { policy: this.#policy, identity, nowMs: clock.nowMs() }
   }
 
-  async #swap(flow: FlowId, expected: FlowState | undefined, next: FlowState, receipt?: MakeReceipt): Promise<void> {
-    if (!(await this.#o.ledger.compareAndSwap(flow, expected, next, receipt))) refuse('ERR_LEDGER_CONFLICT')
+  async #swap(
+    flow: FlowId,
+    expected: FlowState | undefined,
+    next: FlowState,
+    receipt?: MakeReceipt,
+    meanwhile?: () => void,
+  ): Promise<void> {
+    if (!(await this.#o.ledger.compareAndSwap(flow, expected, next, receipt, meanwhile))) refuse('ERR_LEDGER_CONFLICT')
   }
 }
 

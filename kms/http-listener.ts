@@ -64,7 +64,10 @@ const begin = (request: IncomingMessage, response: ServerResponse, watch: Watch 
   // A client that goes away is no failure of ours.
   request.on('error', () => undefined)
   response.on('error', () => undefined)
-  const [note, startMs]: [RequestNote, number] = [{ id: randomUUID(), op: 'unknown' }, performance.now()]
+  const note: RequestNote = { id: randomUUID(), op: 'unknown' }
+  let startMs = performance.now()
+  // What its client takes to send it, waiting for a disk of its own perhaps, is no time of ours.
+  request.once('end', () => (startMs = performance.now()))
   response.setHeader('x-request-id', note.id)
   if (watch !== undefined) {
     watch.began()

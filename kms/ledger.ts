@@ -42,12 +42,16 @@ export interface Member extends Publication {
 export interface Ledger {
   /** The durable state; undefined when the flow was never opened. */
   read(flow: FlowId): Promise<FlowState | undefined>
-  /** Makes `next` the state, durably, if it is still `expected`; false when it is not. Both or neither with its receipt. */
+  /**
+   * Makes `next` the state, durably, if it is still `expected`; false when it is not. Both or neither with its receipt.
+   * @param meanwhile - may be called while it is being made durable: for work that need not wait.
+   */
   compareAndSwap(
     flow: FlowId,
     expected: FlowState | undefined,
     next: FlowState,
     receipt?: MakeReceipt,
+    meanwhile?: () => void,
   ): Promise<boolean>
   /** Adds a receipt, durably. */
   record(receipt: MakeReceipt): Promise<void>

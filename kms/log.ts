@@ -32,6 +32,8 @@ export interface Entry {
   readonly record?: Uint8Array | undefined
   /** Stands behind the record. */
   readonly receipt?: MakeReceipt | undefined
+  /** Called while it is being synced: for work that need not wait. Must not throw. */
+  readonly meanwhile?: (() => void) | undefined
 }
 
 interface Pending extends Entry {
@@ -185,7 +187,7 @@ export class AppendLog {
     return { entries, records, link }
   }
 
-  async #write({ records, link }: Batch): Promise<void> {
+  async #write({ entries, records, link }: Batch): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure
     if (records.length === 0) return
     const { frame, end } = encodeFrame(this.#end, records)
@@ -194,7 +196,9 @@ export class AppendLog {
     await this.#checkSize()
     try {
       await writeAll(this.#file, frame, this.#end.size)
-      await syncFile(this.#file)
+      const synced = syncFile(this.#file)
+      for (const { meanwhile } of entries) meanwhile?.()
+      await synced
     } catch (error) {
       await this.#retreat(error)
       throw storeError(error, this.#path)

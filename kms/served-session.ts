@@ -152,11 +152,8 @@ export class ServedSession {
         return this.#open(request, claimed)
       case 'claim':
         return this.#claim(request, claimed)
-      case 'commit': {
-        const receipt = receipts.ofState('migration', this.#asked(claimed))
-        const acknowledgement = this.#acknowledge(await desk.commit(this.#caller(), request, receipt.of))
-        return plain(encodeSessionReply('commit', { acknowledgement, receipt: receipt.signedIfAny() }))
-      }
+      case 'commit':
+        return this.#commit(request, claimed)
       case 'destroy': {
         const receipt = receipts.ofState('destroy', this.#asked(claimed))
         await desk.destroy(this.#caller(), request, receipt.of)
@@ -211,7 +208,24 @@ export class ServedSession {
     return plain(encodeSessionReply('claim', { incarnation, acknowledgement, receipt: receipt.signed() }))
   }
 
-  /** Only of what is durable: an enclave keeps it, and holds it against every later ledger. */
+  async #commit(request: Extract<SessionRequest, { op: 'commit' }>, claimed: Bytes): Promise<Parts> {
+    const { desk, receipts } = this.#options
+    const receipt = receipts.ofState('migration', this.#asked(claimed))
+    let signed: Bytes | undefined
+    // Signing takes as long as a part of the sync: what is signed before it ends leaves after it, or never.
+    const sign = (state: Acknowledged): void => {
+      try {
+        signed = this.#acknowledge(state)
+      } catch {
+        // The KMS is being sealed, which is said below.
+      }
+    }
+    const state = await desk.commit(this.#caller(), request, receipt.of, sign)
+    const acknowledgement = signed ?? this.#acknowledge(state)
+    return plain(encodeSessionReply('commit', { acknowledgement, receipt: receipt.signedIfAny() }))
+  }
+
+  /** It leaves only once the state is durable: an enclave keeps it, and holds it against every later ledger. */
   #acknowledge(state: Acknowledged): Bytes {
     return this.#options.release.sign(encodeAcknowledgement(this.#caller().flow, state))
   }

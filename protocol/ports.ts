@@ -141,6 +141,12 @@ export interface Store {
 export interface KmsChannel {
   /** @throws {KeyriseError} ERR_KMS_UNREACHABLE when no answer came: the outcome is unknown. */
   exchange(frame: Uint8Array): Promise<Uint8Array>
+  /**
+   * Exchanges a frame that counts from when `durable` resolves: what can be done of its way before is done before, but the KMS has
+   * all of it only then, and not at all where that rejects. Channels without it are asked when the time has come.
+   * @throws {KeyriseError} ERR_KMS_UNREACHABLE; what `durable` rejects with.
+   */
+  exchangeAfter?(durable: Promise<void>, frame: Uint8Array): Promise<Uint8Array>
 }
 
 /** The way of a checkpoint: what a flow is about to become, into its store and then to its KMS, in one errand of the host's. */

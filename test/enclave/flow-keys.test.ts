@@ -53,6 +53,26 @@ test('an epoch file, or a step’s envelope, opens under exactly its own root, f
   t.throws(() => keysWith({ birth: 2 }).openEpoch(epoch), { code: 'ERR_CONTEXT_MISMATCH' })
 })
 
+test('a header made ahead is used once, and for its own place only', (t) => {
+  const keys = keysWith({})
+  const headerOf = (envelope: Uint8Array) => envelope.slice(0, parseHeader(envelope).sizeBytes)
+  keys.prepareEpoch(place)
+  const [first, second] = [keys.sealEpoch(text('one'), place), keys.sealEpoch(text('two'), place)]
+  t.notDeepEqual(headerOf(first), headerOf(second))
+  t.deepEqual(keys.openEpoch(first).plaintext, text('one'))
+  t.deepEqual(keys.openEpoch(second).plaintext, text('two'))
+  for (const other of [
+    { ...place, epoch: 3 },
+    { ...place, incarnation: 4 },
+  ]) {
+    keys.prepareEpoch(place)
+    const envelope = keys.sealEpoch(text('three'), other)
+    t.like(keys.openEpoch(envelope).context, { epoch: other.epoch, incarnation: other.incarnation })
+  }
+  keys[Symbol.dispose]()
+  t.throws(() => keys.sealEpoch(text('four'), place))
+})
+
 test('what was sealed straight to the KMS opens in its own place only, and only where this flow sealed it', (t) => {
   using secretKey = Secret.random(32, nodeRandom)
   const keys = keysWith({})

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import test from 'ava'
@@ -5,6 +6,7 @@ import { connectKms } from '../../host/index.js'
 import { allocate, concatBytes, equalPublicBytes } from '../../protocol/bytes.js'
 import { decodeKmsRequest, encodeKmsError, encodeKmsReply } from '../../protocol/kms.js'
 import { KMS_FRAME_SIZE_BYTES_MAX } from '../../protocol/limits.js'
+import type { KmsLink } from '../../protocol/ports.js'
 
 const IDENTITY = allocate(32).fill(7)
 
@@ -26,7 +28,7 @@ const serve = async (
   port = 0,
 ): Promise<{ url: string; port: number; server: Server; stop: () => Promise<void> }> => {
   const server = createServer((request, response) => {
-    void bodyOf(request).then((body) => {
+    const answered = bodyOf(request).then((body) => {
       try {
         if (decodeKmsRequest(body).op === 'identity') {
           sayIdentity(response)
@@ -37,6 +39,8 @@ const serve = async (
       }
       answer(body, response, request)
     })
+    // It broke off: for the test.
+    answered.catch(() => undefined)
   })
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))
   const { port: bound } = server.address() as AddressInfo
@@ -156,6 +160,92 @@ for (const [what, [answer, code]] of Object.entries(HOSTILE)) {
     await kms.stop()
   })
 }
+
+const exchangeAfter = (link: KmsLink, durable: Promise<void>, bytes: Uint8Array): Promise<Uint8Array> =>
+  link.exchangeAfter?.(durable, bytes) ?? Promise.reject(new Error('it cannot'))
+
+/** A promise, and how it ends. */
+const later = () => {
+  let [resolve, reject]: [() => void, (error: Error) => void] = [() => undefined, () => undefined]
+  const durable = new Promise<void>((...ends) => ([resolve, reject] = ends))
+  return { durable, resolve, reject }
+}
+
+test('a frame that counts later is on its way before, and whole only then', async (t) => {
+  let [began, whole] = [0, 0]
+  const kms = await serve((body, response) => {
+    whole++
+    response.end(body)
+  })
+  const link = await connectKms(kms.url, { deadlineMs: 2_000 })
+  const arrived = once(kms.server, 'request')
+  kms.server.on('request', () => began++)
+  const { durable, resolve } = later()
+  const answered = exchangeAfter(link, durable, frame(0xff, 1, 2))
+  await arrived
+  await new Promise((ended) => setTimeout(ended, 50))
+  t.deepEqual([began, whole], [1, 0])
+  resolve()
+  t.deepEqual(await answered, frame(0xff, 1, 2))
+  t.deepEqual([began, whole], [1, 1])
+  await link.close()
+  await kms.stop()
+})
+
+test('a frame that never counts is never whole', async (t) => {
+  const kms = await serve(() => t.fail('it was heard'))
+  const link = await connectKms(kms.url)
+  const { durable, reject } = later()
+  const arrived = once(kms.server, 'request') as Promise<[IncomingMessage]>
+  const answered = t.throwsAsync(exchangeAfter(link, durable, frame(0xff, 1)), { message: 'the disk is full' })
+  const [request] = await arrived
+  reject(new Error('the disk is full'))
+  await answered
+  await new Promise((closed) => request.once('close', closed))
+  t.false(request.complete)
+  await link.close()
+  await kms.stop()
+})
+
+test('a KMS that does not wait for a frame gets it whole when it counts', async (t) => {
+  let count = 0
+  const answers: Answer[] = [(body, response) => response.end(body)]
+  const server = createServer((request, response) => {
+    count++
+    // Refused, then broken off, before it is whole; then heard.
+    if (count === 2) response.writeHead(503, { connection: 'close' }).end('{}')
+    else if (count === 4) request.destroy()
+    else
+      void bodyOf(request).then((body) => (count === 1 ? sayIdentity(response) : answers[0]?.(body, response, request)))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const link = await connectKms(`http://127.0.0.1:${String((server.address() as AddressInfo).port)}`)
+  for (const heardCount of [3, 5]) {
+    const { durable, resolve } = later()
+    const answered = exchangeAfter(link, durable, frame(0xff, 7))
+    await once(server, 'request')
+    await new Promise((ended) => setTimeout(ended, 20))
+    t.is(count, heardCount - 1)
+    resolve()
+    t.deepEqual(await answered, frame(0xff, 7))
+    t.is(count, heardCount)
+  }
+  await link.close()
+  server.close()
+})
+
+test('what breaks once the frame counts is not repeated: nobody knows what came of it', async (t) => {
+  let count = 0
+  const kms = await serve((_body, response) => {
+    count++
+    response.destroy()
+  })
+  const link = await connectKms(kms.url)
+  await t.throwsAsync(exchangeAfter(link, Promise.resolve(), frame(0xff, 1)), { code: 'ERR_KMS_UNREACHABLE' })
+  t.is(count, 1)
+  await link.close()
+  await kms.stop()
+})
 
 test('an answer without end is cut off at the limit', async (t) => {
   const kms = await serve((_body, response) => {

@@ -90,6 +90,33 @@ test('the KMS gets the frame of a commit once the object is in the store, and no
   await handle.close()
 })
 
+test('a commit’s frame goes to the KMS ahead where it can, and counts once the object is in the store', async (t) => {
+  const known: string[] = []
+  const kms: KmsLink = {
+    ...echoKms,
+    exchange: () => Promise.reject(new Error('not asked')),
+    exchangeAfter: async (durable, frame) => {
+      known.push('asked')
+      await durable
+      known.push((await served.store.get('flow-1/a')) === undefined ? 'not stored' : 'stored')
+      return frame
+    },
+  }
+  const served = await serve({}, kms)
+  const { handle, ocall } = served
+  const commit = (byte: number) =>
+    ocall(RUNTIME_OCALLS.storeCommit, {
+      name: 'flow-1/a',
+      bytes: new Uint8Array([byte]),
+      frame: new Uint8Array([byte]),
+    })
+  t.deepEqual(await commit(1), new Uint8Array([1]))
+  t.deepEqual(known, ['asked', 'stored'])
+  t.is(await commit(2), 'ERR_STORE_CONFLICT')
+  t.is(known.filter((what) => what === 'stored').length, 1)
+  await handle.close()
+})
+
 test('an enclave reaches its own flow’s part of the store and no other', async (t) => {
   const { handle, store, ocall } = await serve()
   await store.put('flow-2/a', new Uint8Array([1]))

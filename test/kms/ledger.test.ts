@@ -3,8 +3,9 @@ import fc from 'fast-check'
 import type { MemoryFileSystem } from '../../faults/index.js'
 import { FileLedger, LEDGER_NAME } from '../../kms/file-ledger.js'
 import { copyBytes, type Bytes } from '../../protocol/bytes.js'
-import { parseFlowId } from '../../protocol/names.js'
+import { parseFlowId, type FlowId } from '../../protocol/names.js'
 import { publish, readWhole } from '../../storage/index.js'
+import type { FlowState } from '../../kms/ledger.js'
 import { digestOf } from './attested-client.js'
 import { flowState, headOf } from './flow-state.js'
 import { makeFaultyDisk } from '../storage/faulty-disk.js'
@@ -166,6 +167,25 @@ test('after a failed fsync nothing is acknowledged any more, nor shown', async (
   await t.throwsAsync(ledger.compareAndSwap(flowOf('a'), undefined, stateOf(1)), { code: 'ERR_STORE_IO' })
   await t.throwsAsync(ledger.compareAndSwap(flowOf('a'), undefined, stateOf(1)), { code: 'ERR_STORE_IO' })
   await t.throwsAsync(ledger.read(flowOf('a')), { code: 'ERR_STORE_IO' })
+})
+
+test('what is done meanwhile is done once a swap is written, and before it is durable or fails to be', async (t) => {
+  const { open, setFault } = await makeDisk()
+  const ledger = await open()
+  const [flow, order]: [FlowId, string[]] = [flowOf('a'), []]
+  const swap = (from: FlowState | undefined, to: FlowState) =>
+    ledger.compareAndSwap(flow, from, to, undefined, () => order.push('meanwhile'))
+  setFault(({ kind }) => {
+    if (kind === 'write') order.push('write')
+    return undefined
+  })
+  await swap(undefined, stateOf(1))
+  order.push('durable')
+  t.false(await swap(undefined, stateOf(2)))
+  t.deepEqual(order.splice(0), ['write', 'meanwhile', 'durable'])
+  setFault(({ kind }) => (kind === 'sync' ? { fail: 'EIO' } : undefined))
+  await t.throwsAsync(swap(stateOf(1), stateOf(2)), { code: 'ERR_STORE_IO' })
+  t.deepEqual(order, ['meanwhile'])
 })
 
 test('a second process takes the ledger over: the first shows and swaps nothing any more', async (t) => {

@@ -11,6 +11,7 @@ import { describeFault } from '../../kms/request-note.js'
 import { serveKms } from '../../kms/server.js'
 import { asciiBytes } from '../../protocol/bytes.js'
 import { KeyriseError } from '../../protocol/errors.js'
+import { encodeKmsRequest } from '../../protocol/kms.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { askSocket, type AdminReply } from './admin.js'
 import { AttestedClient, newestKey, openByKms, sealToKms } from './attested-client.js'
@@ -118,6 +119,18 @@ const reconnect = async (options: Parameters<typeof AttestedClient.connect>[0]):
   await client.open()
   return client
 }
+
+test('what a client takes to send a request is no part of how long it took', async (t) => {
+  const { served, entries, socket } = await serveLogged(t)
+  await askSocket(socket, '/v1/unlock', { method: 'POST', body: PASSPHRASE, headers: SECRET_BODY })
+  await using link = await connectKms(served.url)
+  const pauseMs = 1_500
+  const durable = new Promise<void>((resolve) => setTimeout(resolve, pauseMs))
+  await link.exchangeAfter?.(durable, encodeKmsRequest({ op: 'challenge' }))
+  await served.close()
+  const entry = entries.find(({ event }) => event === 'challenge')
+  t.true((entry?.durationMs ?? pauseMs) < pauseMs)
+})
 
 test('each request has one entry: its id, which its answer has too, what it was, what came of it, and how long it took', async (t) => {
   const { served, platform, entries, socket } = await serveLogged(t)

@@ -89,8 +89,14 @@ export const DURABILITY: readonly PlantedFault[] = [
   {
     ...LOG,
     name: 'the ledger’s records are not synced',
-    find: 'await writeAll(this.#file, frame, this.#end.size) await syncFile(this.#file)',
-    put: 'await writeAll(this.#file, frame, this.#end.size)',
+    find: 'const synced = syncFile(this.#file)',
+    put: 'const synced = Promise.resolve()',
+  },
+  {
+    ...LOG,
+    name: 'a swap answers once its acknowledgement is signed, synced or not',
+    find: 'await synced',
+    put: 'synced.catch(() => undefined)',
   },
   {
     ...LOG,
