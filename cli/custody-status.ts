@@ -32,7 +32,7 @@ export const addStatusCommand = (kms: Command): void => {
 
 const status = async (flags: StatusFlags): Promise<void> => {
   const found = await look(flags)
-  const { identity, keyring, state, custodians, ledger, waitMs } = found
+  const { identity, keyring, state, submitted, custodians, ledger, waitMs } = found
   const rows = [
     ['identity', identity ?? 'unknown'],
     ...(identity === undefined ? [] : [['fingerprint', fingerprintOf(Buffer.from(identity, 'hex'))]]),
@@ -46,6 +46,7 @@ const status = async (flags: StatusFlags): Promise<void> => {
           ? custodians
           : `${String(custodians.threshold)} of ${String(custodians.count)}`,
     ],
+    ...(submitted.length === 0 ? [] : [['shares', `of ${submitted.join(', ')}; others are needed`]]),
     [
       'ledger',
       typeof ledger === 'string' ? ledger : `${String(ledger.flows)} flows, ${String(ledger.receipts)} receipts`,
@@ -61,6 +62,8 @@ interface Found {
   readonly keyring: 'there' | 'missing'
   /** Of the KMS that runs there; undefined where none does. */
   readonly state: 'sealed' | 'unlocked' | undefined
+  /** Whose shares it has, while it waits for others. */
+  readonly submitted: readonly number[]
   readonly custodians: { readonly threshold: number; readonly count: number } | ErrorCode | undefined
   readonly ledger: { readonly flows: number; readonly receipts: number } | ErrorCode
   /** How long no passphrase is tried, since wrong ones were. */
@@ -74,10 +77,12 @@ const look = async (flags: StatusFlags): Promise<Found> => {
     coded(() => FileLedger.inspect(fs, place.directory)),
     coded(() => readCustodians(place, fs)),
   ])
+  const running = await askRunning(flags, statusRoute, undefined)
   return {
     identity: typeof ledger === 'object' ? toHex(ledger.identity) : undefined,
     keyring: (await hasKeyring(place, fs)) ? 'there' : 'missing',
-    state: (await askRunning(flags, statusRoute, undefined))?.state,
+    state: running?.state,
+    submitted: running?.submitted ?? [],
     custodians:
       typeof custodians === 'object'
         ? { threshold: custodians.threshold, count: custodians.commitments.length }

@@ -1,5 +1,6 @@
 import { toHex } from '../protocol/bytes.js'
 import { adminRoute } from './admin-route.js'
+import { SUBMITTED } from './admin-custody.js'
 import { hexOf, objectOf } from './admin-schema.js'
 import type { KmsControl } from './control.js'
 
@@ -12,6 +13,7 @@ const STATUS = objectOf({
     description: 'when it came into this state, in milliseconds since 1970',
   },
   identity: hexOf(32),
+  submitted: SUBMITTED,
   keys: {
     type: 'array',
     maxItems: 1024,
@@ -25,8 +27,8 @@ const STATUS = objectOf({
 })
 
 const statusOf = (control: KmsControl) => {
-  const { state, sinceMs, identity, keys } = control.status()
-  return Promise.resolve({ state, sinceMs: Math.max(0, Math.trunc(sinceMs)), identity: toHex(identity), keys })
+  const { sinceMs, identity, ...rest } = control.status()
+  return Promise.resolve({ ...rest, sinceMs: Math.max(0, Math.trunc(sinceMs)), identity: toHex(identity) })
 }
 
 export const statusRoute = adminRoute({

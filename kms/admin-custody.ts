@@ -4,6 +4,12 @@ import { adminRoute } from './admin-route.js'
 import { hexOf, objectOf } from './admin-schema.js'
 
 const COUNT = { type: 'integer', minimum: 0, maximum: CUSTODIAN_COUNT_MAX } as const
+export const SUBMITTED = {
+  type: 'array',
+  maxItems: CUSTODIAN_COUNT_MAX,
+  items: COUNT,
+  description: 'whose shares are there',
+} as const
 
 export const shareRoute = adminRoute({
   method: 'POST',
@@ -12,7 +18,7 @@ export const shareRoute = adminRoute({
   request: 'secret',
   reply: objectOf({
     state: { type: 'string', maxLength: 16, enum: ['sealed', 'unlocked'] },
-    submitted: { type: 'array', maxItems: CUSTODIAN_COUNT_MAX, items: COUNT, description: 'whose shares are there' },
+    submitted: SUBMITTED,
     threshold: COUNT,
     count: COUNT,
   }),

@@ -30,6 +30,8 @@ export interface KmsStatus extends KmsIdentity {
   readonly state: 'sealed' | 'unlocked'
   /** When it came into this state, by its clock. */
   readonly sinceMs: number
+  /** While it is sealed, the custodians whose shares are there, by their numbers. */
+  readonly submitted: readonly number[]
 }
 
 interface Unlocked {
@@ -89,7 +91,8 @@ export class KmsControl implements AsyncDisposable {
   status(): KmsStatus {
     const [identity, sinceMs] = [this.#identity, this.#sinceMs]
     const keys = this.#unlocked?.kms.keys ?? []
-    return { state: this.#unlocked === undefined ? 'sealed' : 'unlocked', identity, keys, sinceMs }
+    const state = this.#unlocked === undefined ? 'sealed' : 'unlocked'
+    return { state, identity, keys, sinceMs, submitted: this.#shares.submitted }
   }
 
   /** What answers enclaves; undefined while it is sealed. */

@@ -20,6 +20,11 @@ export class PendingShares implements Disposable {
     this.#clock = clock
   }
 
+  /** Whose shares are there. */
+  get submitted(): readonly number[] {
+    return this.#collector?.progress.submitted ?? []
+  }
+
   /**
    * One submission at a time.
    * @param claimed - borrowed.

@@ -129,6 +129,7 @@ test('custodians unlock a KMS that runs, each by a command of his own', async (t
   const unlock = (path: string) => run(['kms', 'unlock', '--directory', place.directory, '--share', path])
   const one = await unlock(first)
   t.is(one.out, '1 of 2 shares: 1\n', one.err)
+  t.regex((await run(['kms', 'status', '--directory', place.directory])).out, /^shares +of 1; others are needed$/m)
   t.true(served.isSealed)
   t.is((await unlock(second)).out, 'unlocked\n')
   t.false(served.isSealed)
