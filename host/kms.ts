@@ -26,6 +26,8 @@ export interface KmsConnectTls {
 
 const DEADLINE_MS = 30_000
 const CONNECTION_COUNT_MAX = 16
+/** Frames that wait for a store, which may be slow: the other connections are for what need not wait. */
+const AHEAD_COUNT_MAX = 8
 const SEALED_STATUS = 503
 const REFUSAL_LENGTH_MAX = 4096
 const TOO_LARGE = 'the answer is too large'
@@ -74,6 +76,7 @@ class HttpExchange {
   readonly #agent: Agent
   readonly #request: typeof request
   #isClosed = false
+  #aheadCount = 0
 
   constructor(url: URL, { tls, deadlineMs = DEADLINE_MS }: KmsConnectOptions) {
     this.#url = url
@@ -93,24 +96,33 @@ class HttpExchange {
    */
   async sendAfter(durable: Promise<void>, frame: Uint8Array): Promise<Bytes> {
     let isWhole = false as boolean
-    try {
-      return await this.#exchange((request, restart) => {
-        request.write(frame.subarray(0, -1))
-        durable.then(
-          () => {
-            if (request.destroyed) return
-            isWhole = true
-            restart()
-            request.end(frame.subarray(-1))
-          },
-          () => request.destroy(),
-        )
-      }, frame.length)
-    } catch (error) {
-      if (isWhole) throw error
-      await durable
-      return this.send(frame)
+    if (this.#aheadCount < AHEAD_COUNT_MAX) {
+      this.#aheadCount++
+      try {
+        return await this.#sendAhead(durable, frame, () => (isWhole = true))
+      } catch (error) {
+        if (isWhole) throw error
+      } finally {
+        this.#aheadCount--
+      }
     }
+    await durable
+    return this.send(frame)
+  }
+
+  #sendAhead(durable: Promise<void>, frame: Uint8Array, whole: () => void): Promise<Bytes> {
+    return this.#exchange((request, restart) => {
+      request.write(frame.subarray(0, -1))
+      durable.then(
+        () => {
+          if (request.destroyed) return
+          whole()
+          restart()
+          request.end(frame.subarray(-1))
+        },
+        () => request.destroy(),
+      )
+    }, frame.length)
   }
 
   /** @param write - `restart` gives the exchange its whole time again. */
