@@ -40,7 +40,7 @@ export class Metrics {
     })
     this.#seconds = new Histogram({
       name: 'keyrise_request_duration_seconds',
-      help: 'From a request’s headers to the end of its answer.',
+      help: 'From the end of a request to the end of its answer.',
       labelNames: ['surface', 'op'],
       buckets: REQUEST_BUCKETS,
       registers,
