@@ -1,4 +1,5 @@
 import test from 'ava'
+import type { DiskImage } from '../../faults/disk.js'
 import { hasKeyring, readCustodians } from '../../kms/custody-files.js'
 import type { Custody } from '../../kms/custody.js'
 import { ShareCollector } from '../../kms/custodians.js'
@@ -14,7 +15,14 @@ import type { KeyriseError } from '../../protocol/errors.js'
 import { nodeRandom } from '../../protocol/crypto/primitives.js'
 import { Secret } from '../../protocol/crypto/secret.js'
 import { nodeClock, readWhole } from '../../storage/index.js'
-import { countOperations, interrupted, makeFaultyDisk, stopAndRestart, stopsWithin } from '../storage/faulty-disk.js'
+import {
+  countOperations,
+  imageOf,
+  interrupted,
+  makeFaultyDisk,
+  stopAndRestart,
+  stopsWithin,
+} from '../storage/faulty-disk.js'
 import { receiptsIn } from './receipts-in.js'
 
 const PLACE = { directory: '/kms', custody: '/custody/keyring.age' }
@@ -22,12 +30,9 @@ const KEYRING_BYTES_MAX = 1 << 20
 const OLD = Secret.take(asciiBytes('correct horse'))
 const NEW = Secret.take(asciiBytes('battery staple'))
 
-/** A disk with a KMS on it, and whoever keeps what opens it. */
-const makeDisk = async (first: Custody = { passphrase: OLD }) => {
-  const { fs, setFault } = makeFaultyDisk()
-  for (const directory of ['/custody', '/kms', '/backups']) await prepareDirectory(fs, directory)
-  /** By splitting, the newest last. */
-  const given: Bytes[][] = []
+/** A disk for a KMS, and whoever keeps what opens it. @param given - shares by splitting, the newest last. */
+const diskOf = (image?: DiskImage, given: Bytes[][] = []) => {
+  const { fs, setFault } = makeFaultyDisk(image)
   const shared = (threshold: number, count = 3): Custody => ({
     count,
     threshold,
@@ -62,9 +67,22 @@ const makeDisk = async (first: Custody = { passphrase: OLD }) => {
     throw new Error('no passphrase opens it')
   }
   const rekey = async (next: Custody, passphrase = OLD, logN?: number) => rekeyKms({ ...base, passphrase, next, logN })
-  const { identity } = await createKms({ ...base, ...first, logN: 1 })
-  return { fs, setFault, given, shared, base, passphraseNow, rekey, identity }
+  return { fs, setFault, given, shared, base, passphraseNow, rekey }
 }
+
+/** The same with a KMS on it. */
+const makeDisk = async () => {
+  const disk = diskOf()
+  for (const directory of ['/custody', '/kms', '/backups']) await prepareDirectory(disk.fs, directory)
+  const { identity } = await createKms({ ...disk.base, passphrase: OLD, logN: 1 })
+  return { ...disk, identity }
+}
+
+/** Another disk that holds the same. */
+const copyOf = ({ fs, given, identity }: Awaited<ReturnType<typeof makeDisk>>) => ({
+  ...diskOf(imageOf(fs), [...given]),
+  identity,
+})
 
 test('a passphrase for another: the old one opens nothing more, the keys stay, and a receipt says so', async (t) => {
   const { fs, rekey, identity, base } = await makeDisk()
@@ -185,19 +203,19 @@ const CHANGES = {
 
 for (const [title, [wasShared, isShared]] of Object.entries(CHANGES))
   test(`a crash at any step of a rekey, ${title}: what the files say opens the keyring, and a rotation on top keeps it so`, async (t) => {
-    const start = async () => {
-      const disk = await makeDisk()
-      if (wasShared) await disk.rekey(disk.shared(2))
-      const passphrase = await disk.passphraseNow([OLD])
-      const rekey = () => disk.rekey(isShared ? disk.shared(3) : { passphrase: NEW }, passphrase)
-      return { disk, rekey }
+    const before = await makeDisk()
+    if (wasShared) await before.rekey(before.shared(2))
+    const first = await before.passphraseNow([OLD])
+    const start = () => {
+      const disk = copyOf(before)
+      return { disk, rekey: () => disk.rekey(isShared ? disk.shared(3) : { passphrase: NEW }, first) }
     }
-    const dry = await start()
+    const dry = start()
     const count = await countOperations(dry.disk.fs, dry.rekey)
     t.true(count > 8)
     const ends = new Set<string>()
     for (const stop of stopsWithin(count)) {
-      const { disk, rekey } = await start()
+      const { disk, rekey } = start()
       const made = await stopAndRestart(disk, stop, rekey)
       t.true(await hasKeyring(PLACE, disk.fs))
       const custodians = await readCustodians(PLACE, disk.fs)
@@ -215,14 +233,15 @@ for (const [title, [wasShared, isShared]] of Object.entries(CHANGES))
   })
 
 test('a backup that is made after a crash in a rekey has the custodians of its keyring, and puts both in their place', async (t) => {
-  const start = async () => {
-    const disk = await makeDisk()
+  const before = await makeDisk()
+  const start = () => {
+    const disk = copyOf(before)
     return { disk, rekey: () => disk.rekey(disk.shared(2)) }
   }
-  const dry = await start()
+  const dry = start()
   const policy = asciiBytes(JSON.stringify({ platforms: [], images: [] }))
   for (const stop of stopsWithin(await countOperations(dry.disk.fs, dry.rekey))) {
-    const { disk, rekey } = await start()
+    const { disk, rekey } = start()
     await stopAndRestart(disk, stop, rekey)
     const { fs, base } = disk
     const custodians = await readCustodians(PLACE, fs)

@@ -1,4 +1,5 @@
 import type { FileSystem } from '../../protocol/ports.js'
+import { changedFile, seenTree, type DiskImage } from '../../faults/disk.js'
 import { MemoryFileSystem, type FileFault, type FileOperation } from '../../faults/index.js'
 
 type FaultOf = (operation: FileOperation) => FileFault | undefined
@@ -8,11 +9,17 @@ export interface FaultyDisk {
   readonly setFault: (next: FaultOf) => void
 }
 
-/** A disk in memory, sound until a fault is set. */
-export const makeFaultyDisk = (): FaultyDisk => {
+/** A disk in memory, sound until a fault is set. @param image - what it holds, durably. */
+export const makeFaultyDisk = (image?: DiskImage): FaultyDisk => {
   let fault: FaultOf = () => undefined
-  return { fs: new MemoryFileSystem((operation) => fault(operation)), setFault: (next) => (fault = next) }
+  return {
+    fs: new MemoryFileSystem((operation) => fault(operation), image && { image }),
+    setFault: (next) => (fault = next),
+  }
 }
+
+/** What a disk holds now. */
+export const imageOf = ({ moment }: MemoryFileSystem): DiskImage => seenTree(moment, changedFile)
 
 /** One way in which a machine can stop during some work. */
 export interface Stop {
